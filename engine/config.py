@@ -1,0 +1,148 @@
+"""Presets: every number of the method in one strict, frozen, typed value. Knows nothing of files other than presets."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import ConfigError
+
+DescriptorArchitecture = Literal["swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0"]
+Rgb = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class DescriptorModel(_Strict):
+    """One member of the ensemble: its architecture, where its weights are, and how its input is prepared."""
+
+    name: str
+    architecture: DescriptorArchitecture
+    checkpoint: str
+    input_px: Annotated[int, Field(gt=0)]
+    mean: Rgb
+    std: Rgb
+
+
+class GateOff(_Strict):
+    """No edit gate: every query video is described."""
+
+    mode: Literal["off"] = "off"
+
+
+class GateVsc(_Strict):
+    """The edit gate of the reference: a video whose edit score is below the threshold counts as unedited."""
+
+    mode: Literal["vsc"]
+    architecture: Literal["clip_vit_l14"]
+    checkpoint: str
+    input_px: Annotated[int, Field(gt=0)]
+    mean: Rgb
+    std: Rgb
+    score_architecture: Literal["edit_score_bert"]
+    score_checkpoint: str
+    score_threshold: Annotated[float, Field(ge=0, le=1)]
+    max_frames: Annotated[int, Field(gt=0)]
+
+
+class Scenes(_Strict):
+    """Whether queries are split into frame scenes."""
+
+    enabled: bool = True
+
+
+class NearDuplicates(_Strict):
+    """Frames of one query closer than this cosine similarity are dropped; 1 or more keeps all."""
+
+    max_cosine: float = 0.975
+
+
+class PcaConfig(_Strict):
+    """Dimensions kept of the concatenated embedding, and the reference's fitted PCA where a user holds it."""
+
+    num_components: Annotated[int, Field(gt=0)] = 512
+    checkpoint: str | None = None
+
+
+class ScoreNorm(_Strict):
+    """``bias = -beta * mean(nk largest similarities to the norm set)``."""
+
+    beta: float = 1.2
+    nk: Annotated[int, Field(gt=0)] = 1
+
+
+class Preset(_Strict):
+    """A full configuration of the method."""
+
+    name: str
+    models: Annotated[tuple[DescriptorModel, ...], Field(min_length=1)]
+    gate: Annotated[GateOff | GateVsc, Field(discriminator="mode")]
+    scenes: Scenes
+    near_duplicates: NearDuplicates
+    pca: PcaConfig
+    score_norm: ScoreNorm
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Preset:
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"model names must differ, got {names}")
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("engine") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name_or_path: str | Path) -> Preset:
+    """Read a preset by name (``lite``, ``vsc22``) or from a TOML file.
+
+    Raises ``ConfigError`` for an unknown name, a file that is not TOML, an unknown key (with the nearest known one) or
+    a value out of range.
+    """
+    text_path = Path(name_or_path)
+    if text_path.suffix == ".toml":
+        if not text_path.is_file():
+            raise ConfigError(f"preset file {text_path} does not exist")
+        text, source = text_path.read_text(encoding="utf-8"), str(text_path)
+    elif str(name_or_path) in preset_names():
+        source = f"preset {name_or_path}"
+        text = (resources.files("engine") / "presets" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"unknown preset {str(name_or_path)!r}; expected one of {preset_names()} or a .toml file")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    return parse_preset(values, source=source)
+
+
+def parse_preset(values: dict[str, Any], *, source: str) -> Preset:
+    """Check a nested dict against `Preset`; ``source`` names it in errors. Raises ``ConfigError``."""
+    try:
+        return Preset.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def _explain(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(detail["loc"][-1]), sorted(_known_keys(Preset)), n=1)
+        return f"unknown key {where}" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"{where}: {detail['msg']}, got {detail.get('input')!r}"
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    parts = (DescriptorModel, GateOff, GateVsc, Scenes, NearDuplicates, PcaConfig, ScoreNorm)
+    return {key for part in (model, *parts) for key in part.model_fields}

@@ -1,0 +1,122 @@
+"""The values that cross from stage to stage: frozen, checked on creation, without behaviour.
+
+Shape legend used all over the package: N descriptors (rows), D dimensions, F sampled frames of one video, B rows of
+a batch, H and W pixels, Q query rows, R reference rows. Times are seconds, boxes are pixels with an exclusive end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role = Literal["query", "reference"]
+FloatArray = NDArray[np.float32]
+Frames = NDArray[np.uint8]
+"""RGB frames, uint8 ``(F, H, W, 3)``, 0-255."""
+
+GATED_BIAS = -100.0
+"""Score-normalization bias of a video that the edit gate stopped: it can match nothing (reference behaviour)."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """A video file and the id under which its results are kept (the file name without its extension)."""
+
+    video_id: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Region:
+    """A spatial part of a frame: pixels ``x0 <= x < x1``, ``y0 <= y < y1``."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.x0 < self.x1 and 0 <= self.y0 < self.y1):
+            raise ValueError(f"region {self.box} is empty or negative; expected 0 <= x0 < x1 and 0 <= y0 < y1")
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """``(x0, y0, x1, y1)``."""
+        return self.x0, self.y0, self.x1, self.y1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(width, height)`` in pixels."""
+        return self.x1 - self.x0, self.y1 - self.y0
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptors:
+    """What is kept of one video: a row per sampled frame and scene.
+
+    ``timestamps``: float32 ``(N, 2)``, start and end of each row in seconds, start inclusive, end exclusive.
+    ``descriptors``: float32 ``(N, D)``, finite; N >= 1.
+    ``edit_score``: probability that the video was edited, 0-1; None where no gate ran.
+    ``gated``: the edit gate stopped the video, and its single row is a tiny random placeholder.
+    """
+
+    video_id: str
+    timestamps: FloatArray
+    descriptors: FloatArray
+    edit_score: float | None = None
+    gated: bool = False
+
+    def __post_init__(self) -> None:
+        times, rows = self.timestamps, self.descriptors
+        if rows.ndim != 2 or times.shape != (len(rows), 2) or len(rows) == 0:
+            raise ValueError(
+                f"descriptors of {self.video_id!r}: expected timestamps (N, 2) and descriptors (N, D) with N >= 1, "
+                f"got {times.shape} and {rows.shape}"
+            )
+        if times.dtype != np.float32 or rows.dtype != np.float32:
+            raise ValueError(f"descriptors of {self.video_id!r}: expected float32, got {times.dtype} and {rows.dtype}")
+        if not (np.isfinite(rows).all() and np.isfinite(times).all()):
+            raise ValueError(f"descriptors of {self.video_id!r}: expected finite values, got NaN or infinity")
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+    def __repr__(self) -> str:
+        num_rows, num_dims = self.descriptors.shape
+        return f"Descriptors({self.video_id!r}, {num_rows} x {num_dims}, edit_score={self.edit_score})"
+
+
+@dataclass(frozen=True)
+class CandidatePair:
+    """A query video and a reference video that may share footage. ``score`` may be negative; higher is likelier."""
+
+    query_id: str
+    ref_id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """A localized copy: the segment of the query, the segment of the reference (seconds), and a score."""
+
+    query_id: str
+    ref_id: str
+    query_start_s: float
+    query_end_s: float
+    ref_start_s: float
+    ref_end_s: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that gave no result, the stage that gave up, and why (one line)."""
+
+    video_id: str
+    path: Path
+    stage: str
+    reason: str

@@ -1,0 +1,42 @@
+"""Where the golden data lies, and which of the two sets ran.
+
+The full set of recorded reference behaviour is used where it lies beside the checkout; otherwise the committed part of
+it (random and generated content only) under ``tests/golden``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMITTED_GOLDEN = REPOSITORY / "tests" / "golden"
+FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
+
+
+def golden_root() -> Path:
+    """The folder of golden data that this run uses."""
+    chosen = os.environ.get("VSC_GOLDEN")
+    if chosen:
+        return Path(chosen)
+    return FULL_GOLDEN if FULL_GOLDEN.is_dir() else COMMITTED_GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return golden_root()
+
+
+def pytest_report_header() -> str:
+    return f"golden data: {_describe_golden()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"golden data: {_describe_golden()}")
+
+
+def _describe_golden() -> str:
+    root = golden_root()
+    return f"committed part, {root}" if root == COMMITTED_GOLDEN else f"full set, {root}"
