@@ -1,5 +1,49 @@
-"""vsc-engine: video files to copy-detection descriptors, and which pairs are copies."""
+"""vsc-engine: video files to copy-detection descriptors, and which pairs are copies.
+
+Importing the package loads no heavy library; the public names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from engine.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from engine.errors import BackendUnavailable, ConfigError, EngineError, MediaError, StoreError
+    from engine.pipeline import Engine
+    from engine.records import CandidatePair, Descriptors, Failure, Match
+
+__all__ = [
+    "BackendUnavailable",
+    "CandidatePair",
+    "ConfigError",
+    "Descriptors",
+    "Engine",
+    "EngineError",
+    "Failure",
+    "Match",
+    "MediaError",
+    "StoreError",
+    "__version__",
+]
+
+_HOMES = {
+    "BackendUnavailable": "errors",
+    "ConfigError": "errors",
+    "EngineError": "errors",
+    "MediaError": "errors",
+    "StoreError": "errors",
+    "Engine": "pipeline",
+    "CandidatePair": "records",
+    "Descriptors": "records",
+    "Failure": "records",
+    "Match": "records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"engine.{_HOMES[name]}"), name)

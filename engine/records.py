@@ -62,6 +62,7 @@ class Descriptors:
     ``descriptors``: float32 ``(N, D)``, finite; N >= 1.
     ``edit_score``: probability that the video was edited, 0-1; None where no gate ran.
     ``gated``: the edit gate stopped the video, and its single row is a tiny random placeholder.
+    ``warnings``: one line for each thing that was lost or assumed while reading a damaged file.
     """
 
     video_id: str
@@ -69,6 +70,7 @@ class Descriptors:
     descriptors: FloatArray
     edit_score: float | None = None
     gated: bool = False
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         times, rows = self.timestamps, self.descriptors

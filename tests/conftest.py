@@ -40,3 +40,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _describe_golden() -> str:
     root = golden_root()
     return f"committed part, {root}" if root == COMMITTED_GOLDEN else f"full set, {root}"
+
+
+@pytest.fixture(scope="session")
+def lite_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Engines of preset lite, built once for the whole run; tests must not write into this folder."""
+    from engine.config import load_preset
+    from engine.runtime.build import build_engines
+
+    folder = tmp_path_factory.mktemp("engines") / "lite"
+    build_engines(load_preset("lite"), folder)
+    return folder

@@ -1,0 +1,126 @@
+"""Gate first against the reference's order, in one run: `python -m benchmarks.bench_pipeline --engines DIR VIDEO...`.
+
+The reference computes everything for every query and throws away what belongs to gated ones; the engine asks the gate
+first. Both orders describe the same clips with the same engines, and their outputs must be equal before a time is
+reported. With random weights the edit scores mean nothing, so the threshold is put where ``--gated-share`` of the clips
+lie below it (77% of VSC2022's queries have no copy).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import report
+from engine.config import GateVsc, Preset
+from engine.describe import gated_placeholder
+from engine.errors import ConfigError
+from engine.media import find_videos
+from engine.pipeline import Engine
+from engine.records import Descriptors, Failure, Media
+from engine.runtime.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One order over all clips."""
+
+    results: list[Descriptors]
+    total_s: float
+    stages_s: dict[str, float]
+
+
+def describe_all(engines: Path, preset: Preset, media: list[Media], *, num_workers: int) -> Pass:
+    """Describe the clips as queries; loading the engines is not part of the time."""
+    with Engine.open(engines, preset=preset, num_workers=num_workers) as engine:
+        start_s = time.perf_counter()
+        results = list(engine.describe_media(media, role="query"))
+        total_s = time.perf_counter() - start_s
+    failed = [result for result in results if isinstance(result, Failure)]
+    if failed:
+        raise ConfigError(f"{failed[0].path}: {failed[0].reason}")
+    return Pass([result for result in results if isinstance(result, Descriptors)], total_s, engine.times.as_dict())
+
+
+def with_threshold(preset: Preset, threshold: float) -> Preset:
+    """The preset with another threshold of its gate; raises ``ConfigError`` if it has no gate."""
+    if not isinstance(preset.gate, GateVsc):
+        raise ConfigError(f"preset {preset.name!r} has no gate, so there is no order to compare")
+    return preset.model_copy(update={"gate": preset.gate.model_copy(update={"score_threshold": threshold})})
+
+
+def threshold_for(scores: list[float], *, gated_share: float) -> float:
+    """A threshold below which ``gated_share`` of the scores lie (rounded to whole clips)."""
+    num_gated = math.floor(gated_share * len(scores) + 0.5)
+    bounds = [0.0, *sorted(scores), 1.0]
+    return (bounds[num_gated] + bounds[num_gated + 1]) / 2
+
+
+def largest_difference(one: list[Descriptors], other: list[Descriptors]) -> float:
+    """Largest absolute difference of any descriptor value; raises ``AssertionError`` if shapes or times differ."""
+    largest = 0.0
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(mine.timestamps, theirs.timestamps)
+        assert (mine.video_id, mine.gated) == (theirs.video_id, theirs.gated)  # noqa: S101 - a benchmark proves first
+        largest = max(largest, float(np.abs(mine.descriptors - theirs.descriptors).max()))
+    return largest
+
+
+def main() -> None:
+    """Run both orders, prove equal outputs, report seconds per stage and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="+", type=Path)
+    parser.add_argument("--engines", type=Path, required=True)
+    parser.add_argument("--gated-share", type=float, default=0.77)
+    parser.add_argument("--workers", type=int, default=1, help="1 keeps the stages apart")
+    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
+    arguments = parser.parse_args()
+    media = find_videos(arguments.videos)
+    preset = read_manifest(arguments.engines).preset
+
+    describe_all(arguments.engines, with_threshold(preset, 1.0), media[:1], num_workers=1)  # warm-up
+    everything = describe_all(arguments.engines, with_threshold(preset, 0.0), media, num_workers=arguments.workers)
+    scores = [float(item.edit_score or 0.0) for item in everything.results]
+    threshold = threshold_for(scores, gated_share=arguments.gated_share)
+    gate_first = describe_all(
+        arguments.engines, with_threshold(preset, threshold), media, num_workers=arguments.workers
+    )
+    expected = [
+        gated_placeholder(item.video_id, edit_score=score, num_dims=item.descriptors.shape[1], fps=1.0)
+        if score < threshold
+        else item
+        for item, score in zip(everything.results, scores, strict=True)
+    ]
+    difference = largest_difference(gate_first.results, expected)
+    if difference > 0:
+        raise AssertionError(f"the two orders differ by up to {difference}; no time is reported")
+
+    num_gated = sum(item.gated for item in gate_first.results)
+    stages = sorted({*everything.stages_s, *gate_first.stages_s})
+    lines = [
+        f"{len(media)} clips, {num_gated} of them gated; outputs of both orders are equal bit for bit",
+        f"{'stage, seconds':<20}{'reference order':>18}{'gate first':>14}",
+        *(
+            f"{stage:<20}{everything.stages_s.get(stage, 0):>18.2f}{gate_first.stages_s.get(stage, 0):>14.2f}"
+            for stage in stages
+        ),
+        f"{'total':<20}{everything.total_s:>18.2f}{gate_first.total_s:>14.2f}",
+        f"ratio {everything.total_s / gate_first.total_s:.2f}",
+    ]
+    figures = {
+        "num_clips": len(media),
+        "num_gated": num_gated,
+        "reference_order": {"total_s": everything.total_s, "stages_s": everything.stages_s},
+        "gate_first": {"total_s": gate_first.total_s, "stages_s": gate_first.stages_s},
+        "ratio": everything.total_s / gate_first.total_s,
+    }
+    report("bench_pipeline", lines=lines, figures=figures, output=arguments.output)
+
+
+if __name__ == "__main__":
+    main()

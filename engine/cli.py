@@ -1,0 +1,408 @@
+"""The command line: reads arguments, calls the library, prints. stdout is data, stderr is for people.
+
+Exit status: 0 all well, 1 usage or configuration error, 3 done but some videos failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from engine.console import progress, say
+from engine.errors import ConfigError, EngineError
+from engine.version import __version__
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help and usage errors answer at once
+    from collections.abc import Callable
+
+    from engine.config import Preset
+    from engine.evaluate import PrecisionRecall
+    from engine.pipeline import Engine
+    from engine.records import CandidatePair, Failure, Match, Media, Role
+    from engine.tables import GroundTruth
+
+Figures = dict[str, Any]
+
+EXIT_CONFIG = 1
+EXIT_SOME_FAILED = 3
+
+app = typer.Typer(
+    name="vsc-engine",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turns video files into copy-detection descriptors and tells which pairs are copies.",
+)
+
+
+class RoleName(StrEnum):
+    """The two sides of a search."""
+
+    query = "query"
+    reference = "reference"
+
+
+EnginesOption = Annotated[
+    Path | None,
+    typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Videos decoded at once; default: one per core.")]
+FpsOption = Annotated[float, typer.Option(min=0.01, help="Sampled frames per second.")]
+ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split queries into frame scenes.")]
+QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
+ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status."""
+    try:
+        typer.main.get_command(app).main(args=argv, prog_name="vsc-engine")
+    except EngineError as error:
+        say(f"vsc-engine: {error}")
+        sys.exit(EXIT_CONFIG)
+    except SystemExit as status:
+        sys.exit(EXIT_CONFIG if status.code == 2 else status.code)  # 2 is the parser's word for wrong usage
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("engine").setLevel(level)
+    if version:
+        print(f"vsc-engine {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def build(
+    output: Annotated[Path, typer.Option(help="Engines directory to write.")],
+    preset: Annotated[str, typer.Option(help="lite, vsc22, or a preset file (.toml).")] = "lite",
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder with the reference solution's checkpoints.")] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights", help="Seeded random weights.")] = False,
+    backend: Annotated[str, typer.Option(help="Backend to compile for.")] = "openvino",
+    pca: Annotated[Path | None, typer.Option(help="Fitted PCA to fold in: .npz, or the reference's .pkl.")] = None,
+) -> None:
+    """Export the models of a preset, check the graphs against PyTorch, compile them."""
+    from engine.config import load_preset
+    from engine.runtime.build import build_engines
+
+    build_engines(
+        load_preset(preset),
+        output,
+        checkpoints=checkpoints,
+        random_weights=random_weights,
+        backend=backend,
+        pca=pca,
+        progress=say,
+    )
+    print(output)
+
+
+@app.command()
+def extract(
+    paths: Annotated[list[Path], typer.Argument(help="Video files and folders of videos.", metavar="PATH...")],
+    role: Annotated[RoleName, typer.Option(help="Queries pass the gate and are split into scenes.")],
+    output: Annotated[Path, typer.Option(help="Store folder, or a challenge file ending in .npz.")],
+    engines: EnginesOption = None,
+    fps: FpsOption = 1.0,
+    workers: WorkersOption = None,
+    raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
+    scenes: ScenesOption = True,
+) -> None:
+    """Describe videos."""
+    from engine.media import find_videos
+    from engine.pipeline import Engine, extract_to_store
+
+    media = find_videos(paths)
+    folder = _engines_folder(engines)
+    engine = Engine.open(
+        folder, preset=_preset(folder, scenes=scenes), fps=fps, num_workers=workers, raw_embeddings=raw_embeddings
+    )
+    if not engine.use_pca and not raw_embeddings:
+        say(f"{folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
+    side: Role = role.value
+    with engine, progress("extract", len(media)) as advance:
+        if output.suffix == ".npz":
+            failures = _extract_to_npz(engine, media, role=side, output=output, advance=advance)
+        else:
+            summary = extract_to_store(engine, media, role=side, output=output, on_result=lambda _: advance())
+            failures = list(summary.failures)
+            say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(failures)} failed")
+    _finish(failures, failures_csv=_failures_path(output), result={"output": str(output), "num_videos": len(media)})
+
+
+def _extract_to_npz(
+    engine: Engine, media: Sequence[Media], *, role: Role, output: Path, advance: Callable[[], None]
+) -> list[Failure]:
+    from engine.records import Descriptors
+    from engine.store import write_npz
+
+    found: list[Descriptors] = []
+    for result in engine.describe_media(media, role=role):
+        if isinstance(result, Descriptors):
+            found.append(result)
+        advance()
+    if not found:
+        raise ConfigError(f"none of {len(media)} videos could be described; {output} is not written")
+    write_npz(output, found)
+    return list(engine.failures)
+
+
+@app.command("fit-pca")
+def fit_pca_command(
+    descriptors: Annotated[Path, typer.Argument(help="Raw embeddings: store folder or .npz (extract).")],
+    engines: Annotated[Path, typer.Option(help="Engines directory to fold the PCA into.")],
+    num_components: Annotated[int | None, typer.Option(min=1, help="Default: the preset's.")] = None,
+) -> None:
+    """Fit a PCA on raw embeddings and fold it into the ensemble engine."""
+    import numpy as np
+
+    from engine.projection import fit_pca
+    from engine.runtime.build import set_pca
+    from engine.runtime.manifest import read_manifest
+    from engine.store import read_descriptors
+
+    manifest = read_manifest(engines)
+    rows = np.concatenate([item.descriptors for item in read_descriptors(descriptors)])
+    pca = fit_pca(rows, num_components=num_components or manifest.preset.pca.num_components)
+    set_pca(engines, pca)
+    say(f"PCA of {rows.shape[1]} to {len(pca.components)} dimensions, fitted on {len(rows)} rows, is in {engines}")
+
+
+@app.command()
+def normalize(
+    queries: QueriesOption,
+    references: ReferencesOption,
+    norm_set: Annotated[Path, typer.Option(help="Descriptors of the norm set: store folder or .npz.")],
+    output: Annotated[Path, typer.Option(help="Folder for queries.npz and references.npz.")],
+    beta: Annotated[float, typer.Option(help="Strength of the normalization.")] = 1.2,
+    nk: Annotated[int, typer.Option(min=1, help="Nearest norm-set rows that are averaged.")] = 1,
+) -> None:
+    """Normalize scores against a norm set: adapts descriptors so that inner products are normalized scores."""
+    import numpy as np
+
+    from engine.score_norm import ScoreNormalizer
+    from engine.store import read_descriptors, write_npz
+
+    rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
+    normalizer = ScoreNormalizer.fit(rows, beta=beta, nk=nk)
+    write_npz(output / "queries.npz", list(normalizer.queries(read_descriptors(queries, role="query"))))
+    write_npz(output / "references.npz", list(normalizer.references(read_descriptors(references, role="reference"))))
+    say(f"normalized descriptors are in {output}")
+
+
+@app.command()
+def search(
+    queries: QueriesOption,
+    references: ReferencesOption,
+    output: Annotated[Path, typer.Option(help="CSV of candidate pairs to write.")],
+    retrieve_per_query: Annotated[int, typer.Option(min=1, help="Frame pairs per query, on average.")] = 1200,
+    candidates_per_query: Annotated[int, typer.Option(min=1, help="Video pairs per query, on average.")] = 25,
+) -> None:
+    """Find candidate pairs by exact search with one global threshold."""
+    from engine.tables import write_candidates
+
+    candidates = _search(queries, references, retrieve_per_query, candidates_per_query)
+    write_candidates(output, candidates)
+    say(f"{len(candidates)} candidate pairs are in {output}")
+
+
+def _search(queries: Path, references: Path, retrieve_per_query: int, candidates_per_query: int) -> list[CandidatePair]:
+    from engine.candidates import find_candidates
+    from engine.store import check_same_dimensions, read_descriptors
+
+    query_rows, ref_rows = read_descriptors(queries, role="query"), read_descriptors(references, role="reference")
+    check_same_dimensions(query_rows, ref_rows)
+    return find_candidates(
+        query_rows, ref_rows, retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query
+    )
+
+
+@app.command()
+def localize(
+    queries: QueriesOption,
+    references: ReferencesOption,
+    candidates: Annotated[Path, typer.Option(help="CSV of candidate pairs.")],
+    output: Annotated[Path, typer.Option(help="CSV of matches to write.")],
+    cosine: Annotated[bool, typer.Option("--cosine", help="The descriptors are not score-normalized.")] = False,
+) -> None:
+    """Find the copied segments of candidate pairs."""
+    from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
+    from engine.store import check_same_dimensions, read_descriptors
+    from engine.tables import check_ids, read_candidates, write_matches
+
+    query_rows, ref_rows = read_descriptors(queries, role="query"), read_descriptors(references, role="reference")
+    check_same_dimensions(query_rows, ref_rows)
+    pairs = read_candidates(candidates)
+    check_ids(
+        pairs,
+        query_ids={item.video_id for item in query_rows},
+        ref_ids={item.video_id for item in ref_rows},
+        source=candidates,
+    )
+    matches = localize_candidates(query_rows, ref_rows, pairs, network=COSINE if cosine else SCORE_NORMALIZED)
+    write_matches(output, matches)
+    say(f"{len(matches)} matches are in {output}")
+
+
+@app.command()
+def evaluate(
+    ground_truth: Annotated[Path, typer.Option(help="The challenge's ground-truth CSV, of segments or of pairs.")],
+    candidates: Annotated[Path | None, typer.Option(help="CSV of candidate pairs: gives uAP.")] = None,
+    matches: Annotated[Path | None, typer.Option(help="CSV of matches: gives the segment metric.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries, to search now.")] = None,
+    references: Annotated[Path | None, typer.Option(help="Descriptors of the references, to search now.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of the precision-recall curve to write.")] = None,
+) -> None:
+    """Score candidates (uAP) or matches (segment metric) against ground truth."""
+    from engine.tables import read_candidates, read_ground_truth, read_matches
+
+    given = (candidates is not None, matches is not None, queries is not None and references is not None)
+    if sum(given) != 1 or (queries is None) != (references is None):
+        raise ConfigError("give exactly one of --candidates, --matches, or --queries with --references")
+    truth = read_ground_truth(ground_truth)
+    if matches is not None:
+        figures = _score_matches(read_matches(matches), truth, plot=plot)
+    elif candidates is not None:
+        figures = _score_candidates(read_candidates(candidates), truth, plot=plot)
+    elif queries is not None and references is not None:
+        figures = _score_candidates(_search(queries, references, 1200, 25), truth, plot=plot)
+    print(json.dumps(figures))
+
+
+def _score_candidates(candidates: Sequence[CandidatePair], truth: GroundTruth, *, plot: Path | None) -> Figures:
+    from engine.evaluate import micro_average_precision
+
+    curve = micro_average_precision(candidates, truth.pairs)
+    _plot(curve, plot, title=f"uAP {curve.average_precision:.4f}")
+    return {
+        "uap": curve.average_precision,
+        "recall_at_precision_90": curve.recall_at_precision(0.9),
+        "num_candidates": len(candidates),
+    }
+
+
+def _score_matches(matches: Sequence[Match], truth: GroundTruth, *, plot: Path | None) -> Figures:
+    from engine.evaluate import segment_average_precision
+
+    if truth.matches is None:
+        raise ConfigError(
+            "the ground truth has no segments (columns query_start, query_end, ref_start, ref_end), which matches need"
+        )
+    curve = segment_average_precision(matches, truth.matches)
+    _plot(curve, plot, title=f"segment AP {curve.average_precision:.4f}")
+    return {"segment_ap": curve.average_precision, "num_matches": len(matches)}
+
+
+def _plot(curve: PrecisionRecall, path: Path | None, *, title: str) -> None:
+    if path is not None:
+        from engine.plots import save_precision_recall_plot
+
+        save_precision_recall_plot(curve, path, title=title)
+
+
+@app.command()
+def run(
+    queries: Annotated[Path, typer.Option(help="Folder of query videos.")],
+    references: Annotated[Path, typer.Option(help="Folder of reference videos.")],
+    norm_set: Annotated[Path, typer.Option(help="Folder of videos unrelated to both, for PCA and normalization.")],
+    output: Annotated[Path, typer.Option(help="Folder for everything; a run in it that was cut short goes on.")],
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    engines: EnginesOption = None,
+    fps: FpsOption = 1.0,
+    workers: WorkersOption = None,
+    scenes: ScenesOption = True,
+    score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
+) -> None:
+    """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP."""
+    from engine.machine import is_installed
+    from engine.protocol import RunSettings, run_protocol
+    from engine.tables import read_ground_truth
+
+    truth = None if ground_truth is None else read_ground_truth(ground_truth)
+    folder = _engines_folder(engines, preset_name=preset)
+    settings = RunSettings(
+        queries=queries,
+        references=references,
+        norm_set=norm_set,
+        output=output,
+        engines=folder,
+        preset=_preset(folder, name=preset, scenes=scenes),
+        use_score_norm=score_norm,
+        fps=fps,
+        num_workers=workers,
+    )
+    result = run_protocol(settings, progress=progress)
+    figures: Figures = {"uap": None, "segment_ap": None}
+    if truth is not None:
+        plot = output / "precision_recall.png" if is_installed("matplotlib") else None
+        figures |= _score_candidates(result.candidates, truth, plot=plot)
+        if truth.matches is not None:
+            figures |= _score_matches(result.matches, truth, plot=None)
+    figures |= {
+        "num_queries": result.num_queries,
+        "num_references": result.num_references,
+        "num_candidates": len(result.candidates),
+        "num_matches": len(result.matches),
+        "output": str(output),
+    }
+    _finish(result.failures, failures_csv=output / "failures.csv", result=figures)
+
+
+@app.command()
+def info() -> None:
+    """Say what this machine can run, and why the rest cannot."""
+    from engine.machine import capabilities, describe_machine
+
+    print(f"vsc-engine {__version__}, {describe_machine()}")
+    for part in capabilities():
+        print(f"{'yes' if part.available else 'no ':4} {part.name}: {part.detail}")
+
+
+def _engines_folder(engines: Path | None, *, preset_name: str | None = None) -> Path:
+    from engine.runtime.cache import user_engines
+
+    return engines if engines is not None else user_engines(preset_name or "lite")
+
+
+def _preset(folder: Path, *, scenes: bool, name: str | None = None) -> Preset:
+    from engine.config import load_preset
+    from engine.runtime.manifest import read_manifest
+
+    preset = read_manifest(folder).preset if name is None else load_preset(name)
+    if scenes:
+        return preset
+    return preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
+
+
+def _failures_path(output: Path) -> Path:
+    return output.with_name(f"{output.stem}_failures.csv") if output.suffix == ".npz" else output / "failures.csv"
+
+
+def _finish(failures: Sequence[Failure], *, failures_csv: Path, result: Figures) -> None:
+    """Name the failed videos on stderr and in a CSV, print the result, and set the exit status."""
+    from engine.tables import write_failures
+
+    write_failures(failures_csv, list(failures))
+    for failure in failures:
+        say(f"failed: {failure.video_id} ({failure.stage}): {failure.reason}")
+    if failures:
+        say(f"{len(failures)} videos failed, listed in {failures_csv}")
+    print(json.dumps({**result, "num_failures": len(failures)}))
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED)

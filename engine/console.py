@@ -1,0 +1,63 @@
+"""What people see of a long job: a bar on a terminal, plain lines elsewhere. Writes to stderr only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LINE_INTERVAL_S = 15.0
+
+
+def say(text: str) -> None:
+    """One line for people."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints for people
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of ``total`` videos."""
+    with _bar(title, total) if sys.stderr.isatty() else _lines(title, total) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
+    start_s = last_s = time.monotonic()
+    num_done = 0
+
+    def advance() -> None:
+        nonlocal last_s, num_done
+        num_done += 1
+        if time.monotonic() - last_s > _LINE_INTERVAL_S:
+            last_s = time.monotonic()
+            say(f"{title}: {num_done} of {total}, {last_s - start_s:.0f} s")
+
+    yield advance
+    if total:
+        say(f"{title}: {num_done} of {total}, {time.monotonic() - start_s:.1f} s")

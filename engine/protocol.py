@@ -1,0 +1,219 @@
+"""The whole protocol over folders of videos: norm set, PCA, references, queries, search, localization.
+
+Every step leaves its result in the output folder, and what is already there from the same inputs is not computed again,
+so that an interrupted run goes on where it stopped. Knows nothing of ground truth.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.atomic import written_aside
+from engine.candidates import find_candidates
+from engine.config import Preset
+from engine.errors import ConfigError
+from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
+from engine.media import find_videos
+from engine.pipeline import Engine, extract_to_store
+from engine.projection import Pca, fit_pca, load_pca
+from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
+from engine.runtime.build import set_pca
+from engine.runtime.manifest import read_manifest
+from engine.score_norm import ScoreNormalizer
+from engine.store import read_descriptors
+from engine.tables import write_candidates, write_failures, write_matches
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[], None]]:  # noqa: ARG001
+    """Say nothing."""
+    return nullcontext(lambda: None)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``."""
+
+    queries: Path
+    references: Path
+    norm_set: Path
+    output: Path
+    engines: Path
+    preset: Preset
+    use_score_norm: bool = True
+    fps: float = 1.0
+    num_workers: int | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found, and the videos that gave no descriptors."""
+
+    candidates: list[CandidatePair]
+    matches: list[Match]
+    failures: tuple[Failure, ...]
+    num_queries: int
+    num_references: int
+
+
+def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> RunResult:
+    """Do everything from video files to candidates and matches.
+
+    Leaves in the output folder: ``norm_set/`` (raw embeddings), ``engines/`` (with the PCA folded in),
+    ``references/`` and ``queries/`` (descriptors), ``candidates.csv``, ``matches.csv``, ``failures.csv`` and
+    ``run.json`` (the settings). The PCA is fitted on the norm set unless the engines have one.
+
+    Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
+    recorded in the result.
+    """
+    folder = settings.output
+    media = {
+        name: find_videos([path])
+        for name, path in (
+            ("norm_set", settings.norm_set),
+            ("references", settings.references),
+            ("queries", settings.queries),
+        )
+    }
+    _claim(settings)
+    failures: list[Failure] = []
+
+    def describe(name: str, role: Role, *, engines: Path, raw_embeddings: bool = False) -> list[Descriptors]:
+        engine = _open(settings, engines, raw_embeddings=raw_embeddings)
+        with engine, progress(name, len(media[name])) as advance:
+            summary = extract_to_store(
+                engine, media[name], role=role, output=folder / name, on_result=lambda _: advance()
+            )
+        failures.extend(summary.failures)
+        return _not_empty(read_descriptors(folder / name), media[name])
+
+    embeddings = _rows(describe("norm_set", "reference", engines=settings.engines, raw_embeddings=True))
+    engines, pca = _with_pca(settings, embeddings)
+    references = describe("references", "reference", engines=engines)
+    queries = describe("queries", "query", engines=engines)
+    if settings.use_score_norm:
+        config = settings.preset.score_norm
+        normalizer = ScoreNormalizer.fit(pca.transform(embeddings), beta=config.beta, nk=config.nk)
+        queries, references = list(normalizer.queries(queries)), list(normalizer.references(references))
+        network = SCORE_NORMALIZED
+    else:
+        queries, references = _unit_length(queries), _unit_length(references)
+        network = COSINE
+    candidates = find_candidates(queries, references)
+    matches = localize_candidates(queries, references, candidates, network=network)
+    write_candidates(folder / "candidates.csv", candidates)
+    write_matches(folder / "matches.csv", matches)
+    write_failures(folder / "failures.csv", failures)
+    return RunResult(candidates, matches, tuple(failures), len(media["queries"]), len(media["references"]))
+
+
+def _claim(settings: RunSettings) -> None:
+    """Mark the output folder with the settings of this run; refuse one that holds another run."""
+    manifest = read_manifest(settings.engines)
+    identity = {
+        "engines": manifest.identity,
+        "preset": settings.preset.model_dump(mode="json"),
+        "use_score_norm": settings.use_score_norm,
+        "fps": settings.fps,
+    }
+    path = settings.output / "run.json"
+    if path.exists():
+        stored = _read_json(path)
+        differing = sorted(key for key in identity if stored.get(key) != identity[key])
+        if differing:
+            raise ConfigError(
+                f"{settings.output} holds a run with another {', '.join(differing)}; choose a new --output folder"
+            )
+        return
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not the settings of a run ({error}); choose a new --output folder") from error
+
+
+def _open(settings: RunSettings, engines: Path, *, raw_embeddings: bool) -> Engine:
+    return Engine.open(
+        engines,
+        preset=settings.preset,
+        fps=settings.fps,
+        num_workers=settings.num_workers,
+        raw_embeddings=raw_embeddings,
+    )
+
+
+def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[Path, Pca]:
+    """Engines that have a PCA: the given ones, or a copy of them with one fitted on the norm set."""
+    pca = _stored_pca(settings.engines)
+    if pca is not None:
+        return settings.engines, pca
+    fitted = settings.output / "engines"
+    pca = _stored_pca(fitted) if fitted.is_dir() else None
+    if pca is None:
+        shutil.rmtree(fitted, ignore_errors=True)
+        shutil.copytree(settings.engines, fitted, copy_function=_link_or_copy)
+        pca = fit_pca(embeddings, num_components=_num_components(settings.preset, embeddings))
+        set_pca(fitted, pca)
+    return fitted, pca
+
+
+def _stored_pca(engines: Path) -> Pca | None:
+    record = read_manifest(engines).pca
+    return None if record is None else load_pca(engines / record.file.path)
+
+
+def _num_components(preset: Preset, embeddings: FloatArray) -> int:
+    """As many as the preset asks for, but no more than the norm set determines."""
+    wanted, determined = preset.pca.num_components, min(len(embeddings) - 1, embeddings.shape[1])
+    if determined < wanted:
+        logger.warning(
+            "the norm set has %d rows of %d dimensions: the PCA keeps %d components instead of %d",
+            *embeddings.shape,
+            determined,
+            wanted,
+        )
+    return int(min(wanted, determined))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _not_empty(found: list[Descriptors], media: Sequence[Media]) -> list[Descriptors]:
+    if not found:
+        raise ConfigError(f"none of {len(media)} videos in {media[0].path.parent} could be described")
+    return found
+
+
+def _rows(descriptors: Sequence[Descriptors]) -> FloatArray:
+    return np.concatenate([item.descriptors for item in descriptors])
+
+
+def _unit_length(descriptors: Sequence[Descriptors]) -> list[Descriptors]:
+    """Rows scaled to length 1, so that inner products are cosines; the tiny rows of gated videos stay tiny."""
+    return [
+        item
+        if item.gated
+        else replace(item, descriptors=item.descriptors / np.linalg.norm(item.descriptors, axis=1, keepdims=True))
+        for item in descriptors
+    ]

@@ -1,0 +1,183 @@
+"""Batches made of frames, not of videos: rows of several videos share the batches of one runner.
+
+Each video opens a `RowStream`, submits rows as they are decoded and collects its results at the end. A batch is run by
+the thread that completes it; a batch that nobody can complete, because every open stream waits for results, is run
+part-filled. Fewer than ``batch_size`` rows are ever pending, so memory does not grow with the number of videos.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.runtime import Runner, Tensors
+
+Outputs = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one stream that wait for a batch; ``start`` is the index of the first one within the stream."""
+
+    stream: RowStream
+    start: int
+    tensors: Tensors
+
+    @property
+    def count(self) -> int:
+        return _num_rows(self.tensors)
+
+    def split(self, count: int) -> tuple[_Rows, _Rows]:
+        head = {name: array[:count] for name, array in self.tensors.items()}
+        tail = {name: array[count:] for name, array in self.tensors.items()}
+        return _Rows(self.stream, self.start, head), _Rows(self.stream, self.start + count, tail)
+
+
+class SharedRunner:
+    """A runner whose batches are filled by many videos at once. Thread-safe.
+
+    ``batch_size``: rows per call of the runner, >= 1; results come back to the stream that submitted them.
+    """
+
+    def __init__(self, runner: Runner, *, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"expected batch_size >= 1, got {batch_size}")
+        self._runner = runner
+        self._batch_size = batch_size
+        self._changed = threading.Condition()
+        self._pending: deque[_Rows] = deque()
+        self._num_pending = 0
+        self._num_open = 0
+        self._num_waiting = 0
+
+    def open_stream(self) -> RowStream:
+        """The rows of one video; use as a context manager."""
+        return RowStream(self)
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._num_open += 1
+
+    def _leave(self, stream: RowStream) -> None:
+        with self._changed:
+            self._num_open -= 1
+            self._pending = deque(rows for rows in self._pending if rows.stream is not stream)
+            self._num_pending = sum(rows.count for rows in self._pending)
+            self._changed.notify_all()
+
+    def _submit(self, rows: _Rows) -> None:
+        with self._changed:
+            self._pending.append(rows)
+            self._num_pending += rows.count
+        while batch := self._take_batch(full_only=True):
+            self._run(batch)
+
+    def _wait(self, stream: RowStream) -> None:
+        while True:
+            with self._changed:
+                self._num_waiting += 1
+                try:
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: stream.is_complete or self._is_stalled())
+                finally:
+                    self._num_waiting -= 1
+                if stream.is_complete:
+                    return
+                batch = self._take_batch(full_only=False)
+            self._run(batch)
+
+    def _is_stalled(self) -> bool:
+        return self._num_pending > 0 and self._num_waiting == self._num_open
+
+    def _take_batch(self, *, full_only: bool) -> list[_Rows]:
+        with self._changed:
+            if full_only and self._num_pending < self._batch_size:
+                return []
+            batch: list[_Rows] = []
+            room = self._batch_size
+            while self._pending and room > 0:
+                rows = self._pending.popleft()
+                if rows.count > room:
+                    rows, rest = rows.split(room)
+                    self._pending.appendleft(rest)
+                batch.append(rows)
+                room -= rows.count
+            self._num_pending -= self._batch_size - room
+            return batch
+
+    def _run(self, batch: list[_Rows]) -> None:
+        parts = [rows.tensors for rows in batch]
+        outputs: Outputs = {}
+        failure: Exception | None = None
+        try:
+            outputs = self._runner.run({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        except Exception as error:  # noqa: BLE001 - it belongs to every video of the batch, and is raised in each
+            failure = error
+        with self._changed:
+            first = 0
+            for rows in batch:
+                last = first + rows.count
+                rows.stream._accept(rows.start, {name: array[first:last] for name, array in outputs.items()}, failure)
+                first = last
+            self._changed.notify_all()
+
+
+class RowStream:
+    """The rows of one video on their way through a `SharedRunner`. One thread uses it, as a context manager."""
+
+    def __init__(self, shared: SharedRunner) -> None:
+        self._shared = shared
+        self._num_submitted = 0
+        self._num_done = 0
+        self._results: list[tuple[int, Outputs]] = []
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        self._shared._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shared._leave(self)
+
+    @property
+    def is_complete(self) -> bool:
+        """Every submitted row has come back, or an error has."""
+        return self._error is not None or self._num_done == self._num_submitted
+
+    def submit(self, tensors: Tensors) -> None:
+        """Hand over rows ``{input name: (B, ...)}``; may run a batch. The arrays must not change afterwards."""
+        rows = _Rows(self, self._num_submitted, tensors)
+        self._num_submitted += rows.count
+        self._shared._submit(rows)
+
+    def results(self) -> Outputs:
+        """Wait for all submitted rows: ``{output name: (rows, ...)}`` in the order of submission.
+
+        Raises what the runner raised on a batch with rows of this stream; ``ValueError`` if nothing was submitted.
+        """
+        if self._num_submitted == 0:
+            raise ValueError("results() of a stream to which no rows were submitted")
+        self._shared._wait(self)
+        if self._error is not None:
+            raise self._error
+        parts = [outputs for _, outputs in sorted(self._results, key=lambda result: result[0])]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _accept(self, start: int, outputs: Outputs, error: Exception | None) -> None:
+        if error is not None:
+            self._error = error
+            return
+        self._results.append((start, outputs))
+        self._num_done += _num_rows(outputs)
+
+
+def _num_rows(tensors: Tensors) -> int:
+    return len(next(iter(tensors.values())))

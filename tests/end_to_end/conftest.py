@@ -1,0 +1,104 @@
+"""A small catalogue of generated videos with known copies, and the command line as a process."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.videos import write_video
+
+FPS = 10
+Picture = NDArray[np.uint8]
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def footage(seed: int, *, num_seconds: int = 9, height: int = 144, width: int = 192) -> list[Picture]:
+    """A camera that pans over a world of coloured shapes; every seed is another world."""
+    generator = np.random.default_rng(seed)
+    world = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    world = cv2.resize(world, (width * 3, height * 3), interpolation=cv2.INTER_CUBIC)
+    for _ in range(60):
+        x, y = int(generator.integers(0, width * 3)), int(generator.integers(0, height * 3))
+        colour = generator.integers(0, 256, 3).tolist()
+        size = int(generator.integers(6, 40))
+        if generator.random() < 0.5:
+            cv2.circle(world, (x, y), size, colour, -1)
+        else:
+            cv2.rectangle(world, (x, y), (x + 2 * size, y + size), colour, -1)
+    steps = np.linspace(0, 1, num_seconds * FPS)
+    start, end = generator.uniform(0, 1, (2, 2))
+    corners = [(start + (end - start) * step) * [height * 2, width * 2] for step in steps]
+    return [world[int(y) : int(y) + height, int(x) : int(x) + width].copy() for y, x in corners]
+
+
+def edited(frames: list[Picture]) -> list[Picture]:
+    """Brighter, cropped and scaled back."""
+    height, width = frames[0].shape[:2]
+    crop = (slice(height // 12, -height // 12), slice(width // 12, -width // 12))
+    return [cv2.convertScaleAbs(cv2.resize(frame[crop], (width, height)), alpha=1.1, beta=10) for frame in frames]
+
+
+def beside(frames: list[Picture], other: list[Picture]) -> list[Picture]:
+    """Two videos side by side."""
+    return [np.hstack(pair) for pair in zip(frames, other, strict=False)]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Folders of videos and the ground truth between them."""
+
+    queries: Path
+    references: Path
+    norm_set: Path
+    ground_truth: Path
+    num_copies: int
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    root = tmp_path_factory.mktemp("catalogue")
+    for name in ("queries", "references", "norm_set"):
+        (root / name).mkdir()
+    references = {f"R{index}": footage(100 + index) for index in range(6)}
+    for name, frames in references.items():
+        write_video(root / "references" / f"{name}.mp4", frames, fps=FPS)
+    for index in range(6):
+        write_video(root / "norm_set" / f"N{index}.mp4", footage(200 + index), fps=FPS)
+    copies = {
+        "Q0": ("R0", edited(references["R0"])),
+        "Q1": ("R1", references["R1"][2 * FPS :]),
+        "Q2 été": ("R2", beside(references["R2"], footage(300))),
+    }
+    for name, (_, frames) in copies.items():
+        write_video(root / "queries" / f"{name}.mp4", frames, fps=FPS)
+    for index in range(3):
+        write_video(root / "queries" / f"D{index}.mp4", footage(400 + index), fps=FPS)
+    ground_truth = root / "ground_truth.csv"
+    with ground_truth.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["query_id", "ref_id", "query_start", "query_end", "ref_start", "ref_end"])
+        for name, (reference, frames) in copies.items():
+            start_s = 2.0 if name == "Q1" else 0.0
+            length_s = len(frames) / FPS
+            table.writerow([name, reference, 0.0, length_s, start_s, start_s + length_s])
+    return Catalogue(root / "queries", root / "references", root / "norm_set", ground_truth, len(copies))
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    def run(*arguments: str | Path, expect: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "engine", *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+        assert result.returncode == expect, f"{command}\nstdout: {result.stdout}\nstderr: {result.stderr}"
+        return result  # type: ignore[no-any-return]
+
+    return run
