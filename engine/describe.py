@@ -19,6 +19,7 @@ from engine.near_duplicates import keep_distinct
 from engine.records import Descriptors, FloatArray, Region, Role
 from engine.runtime import Runner
 from engine.runtime.batching import Outputs, SharedRunner
+from engine.sampling import slot_timestamps
 from engine.scenes import find_scenes
 from engine.timing import StageClock
 
@@ -70,7 +71,7 @@ class Describer:
         embeddings = outputs["embedding"]
         with clock.stage("near_duplicates"):
             kept = self._kept_rows(embeddings, role=role)
-        timestamps = np.tile(_timestamps(len(embeddings) // len(regions), fps=self.fps), (len(regions), 1))
+        timestamps = np.tile(slot_timestamps(len(embeddings) // len(regions), fps=self.fps), (len(regions), 1))
         rows = outputs["descriptor"] if self.use_pca else embeddings
         return Descriptors(video_id, timestamps[kept], rows[kept], edit_score=edit_score, warnings=source.warnings)
 
@@ -111,9 +112,4 @@ def gated_placeholder(video_id: str, *, edit_score: float, num_dims: int, fps: f
     """
     seed = int.from_bytes(hashlib.sha256(video_id.encode()).digest()[:8], "little")
     row = np.random.default_rng(seed).uniform(-_PLACEHOLDER_RANGE, _PLACEHOLDER_RANGE, size=(1, num_dims))
-    return Descriptors(video_id, _timestamps(1, fps=fps), row.astype(np.float32), edit_score=edit_score, gated=True)
-
-
-def _timestamps(num_frames: int, *, fps: float) -> FloatArray:
-    slots = np.arange(num_frames)
-    return (np.stack([slots, slots + 1], axis=1) / fps).astype(np.float32)
+    return Descriptors(video_id, slot_timestamps(1, fps=fps), row.astype(np.float32), edit_score=edit_score, gated=True)

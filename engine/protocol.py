@@ -25,7 +25,7 @@ from engine.errors import ConfigError
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
 from engine.pipeline import Engine, extract_to_store
-from engine.projection import Pca, fit_pca, load_pca
+from engine.projection import Pca, fit_pca, l2_normalize, load_pca
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.runtime.build import set_pca
 from engine.runtime.manifest import read_manifest
@@ -211,9 +211,4 @@ def _rows(descriptors: Sequence[Descriptors]) -> FloatArray:
 
 def _unit_length(descriptors: Sequence[Descriptors]) -> list[Descriptors]:
     """Rows scaled to length 1, so that inner products are cosines; the tiny rows of gated videos stay tiny."""
-    return [
-        item
-        if item.gated
-        else replace(item, descriptors=item.descriptors / np.linalg.norm(item.descriptors, axis=1, keepdims=True))
-        for item in descriptors
-    ]
+    return [item if item.gated else replace(item, descriptors=l2_normalize(item.descriptors)) for item in descriptors]
