@@ -295,7 +295,7 @@ def _score_candidates(candidates: Sequence[CandidatePair], truth: GroundTruth, *
 
 
 def _score_matches(matches: Sequence[Match], truth: GroundTruth, *, plot: Path | None) -> Figures:
-    from engine.evaluate import segment_average_precision
+    from engine.evaluate import best_per_pair, micro_average_precision, segment_average_precision
 
     if truth.matches is None:
         raise ConfigError(
@@ -303,7 +303,12 @@ def _score_matches(matches: Sequence[Match], truth: GroundTruth, *, plot: Path |
         )
     curve = segment_average_precision(matches, truth.matches)
     _plot(curve, plot, title=f"segment AP {curve.average_precision:.4f}")
-    return {"segment_ap": curve.average_precision, "num_matches": len(matches)}
+    by_pair = micro_average_precision(best_per_pair(matches), truth.pairs)
+    return {
+        "segment_ap": curve.average_precision,
+        "pairwise_uap": by_pair.average_precision,
+        "num_matches": len(matches),
+    }
 
 
 def _plot(curve: PrecisionRecall, path: Path | None, *, title: str) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from engine.frames.statistics import SceneStatistics
 from engine.records import Frames, Region
-from engine.scenes import SceneStatistics
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FrameSource(Protocol):
         """One line for each thing that was lost or assumed while reading."""
 
     def scene_statistics(self) -> SceneStatistics:
-        """What scene detection needs, as small host arrays (see `engine.scenes`)."""
+        """What scene detection needs, as small host arrays (see `engine.frames.statistics`)."""
 
     def model_inputs(
         self, specs: Sequence[InputSpec], *, region: Region | None = None, max_frames: int | None = None

@@ -1,0 +1,31 @@
+"""Colour as the reference sees it: pictures that went through a JPEG file. Knows nothing of files or decoders.
+
+FFmpeg writes the planes of a frame into the JPEG with their range widened to 0-255 and their matrix untouched; the JPEG
+is then read as BT.601 with interpolated chroma. So the matrix that a video is tagged with does not count. The losses
+of the JPEG's quantiser, about one grey level, are left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Plane = NDArray[np.uint8]
+
+
+def rgb_from_planes(luma: Plane, blue: Plane, red: Plane) -> NDArray[np.uint8]:
+    """RGB, uint8 ``(H, W, 3)``, of full-range Y ``(H, W)``, Cb and Cr: uint8, both of one size, as large or smaller."""
+    image = Image.fromarray(luma)
+    chroma = (_upsample(Image.fromarray(plane), size_wh=image.size) for plane in (blue, red))
+    return np.asarray(Image.merge("YCbCr", (image, *chroma)).convert("RGB"))
+
+
+def _upsample(chroma: Image.Image, *, size_wh: tuple[int, int]) -> Image.Image:
+    """Interpolate as JPEG decoders do: samples lie amid the pixels they stand for, weights are 3/4 and 1/4."""
+    if chroma.size == size_wh:
+        return chroma
+    # In a picture of odd size the last sample stands for one pixel only: the samples reach over the edge.
+    steps = [-(-size // samples) for size, samples in zip(size_wh, chroma.size, strict=True)]
+    box = (0, 0, size_wh[0] / steps[0], size_wh[1] / steps[1])
+    return chroma.resize(size_wh, Image.Resampling.BILINEAR, box=box)

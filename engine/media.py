@@ -1,0 +1,225 @@
+"""Finds video files and reads from their packets when each frame is shown. Knows nothing of sampling or pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, MediaError
+from engine.records import Media
+
+VIDEO_SUFFIXES = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".vob", ".webm", ".wmv",
+))  # fmt: skip
+"""Files of a directory that count as videos, compared in lower case."""
+
+
+def find_videos(paths: Sequence[Path]) -> list[Media]:
+    """The videos at ``paths``, sorted by video id (the file name without its last suffix).
+
+    A file is taken whatever its name; of a directory, the files with one of `VIDEO_SUFFIXES` that lie directly in it. A
+    file reached twice counts once. Raises ``ConfigError`` for a path that does not exist, a directory without videos,
+    and two files with one video id.
+    """
+    found: dict[str, Path] = {}
+    for file in (file for path in paths for file in _files_at(path)):
+        other = found.setdefault(file.stem, file)
+        if not other.samefile(file):
+            raise ConfigError(f"{other} and {file} have the same video id, {file.stem!r}; rename one of them")
+    return [Media(video_id, path) for video_id, path in sorted(found.items())]
+
+
+def _files_at(path: Path) -> Iterable[Path]:
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or directory")
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+    if not files:
+        raise ConfigError(f"{path}: no videos in this directory; expected files with {sorted(VIDEO_SUFFIXES)}")
+    return files
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When the K frames of a video are shown, in presentation order, without the frames that an edit list drops.
+
+    ``times_s``: float64 ``(K,)``, seconds since the start of the container: of its earliest stream, audio included.
+    ``end_s``: when the last frame ends.
+    ``pts``: int64 ``(K,)``, the same times in ticks of the stream, as a decoder labels its frames.
+    ``is_exact``: False where the packets cannot be trusted (times missing, repeated or in an order that the codec
+    denies; a file not readable to its end). Then only decoding every frame tells, and these times are an estimate.
+    ``codec``: FFmpeg's name for it. ``size_wh``: pixels of a decoded picture, before ``rotation_deg``, the
+    counter-clockwise angle (0, 90, 180 or 270) by which it is to be turned.
+    """
+
+    times_s: NDArray[np.float64]
+    end_s: float
+    pts: NDArray[np.int64]
+    is_exact: bool
+    codec: str
+    size_wh: tuple[int, int]
+    rotation_deg: int
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+class Stamp(NamedTuple):
+    """What a packet or a decoded frame says of its time, in ticks of its stream; 0 is an unknown duration."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+
+    @classmethod
+    def of(cls, item: Packet[VideoStream] | VideoFrame) -> Stamp:
+        """The stamp of a packet or frame."""
+        return cls(item.pts, item.dts, item.duration or 0)
+
+
+class ShowTimes(NamedTuple):
+    """Times in ascending order, in ticks, int64 ``(K,)``, and seconds, float64 ``(K,)``, and when the last one ends."""
+
+    pts: NDArray[np.int64]
+    times_s: NDArray[np.float64]
+    end_s: float
+
+
+@dataclass(eq=False)
+class OpenVideo:
+    """An open file and its video stream. ``read_error`` says why `packets` stopped before the end, if it did."""
+
+    container: InputContainer
+    stream: VideoStream
+    read_error: str | None = None
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """The packets of the stream in decoding order, as far as the file can be read; once."""
+        try:
+            # An empty packet would tell the decoder that the stream has ended.
+            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+        except FFmpegError as error:
+            self.read_error = error.strerror
+
+    def show_times(self, stamps: Sequence[Stamp]) -> ShowTimes:
+        """When the K >= 1 packets or frames of these stamps are shown, relative to the start of the container.
+
+        Where there is no presentation time the decoding time counts; where there is none either, the frame rate.
+        """
+        # Some containers leave durations out; FFmpeg then takes the average frame rate.
+        usual = round(1 / (self.stream.average_rate * self._time_base)) if self.stream.average_rate else 0
+        durations = np.array([stamp.duration or usual for stamp in stamps], dtype=np.int64)
+        known = (stamp.dts if stamp.pts is None else stamp.pts for stamp in stamps)
+        ticks = np.array([n * usual if tick is None else tick for n, tick in enumerate(known)], dtype=np.int64)
+        order = np.argsort(ticks, kind="stable")
+        end = self._seconds((ticks + durations)[order[-1:]])
+        return ShowTimes(ticks[order], self._seconds(ticks[order]), float(end[0]))
+
+    def _seconds(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
+        start = round(Fraction(self.container.start_time or 0, av.time_base) / self._time_base)
+        return (ticks - start) * self._time_base.numerator / self._time_base.denominator
+
+    @property
+    def _time_base(self) -> Fraction:
+        return cast(Fraction, self.stream.time_base)
+
+
+@contextmanager
+def open_video(media: Media) -> Iterator[OpenVideo]:
+    """Open a file at its video stream: of several, the largest of those marked as default, much as FFmpeg chooses.
+
+    Decoding uses one thread, because many videos are decoded side by side. Raises ``MediaError`` for a file that is
+    missing, empty, not a media file, or without a video stream that can be decoded.
+    """
+    with _open_container(media.path) as container:
+        # The cover picture of an audio file is a video stream to FFmpeg.
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            raise MediaError(f"{media.path}: no video stream in this file ({container.format.long_name})")
+        stream = max(streams, key=_preference)
+        if stream.codec_context is None:
+            raise MediaError(f"{media.path}: FFmpeg has no decoder for the video stream")
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+        yield OpenVideo(container, stream)
+
+
+def _open_container(path: Path) -> InputContainer:
+    try:
+        if path.stat().st_size == 0:
+            raise MediaError(f"{path}: the file is empty")
+        # The prefix keeps a colon in a name from being read as a protocol, the list a playlist from the network.
+        return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+    except FFmpegError as error:
+        raise MediaError(f"{path}: FFmpeg cannot read it as a media file ({error.strerror})") from error
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror}") from error
+
+
+def _preference(stream: VideoStream) -> tuple[bool, bool, int]:
+    if stream.codec_context is None:
+        return False, False, 0
+    return True, bool(stream.disposition & Disposition.default), stream.width * stream.height
+
+
+def index_timeline(media: Media) -> Timeline:
+    """Read the times of all frames from the packets; of the pictures only one is decoded, for its rotation.
+
+    Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
+    """
+    with open_video(media) as video:
+        context = video.stream.codec_context
+        size_wh, reorders = (context.width, context.height), context.has_b_frames
+        shown: list[Stamp] = []
+        rotation_deg: int | None = None
+        for packet in video.packets():
+            if rotation_deg is None and packet.is_keyframe:
+                rotation_deg = _rotation_deg(video.stream, packet)
+            if not packet.is_discard:
+                shown.append(Stamp.of(packet))
+        if not shown:
+            raise MediaError(f"{media.path}: the video stream has no frames")
+        times = video.show_times(shown)
+        return Timeline(
+            times_s=times.times_s,
+            end_s=times.end_s,
+            pts=times.pts,
+            is_exact=video.read_error is None and _are_trustworthy(shown, reorders=reorders),
+            codec=context.codec.canonical_name,
+            size_wh=size_wh,
+            rotation_deg=rotation_deg or 0,
+        )
+
+
+def _are_trustworthy(stamps: Sequence[Stamp], *, reorders: bool) -> bool:
+    times = [stamp.pts for stamp in stamps if stamp.pts is not None]
+    if len(times) < len(stamps) or len(set(times)) < len(times):
+        return False
+    # A codec that reorders and times that do not: the container has none (AVI) and FFmpeg made them up by counting.
+    return not (reorders and len(times) > 2 and times == sorted(times))
+
+
+def _rotation_deg(stream: VideoStream, keyframe: Packet[VideoStream]) -> int | None:
+    """Counter-clockwise angle of the display matrix to the nearest right angle; None if the packet gives no picture."""
+    context = stream.codec_context
+    try:
+        frames = [*context.decode(keyframe), *context.decode(None)]
+    except FFmpegError:
+        frames = []
+    context.flush_buffers()
+    return round(frames[0].rotation / 90) * 90 % 360 if frames else None

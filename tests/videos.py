@@ -1,0 +1,92 @@
+"""Writes small video files for tests: given frames, a constant rate, optionally a silent audio track."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+_CODEC_OPTIONS = {
+    "mpeg4": {"b": "4M"},
+    "libx264": {"crf": "18", "preset": "veryfast", "threads": "1"},
+    "libvpx-vp9": {"crf": "20", "b": "0", "cpu-used": "5", "deadline": "good"},
+}
+_AUDIO_RATE_HZ = 48_000
+_AUDIO_CODEC = {".webm": "libopus"}
+
+
+def write_video(
+    path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int = 25, codec: str = "libx264", audio: bool = False
+) -> None:
+    """Encode uint8 ``(H, W, 3)`` RGB frames (H and W even) into the container that the suffix names.
+
+    ``audio`` adds silence of the same length, from time 0.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=_CODEC_OPTIONS.get(codec, {}))
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        sound = container.add_stream(_AUDIO_CODEC.get(path.suffix, "aac"), rate=_AUDIO_RATE_HZ) if audio else None
+        num_frames = 0
+        for frame in frames:
+            if num_frames == 0:
+                stream.height, stream.width = frame.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            num_frames += 1
+        container.mux(stream.encode())
+        if sound is not None:
+            for silence in _silence(num_frames * _AUDIO_RATE_HZ // fps):
+                container.mux(sound.encode(silence))
+            container.mux(sound.encode())
+
+
+def write_timed_video(path: Path, frames: Sequence[NDArray[np.uint8]], *, times_ms: Sequence[int]) -> None:
+    """Encode frames of uint8 ``(H, W, 3)`` as H.264 with B-frames, each shown at its own time."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={**_CODEC_OPTIONS["libx264"], "bf": "3"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for picture, time_ms in zip(frames, times_ms, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def moving_frames(num_frames: int, *, height: int = 96, width: int = 128, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Smooth random pictures, each different from its neighbours: a coloured texture that drifts, turns and fades.
+
+    Encoders keep such content with a small error, and every frame can be told from every other by its pixels.
+    """
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = generator.uniform(0.02, 0.12, size=(3, 4, 2))
+    phases = generator.uniform(0, 2 * np.pi, size=(3, 4))
+    speeds = generator.uniform(0.1, 0.5, size=(3, 4))
+    pictures = []
+    for index in range(num_frames):
+        angle = waves[..., :1, None] * x + waves[..., 1:, None] * y + (phases + speeds * index)[..., None, None]
+        pictures.append(np.moveaxis(127.5 + 30 * np.sin(angle).sum(axis=1), 0, -1).round().astype(np.uint8))
+    return pictures
+
+
+def _silence(num_samples: int) -> Iterable[av.AudioFrame]:
+    for start in range(0, num_samples, 1024):
+        samples = np.zeros((1, min(1024, num_samples - start)), dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = _AUDIO_RATE_HZ, start
+        yield frame
+
+
+def damage_tail(path: Path, *, keep: float) -> None:
+    """Overwrite the coded frames of an MP4 file with zeros after the share ``keep`` of their bytes; its index stays."""
+    content = bytearray(path.read_bytes())
+    data = content.index(b"mdat")
+    size = int.from_bytes(content[data - 4 : data], "big")
+    start, end = data + 4 + int(keep * (size - 8)), data - 4 + size
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
