@@ -74,7 +74,7 @@ def test_bad_videos_are_named_and_cost_the_others_nothing(
     assert set(failures) == {"empty", "text", "audio_only", "too_short"}
     for video_id, words in (
         ("empty", "empty"),
-        ("text", "not a"),
+        ("text", "cannot read it as a media file"),
         ("audio_only", "no video stream"),
         ("too_short", "short"),
     ):
@@ -108,9 +108,9 @@ def test_unusable_paths(mixed_folder: Path, lite_engines: Path, run_cli: RunCli,
         assert len(error.strip().splitlines()) == 1
         return error
 
-    assert "does not exist" in extract(tmp_path / "nowhere")
+    assert "no such file" in extract(tmp_path / "nowhere")
     (tmp_path / "folder").mkdir()
-    assert "no video" in extract(tmp_path / "folder")
+    assert "no videos in this directory" in extract(tmp_path / "folder")
     (tmp_path / "same").mkdir()
     shutil.copy(mixed_folder / "good.mp4", tmp_path / "same" / "good.mkv")
     assert "good.mkv" in extract(mixed_folder / "good.mp4", tmp_path / "same")

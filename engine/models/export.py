@@ -1,0 +1,208 @@
+"""Exports the models of a preset as ONNX graphs over uint8 frames, and records what PyTorch computes for a few inputs.
+
+Knows nothing of where the graphs are kept and of what runs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import DescriptorModel, GateVsc, Preset, Rgb
+from engine.models.checkpoints import find_checkpoint, load_weights, random_weights
+from engine.models.descriptor import build_descriptor_model
+from engine.models.edit_score import build_edit_score, build_frame_features
+from engine.models.freezing import freeze_for_export
+from engine.runtime.check import Case, natural_pictures, save_cases
+from engine.runtime.manifest import WeightsRecord
+
+EXPORT_VERSION = 1
+"""Part of every graph's key: raise it when the same models must give other graphs."""
+
+OPSET = 20
+CHECKED_BATCHES = (1, 2, 3)
+ROWS = {0: torch.export.Dim("rows", min=1)}
+MAX_FRAMES = 256
+CHECKED_LENGTHS = (1, 3, MAX_FRAMES - 1, MAX_FRAMES)
+"""Frames of a video in the checks of the score graph. At 256 the model sees its closing token, below it does not."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where weights come from: random numbers, or the checkpoints of ``folder`` and of installed packages."""
+
+    folder: Path | None
+    random: bool
+
+    def record(self, checkpoint: str) -> WeightsRecord:
+        """Where the weights that a preset calls ``checkpoint`` come from. Raises ``ConfigError`` if there are none."""
+        if self.random:
+            sha256 = hashlib.sha256(f"random weights, seed {_seed(checkpoint)}".encode())
+        else:
+            with find_checkpoint(checkpoint, folder=self.folder).open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256")
+        return WeightsRecord(checkpoint=checkpoint, sha256=sha256.hexdigest())
+
+    def load(self, model: nn.Module, checkpoint: str) -> nn.Module:
+        """Fill ``model`` in place and make it ready for export."""
+        if self.random:
+            random_weights(model, seed=_seed(checkpoint))
+        else:
+            load_weights(model, checkpoint=checkpoint, folder=self.folder)
+        return freeze_for_export(model)
+
+
+def checkpoints_of(name: str, preset: Preset) -> tuple[str, ...]:
+    """The checkpoints that graph ``name`` of a preset is made from, in the order in which it uses them."""
+    if name == "ensemble":
+        return tuple(model.checkpoint for model in preset.models)
+    gate = _gate(preset)
+    return (gate.checkpoint if name == "edit_features" else gate.score_checkpoint,)
+
+
+def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path) -> None:
+    """Write graph ``name`` (``ensemble``, ``edit_features`` or ``edit_score``) of a preset.
+
+    Beside ``path`` (``X.onnx``) come its weights, ``X.onnx.data``, and cases to check a runner with, ``X.check.npz``.
+    Raises ``ConfigError`` if weights are missing or do not fit.
+    """
+    if name == "ensemble":
+        models = [weights.load(build_descriptor_model(model.architecture), model.checkpoint) for model in preset.models]
+        export_ensemble(preset.models, models, path=path)
+        return
+    gate = _gate(preset)
+    if name == "edit_features":
+        export_edit_features(gate, weights.load(build_frame_features(gate.architecture), gate.checkpoint), path=path)
+    else:
+        export_edit_score(weights.load(build_edit_score(gate.score_architecture), gate.score_checkpoint), path=path)
+
+
+def export_ensemble(configs: Sequence[DescriptorModel], models: Sequence[nn.Module], *, path: Path) -> None:
+    """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` for each input size -> ``embedding`` ``(n, E)``, see `Ensemble`."""
+    ensemble = Ensemble(configs, models).eval()
+    pictures = [_pictures(num, ensemble.sizes_px) for num in CHECKED_BATCHES]
+    _export(ensemble, pictures, output="embedding", rows=((ROWS,) * len(ensemble.sizes_px),), path=path)
+
+
+def export_edit_features(gate: GateVsc, model: nn.Module, *, path: Path) -> None:
+    """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` -> ``features`` ``(n, 1024)``."""
+    module = nn.Sequential(Normalize(gate.mean, gate.std), model).eval()
+    pictures = [_pictures(num, (gate.input_px,)) for num in CHECKED_BATCHES]
+    _export(module, pictures, output="features", rows=(ROWS,), path=path)
+
+
+def export_edit_score(model: nn.Module, *, path: Path) -> None:
+    """Float32 ``features`` ``(n, 1024)`` of one video, 1 <= n <= 256 -> ``score`` ``(1,)``, a probability."""
+    generator = torch.Generator().manual_seed(0)
+    cases = [{"features": torch.randn(num, 1024, generator=generator)} for num in CHECKED_LENGTHS]
+    _export(model, cases, output="score", rows=({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},), path=path)
+
+
+class Normalize(nn.Module):
+    """Uint8 RGB frames ``(B, H, W, 3)`` -> float32 ``(B, 3, H, W)``: ``(frames / 255 - mean) / std``."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Rgb, std: Rgb) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
+
+    def forward(self, frames: Tensor) -> Tensor:  # noqa: D102 - see the class
+        # The cast comes first: TensorRT takes no other operation on uint8.
+        pixels = frames.to(torch.float32).permute(0, 3, 1, 2)
+        return (pixels / 255 - self.mean) / self.std
+
+
+class Ensemble(nn.Module):
+    """All models of a preset on the same frames: each L2-normalized, then concatenated in the order of the preset.
+
+    Takes one uint8 array ``(B, px, px, 3)`` for each of ``sizes_px``, the distinct input sizes in the order in which
+    the preset names them; returns ``(B, E)``. An embedding of zeros stays zero.
+    """
+
+    def __init__(self, configs: Sequence[DescriptorModel], models: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.sizes_px = tuple(dict.fromkeys(config.input_px for config in configs))
+        self._inputs = [self.sizes_px.index(config.input_px) for config in configs]
+        self.members = nn.ModuleList(
+            nn.Sequential(Normalize(config.mean, config.std), model)
+            for config, model in zip(configs, models, strict=True)
+        )
+
+    def forward(self, *frames: Tensor) -> Tensor:  # noqa: D102 - see the class
+        embeddings = [member(frames[index]) for member, index in zip(self.members, self._inputs, strict=True)]
+        return torch.cat([embedding / _length(embedding) for embedding in embeddings], dim=1)
+
+
+def _length(rows: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return lengths.clamp_min(1e-12)
+
+
+def _export(module: nn.Module, inputs: Sequence[dict[str, Tensor]], *, output: str, rows: Any, path: Path) -> None:
+    with torch.inference_mode():
+        results = [module(*tensors.values()).numpy() for tensors in inputs]
+    # An example of one row would freeze the number of rows.
+    program = _to_onnx(module, inputs[1], output=output, rows=rows)
+    program.save(path, external_data=True)
+    cases = [
+        Case({name: tensor.numpy() for name, tensor in tensors.items()}, {output: result})
+        for tensors, result in zip(inputs, results, strict=True)
+    ]
+    save_cases(cases, path.with_suffix(".check.npz"))
+
+
+def _to_onnx(module: nn.Module, example: dict[str, Tensor], *, output: str, rows: Any) -> torch.onnx.ONNXProgram:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="# The axis name: rows", category=UserWarning)
+        program = torch.onnx.export(
+            module,
+            tuple(example.values()),
+            input_names=list(example),
+            output_names=[output],
+            dynamic_shapes=rows,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # noqa: S101 - the type says None, which is the answer of the exporter before dynamo
+    _cast_first(program.model.graph)
+    # Every node carries its Python stack, with the paths of this machine.
+    for node in program.model.graph:
+        node.metadata_props.clear()
+    return program
+
+
+def _cast_first(graph: Any) -> None:
+    """Let all nodes that read a uint8 input read its float32 cast instead, as TensorRT asks for."""
+    for tensor in graph.inputs:
+        casts = [node for node in tensor.consumers() if node.op_type == "Cast"]
+        if casts:
+            for node, index in tensor.uses():
+                if node is not casts[0]:
+                    node.replace_input_with(index, casts[0].outputs[0])
+    graph.sort()
+
+
+def _pictures(num: int, sizes_px: Sequence[int]) -> dict[str, Tensor]:
+    return {f"frames_{px}": torch.from_numpy(natural_pictures(num, size_px=px, seed=num)) for px in sizes_px}
+
+
+def _gate(preset: Preset) -> GateVsc:
+    if not isinstance(preset.gate, GateVsc):
+        raise TypeError(f"preset {preset.name!r} has no edit gate")
+    return preset.gate
+
+
+def _seed(checkpoint: str) -> int:
+    return zlib.crc32(checkpoint.encode())
