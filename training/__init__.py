@@ -1,0 +1,1 @@
+"""Makes training and evaluation data, and trains the models. The engine never imports it."""
