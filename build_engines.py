@@ -1,4 +1,4 @@
-"""Builds engines from the weights of a preset: ``python build_engines.py`` is ``vsc-engine build``."""
+"""Builds engines: the same as ``vsc-engine build``, for use from a checkout."""
 
 from __future__ import annotations
 
