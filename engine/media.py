@@ -34,10 +34,14 @@ def find_videos(paths: Sequence[Path]) -> list[Media]:
 
     A file is taken whatever its name; of a directory, the files with one of `VIDEO_SUFFIXES` that lie directly in it. A
     file reached twice counts once. Raises ``ConfigError`` for a path that does not exist, a directory without videos,
-    and two files with one video id.
+    two files with one video id, and a file name that is not UTF-8, which no table of results could hold.
     """
     found: dict[str, Path] = {}
     for file in (file for path in paths for file in _files_at(path)):
+        try:
+            file.stem.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"the name of {str(file)!r} is not UTF-8; rename the file") from error
         other = found.setdefault(file.stem, file)
         if not other.samefile(file):
             raise ConfigError(f"{other} and {file} have the same video id, {file.stem!r}; rename one of them")

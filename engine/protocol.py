@@ -88,6 +88,7 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
             ("queries", settings.queries),
         )
     }
+    _check_norm_set(media["norm_set"], media["references"])
     _claim(settings)
     failures: list[Failure] = []
 
@@ -118,6 +119,16 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     write_matches(folder / "matches.csv", matches)
     write_failures(folder / "failures.csv", failures)
     return RunResult(candidates, matches, tuple(failures), len(media["queries"]), len(media["references"]))
+
+
+def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:
+    """Refuse references in the norm set: normalization would lower the scores of their copies most of all."""
+    shared = {item.path.resolve() for item in norm_set} & {item.path.resolve() for item in references}
+    if shared:
+        raise ConfigError(
+            f"{len(shared)} videos are in the norm set and among the references, for example {min(shared)}; "
+            "the norm set must be unrelated to both sides"
+        )
 
 
 def _claim(settings: RunSettings) -> None:

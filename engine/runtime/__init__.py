@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from numpy.typing import NDArray
+
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.runtime.manifest import Manifest
 
 Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype (NumPy name) and shape of one input or output; ``None`` is the dynamic batch dimension."""
+    """Name, dtype (NumPy name) and shape of one input or output; ``None`` is a dimension that the caller chooses."""
 
     name: str
     dtype: str
@@ -24,17 +30,17 @@ class TensorSpec:
 class Runner(Protocol):
     """One compiled graph. A context manager: memory is taken on entry and freed on exit.
 
-    ``run`` may be called from several threads, one call at a time per runner is executed. Rows of the result belong
-    to the caller. Raises ``ConfigError`` where names, dtypes or shapes do not fit ``inputs``.
+    ``run`` may be called from several threads; one call at a time per runner is executed. The arrays it returns are
+    copies that belong to the caller.
     """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes."""
+        """What `run` takes; known before entry."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` returns."""
+        """What `run` returns; known before entry."""
 
     def __enter__(self) -> Self: ...
 
@@ -43,4 +49,44 @@ class Runner(Protocol):
     ) -> None: ...
 
     def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        """Run B rows, any B >= 1: ``{input name: (B, ...)} -> {output name: (B, ...)}``."""
+        """Run n rows, any n >= 1: ``{input name: (n, ...)} -> {output name: array}``.
+
+        Outputs have a row for every input row, unless `outputs` says that their first dimension is fixed. Raises
+        ``ConfigError`` where names, dtypes or shapes do not fit `inputs`.
+        """
+
+
+def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:
+    """Raise ``ConfigError`` unless ``tensors`` are what ``specs`` ask for, all with the same number of rows, >= 1."""
+    if set(tensors) != {spec.name for spec in specs}:
+        raise ConfigError(f"expected inputs {sorted(spec.name for spec in specs)}, got {sorted(tensors)}")
+    for spec in specs:
+        array = tensors[spec.name]
+        if array.dtype != spec.dtype or not _fits(array.shape, spec.shape):
+            raise ConfigError(
+                f"input {spec.name!r}: expected {spec.dtype} {_text(spec.shape)}, got {array.dtype} {array.shape}"
+            )
+    num_rows = {name: len(array) for name, array in tensors.items()}
+    if len(set(num_rows.values())) > 1 or 0 in num_rows.values():
+        raise ConfigError(f"expected the same number of rows, 1 or more, in every input, got {num_rows}")
+
+
+def open_runner(manifest: Manifest, directory: Path, name: str, *, num_threads: int | None = None) -> Runner:
+    """The runner of engine ``name`` (``ensemble``, ``edit_features``, ``edit_score``) of an engines directory.
+
+    ``num_threads``: CPU threads of one call; None takes all cores. Raises ``ConfigError`` if the directory has no such
+    engine, ``BackendUnavailable`` if the library of its backend is not installed.
+    """
+    if name not in manifest.engines:
+        raise ConfigError(f"{directory} has no engine {name!r}, only {sorted(manifest.engines)}")
+    from engine.runtime.openvino import OpenVinoRunner
+
+    return OpenVinoRunner(manifest.engines[name].main_path(directory), num_threads=num_threads)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(want in (None, got) for got, want in zip(shape, expected, strict=True))
+
+
+def _text(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("n" if size is None else str(size) for size in shape) + ")"

@@ -138,12 +138,18 @@ def test_unusable_engines(mixed_folder: Path, lite_engines: Path, run_cli: RunCl
     assert "tensorrt" in extract(for_another_backend)
 
 
-def test_engines_of_another_preset_do_not_fit_a_run(
+def test_norm_set_and_engines_must_fit_the_run(
     mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    sides = ["--queries", mixed_folder, "--references", mixed_folder, "--norm-set", mixed_folder]
-    arguments = ["--engines", lite_engines, "--preset", "vsc22", "--output", tmp_path / "out"]
-    assert "lite" in run_cli("run", *sides, *arguments, expect=1).stderr
+    sides = ["--queries", mixed_folder, "--references", mixed_folder / "good.mp4", "--norm-set", mixed_folder]
+    arguments = ["--engines", lite_engines, "--output", tmp_path / "out"]
+    shared = run_cli("run", *sides, *arguments, expect=1).stderr
+    assert "1 videos are in the norm set and among the references" in shared
+    sides[-1] = mixed_folder / "too_short.mp4"
+    assert (
+        "built for the models of preset 'lite'"
+        in run_cli("run", *sides, *arguments, "--preset", "vsc22", expect=1).stderr
+    )
 
 
 def some_descriptors(prefix: str, *, num_dims: int = 8) -> list[Descriptors]:

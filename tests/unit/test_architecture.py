@@ -16,6 +16,8 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     "version",
     "errors",
+    "atomic",
+    "npz",
     "records",
     "timing",
     "config",
@@ -23,21 +25,23 @@ LAYERS = [
     "sampling",
     "frames.statistics",
     "frames",
-    "frames.pyav",
     "scenes",
     "projection",
-    "models",
     "runtime",
-    "runtime.batching",
     "runtime.manifest",
+    "runtime.check",
     "runtime.graph",
     "runtime.openvino",
-    "models.export",
+    "models",
+    "runtime.artefacts",
     "runtime.build",
     "runtime.cache",
+    "runtime.batching",
     "near_duplicates",
     "describe",
     "tables",
+    "challenge_npz",
+    "shards",
     "store",
     "index",
     "score_norm",
@@ -48,6 +52,7 @@ LAYERS = [
     "pipeline",
     "protocol",
     "machine",
+    "console",
     "cli",
 ]
 # Where each heavy library may be imported. `models` is the build-time room of torch and timm.
@@ -58,7 +63,7 @@ HOMES = {
     "matplotlib": {"engine.plots"},
     "onnx": {"engine.runtime.graph"},
     "openvino": {"engine.runtime.openvino"},
-    "pyarrow": {"engine.store"},
+    "pyarrow": {"engine.shards"},
 }
 BUILD_ONLY = {"torch", "timm", "safetensors", "torchvision"}
 

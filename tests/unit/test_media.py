@@ -70,6 +70,12 @@ class TestFindVideos:
         with pytest.raises(ConfigError, match=r"no videos in this directory.*\.mp4"):
             find_videos([tmp_path])
 
+    def test_a_name_that_is_not_utf8_fails(self, tmp_path: Path) -> None:
+        path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+        path.write_bytes(b"-")
+        with pytest.raises(ConfigError, match=r"not UTF-8; rename"):
+            find_videos([tmp_path])
+
 
 class TestGoldenTimelines:
     """Against what was recorded by decoding every frame with ffmpeg."""
