@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,15 +20,10 @@ from engine.errors import ConfigError, EngineError
 from engine.version import __version__
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help and usage errors answer at once
-    from collections.abc import Callable
-
     from engine.config import Preset
-    from engine.evaluate import PrecisionRecall
-    from engine.pipeline import Engine
-    from engine.records import CandidatePair, Failure, Match, Media, Role
-    from engine.tables import GroundTruth
+    from engine.figures import Figures
+    from engine.records import CandidatePair, Failure, Role
 
-Figures = dict[str, Any]
 
 EXIT_CONFIG = 1
 EXIT_SOME_FAILED = 3
@@ -123,7 +118,7 @@ def extract(
 ) -> None:
     """Describe videos."""
     from engine.media import find_videos
-    from engine.pipeline import Engine, extract_to_store
+    from engine.pipeline import Engine, extract_to_npz, extract_to_store
 
     media = find_videos(paths)
     folder = _engines_folder(engines)
@@ -132,32 +127,13 @@ def extract(
     )
     if not engine.use_pca and not raw_embeddings:
         say(f"{folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
+    write = extract_to_npz if output.suffix == ".npz" else extract_to_store
     side: Role = role.value
     with engine, progress("extract", len(media)) as advance:
-        if output.suffix == ".npz":
-            failures = _extract_to_npz(engine, media, role=side, output=output, advance=advance)
-        else:
-            summary = extract_to_store(engine, media, role=side, output=output, on_result=lambda _: advance())
-            failures = list(summary.failures)
-            say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(failures)} failed")
-    _finish(failures, failures_csv=_failures_path(output), result={"output": str(output), "num_videos": len(media)})
-
-
-def _extract_to_npz(
-    engine: Engine, media: Sequence[Media], *, role: Role, output: Path, advance: Callable[[], None]
-) -> list[Failure]:
-    from engine.records import Descriptors
-    from engine.store import write_npz
-
-    found: list[Descriptors] = []
-    for result in engine.describe_media(media, role=role):
-        if isinstance(result, Descriptors):
-            found.append(result)
-        advance()
-    if not found:
-        raise ConfigError(f"none of {len(media)} videos could be described; {output} is not written")
-    write_npz(output, found)
-    return list(engine.failures)
+        summary = write(engine, media, role=side, output=output, on_result=lambda _: advance())
+    say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(summary.failures)} failed")
+    figures: Figures = {"output": str(output), "num_videos": len(media)}
+    _finish(summary.failures, failures_csv=_failures_path(output), result=figures)
 
 
 @app.command("fit-pca")
@@ -267,6 +243,7 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="PNG of the precision-recall curve to write.")] = None,
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth."""
+    from engine.figures import candidate_figures, match_figures
     from engine.tables import read_candidates, read_ground_truth, read_matches
 
     given = (candidates is not None, matches is not None, queries is not None and references is not None)
@@ -274,48 +251,12 @@ def evaluate(
         raise ConfigError("give exactly one of --candidates, --matches, or --queries with --references")
     truth = read_ground_truth(ground_truth)
     if matches is not None:
-        figures = _score_matches(read_matches(matches), truth, plot=plot)
+        figures = match_figures(read_matches(matches), truth, plot=plot)
     elif candidates is not None:
-        figures = _score_candidates(read_candidates(candidates), truth, plot=plot)
+        figures = candidate_figures(read_candidates(candidates), truth, plot=plot)
     elif queries is not None and references is not None:
-        figures = _score_candidates(_search(queries, references, 1200, 25), truth, plot=plot)
+        figures = candidate_figures(_search(queries, references, 1200, 25), truth, plot=plot)
     print(json.dumps(figures))
-
-
-def _score_candidates(candidates: Sequence[CandidatePair], truth: GroundTruth, *, plot: Path | None) -> Figures:
-    from engine.evaluate import micro_average_precision
-
-    curve = micro_average_precision(candidates, truth.pairs)
-    _plot(curve, plot, title=f"uAP {curve.average_precision:.4f}")
-    return {
-        "uap": curve.average_precision,
-        "recall_at_precision_90": curve.recall_at_precision(0.9),
-        "num_candidates": len(candidates),
-    }
-
-
-def _score_matches(matches: Sequence[Match], truth: GroundTruth, *, plot: Path | None) -> Figures:
-    from engine.evaluate import best_per_pair, micro_average_precision, segment_average_precision
-
-    if truth.matches is None:
-        raise ConfigError(
-            "the ground truth has no segments (columns query_start, query_end, ref_start, ref_end), which matches need"
-        )
-    curve = segment_average_precision(matches, truth.matches)
-    _plot(curve, plot, title=f"segment AP {curve.average_precision:.4f}")
-    by_pair = micro_average_precision(best_per_pair(matches), truth.pairs)
-    return {
-        "segment_ap": curve.average_precision,
-        "pairwise_uap": by_pair.average_precision,
-        "num_matches": len(matches),
-    }
-
-
-def _plot(curve: PrecisionRecall, path: Path | None, *, title: str) -> None:
-    if path is not None:
-        from engine.plots import save_precision_recall_plot
-
-        save_precision_recall_plot(curve, path, title=title)
 
 
 @app.command()
@@ -335,6 +276,7 @@ def run(
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP."""
+    from engine.figures import candidate_figures, match_figures
     from engine.machine import is_installed
     from engine.protocol import RunSettings, run_protocol
     from engine.tables import read_ground_truth
@@ -356,9 +298,9 @@ def run(
     figures: Figures = {"uap": None, "segment_ap": None}
     if truth is not None:
         plot = output / "precision_recall.png" if is_installed("matplotlib") else None
-        figures |= _score_candidates(result.candidates, truth, plot=plot)
+        figures |= candidate_figures(result.candidates, truth, plot=plot)
         if truth.matches is not None:
-            figures |= _score_matches(result.matches, truth, plot=None)
+            figures |= match_figures(result.matches, truth)
     figures |= {
         "num_queries": result.num_queries,
         "num_references": result.num_references,

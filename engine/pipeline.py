@@ -27,7 +27,7 @@ from engine.runtime import open_runner
 from engine.runtime.batching import SharedRunner
 from engine.runtime.cache import user_engines
 from engine.runtime.manifest import Manifest, read_manifest
-from engine.store import Fingerprint, StoreWriter
+from engine.store import Fingerprint, StoreWriter, write_npz
 from engine.timing import StageClock, StageTimes
 
 logger = logging.getLogger(__name__)
@@ -230,3 +230,29 @@ def extract_to_store(
             on_result(result)
         writer.finish(failures=failures)
     return ExtractionSummary(len(missing) - len(failures), len(media) - len(missing), tuple(failures))
+
+
+def extract_to_npz(
+    engine: Engine,
+    media: Sequence[Media],
+    *,
+    role: Role,
+    output: Path,
+    on_result: Callable[[Result], None] = lambda _: None,
+) -> ExtractionSummary:
+    """Describe videos into one challenge ``.npz``, written when all are done; nothing is kept of an interrupted run.
+
+    Raises ``ConfigError``, and writes nothing, if no video could be described.
+    """
+    found: list[Descriptors] = []
+    failures: list[Failure] = []
+    for result in engine.describe_media(media, role=role):
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            found.append(result)
+        on_result(result)
+    if not found:
+        raise ConfigError(f"none of {len(media)} videos could be described; {output} is not written")
+    write_npz(output, found)
+    return ExtractionSummary(len(found), 0, tuple(failures))

@@ -49,6 +49,7 @@ LAYERS = [
     "localize",
     "evaluate",
     "plots",
+    "figures",
     "pipeline",
     "protocol",
     "machine",
