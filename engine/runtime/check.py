@@ -1,0 +1,89 @@
+"""Recorded inputs and outputs of a graph, and whether a runner gives the same. Knows nothing of what recorded them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, EngineError
+from engine.npz import load_arrays, save_arrays
+from engine.records import Frames
+from engine.runtime import Runner
+
+TOLERANCE = 5e-6
+"""Largest accepted difference, relative to the largest value of the output where that is above 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One call of a graph: ``{input name: array}`` and the ``{output name: array}`` that it must give."""
+
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+
+
+def check_runner(runner: Runner, cases: Sequence[Case], *, name: str) -> float:
+    """The largest difference between what ``runner``, on entered context, gives and what ``cases`` recorded.
+
+    Raises ``EngineError`` if it is above `TOLERANCE`; ``name`` says what was compared.
+    """
+    differences = []
+    for case in cases:
+        results = runner.run(case.inputs)
+        differences += [_difference(results[key], want) for key, want in case.outputs.items()]
+    difference = float(np.max(differences))
+    if not difference <= TOLERANCE:  # NaN is not
+        raise EngineError(
+            f"{name} differs by {difference:.1e} from what PyTorch computed when the graph was exported, more than "
+            f"{TOLERANCE:.0e}: the exporter or the executor computes something else. It was not written"
+        )
+    return difference
+
+
+def save_cases(cases: Sequence[Case], path: Path) -> None:
+    """Write ``cases`` as an ``.npz`` of arrays named ``NUMBER/inputs/NAME`` and ``NUMBER/outputs/NAME``."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, case in enumerate(cases):
+        arrays |= {f"{number}/inputs/{name}": array for name, array in case.inputs.items()}
+        arrays |= {f"{number}/outputs/{name}": array for name, array in case.outputs.items()}
+    save_arrays(path, arrays)
+
+
+def load_cases(path: Path) -> list[Case]:
+    """Read what `save_cases` wrote. Raises ``ConfigError`` for any other file."""
+    parts: dict[str, dict[str, dict[str, NDArray[Any]]]] = defaultdict(lambda: {"inputs": {}, "outputs": {}})
+    try:
+        for key, array in load_arrays(path).items():
+            number, side, name = key.split("/")
+            parts[number][side][name] = array
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"cannot read the recorded outputs of a graph, build the engines again: {error}") from error
+    return [Case(**part) for part in parts.values()]
+
+
+def natural_pictures(num: int, *, size_px: int, seed: int = 0) -> Frames:
+    """Colour noise with the spectrum of photographs (amplitude falls as 1 / frequency), ``(num, size_px, size_px, 3)``.
+
+    Graphs are compared on these rather than on white noise, which drives networks to values that no picture gives.
+    """
+    generator = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px))
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(generator.standard_normal((num, 4, size_px, size_px))) / frequency
+    fields = np.fft.irfft2(spectrum, s=(size_px, size_px))
+    fields /= fields.std(axis=(2, 3), keepdims=True)
+    brightness, colours = fields[:, :1], fields[:, 1:]
+    pictures = (120 + 50 * brightness + 20 * colours).clip(0, 255).round().astype(np.uint8)
+    return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))
+
+
+def _difference(got: NDArray[Any], want: NDArray[Any]) -> float:
+    if got.shape != want.shape:
+        return np.inf
+    return float(np.abs(got - want).max() / max(1.0, np.abs(want).max()))

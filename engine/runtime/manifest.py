@@ -1,0 +1,186 @@
+"""The manifest of an engines directory: what was built, from what, and whether it is all there. Builds nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.atomic import written_aside
+from engine.config import GateVsc, Preset
+from engine.errors import ConfigError
+from engine.runtime import TensorSpec
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Backend = Literal["openvino"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    """A file of the directory: its path relative to it, its size and the SHA-256 of its bytes (hexadecimal)."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class WeightsRecord(_Record):
+    """The weights of one model: the checkpoint that the preset names and the SHA-256 of its bytes.
+
+    Random weights have the SHA-256 of the text ``random weights, seed N``.
+    """
+
+    checkpoint: str
+    sha256: str
+
+
+class Graph(_Record):
+    """An exported ONNX graph. ``key`` is a hash of all it was made from; ``versions`` are those of the libraries."""
+
+    key: str
+    files: tuple[FileRecord, ...]
+    weights: tuple[WeightsRecord, ...]
+    versions: dict[str, str]
+
+
+class CompiledEngine(_Record):
+    """A graph, with the PCA folded in if there is one, in the format of a backend."""
+
+    key: str
+    files: tuple[FileRecord, ...]
+    versions: dict[str, str]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def main_path(self, directory: Path) -> Path:
+        """The file that a runner opens."""
+        return directory / self.files[0].path
+
+
+class PcaRecord(_Record):
+    """The PCA folded into the ensemble; ``sha256`` is that of its arrays, whatever the file they came from."""
+
+    file: FileRecord
+    num_components: int
+    sha256: str
+
+
+class Manifest(_Record):
+    """Everything known of an engines directory. ``weights`` tells real weights from random ones.
+
+    ``graphs`` and ``engines`` have the keys ``ensemble`` and, with a gate, ``edit_features`` and ``edit_score``.
+    ``created`` is UTC in ISO 8601.
+    """
+
+    format_version: int = FORMAT_VERSION
+    created: str
+    preset: Preset
+    backend: Backend
+    weights: Literal["checkpoints", "random"]
+    graphs: dict[str, Graph]
+    engines: dict[str, CompiledEngine]
+    pca: PcaRecord | None
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits that are equal where models, weights, input preparation and PCA are.
+
+        Descriptors may be compared and mixed only under equal identities. Library versions and the backend do not
+        count: they change a result by no more than the tolerance of the build's check.
+        """
+        weights = {name: [record.sha256 for record in graph.weights] for name, graph in self.graphs.items()}
+        return digest(graph_parts(self.preset), weights, self.pca and self.pca.sha256)
+
+
+def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
+    """The graphs that a preset needs, by name, and the part of the preset that each is made from."""
+    models = [model.model_dump(mode="json", exclude={"checkpoint"}) for model in preset.models]
+    parts: dict[str, dict[str, Any]] = {"ensemble": {"models": models}}
+    if isinstance(preset.gate, GateVsc):
+        gate = preset.gate.model_dump(mode="json")
+        parts["edit_features"] = {key: gate[key] for key in ("architecture", "input_px", "mean", "std")}
+        parts["edit_score"] = {"architecture": gate["score_architecture"]}
+    return parts
+
+
+def digest(*values: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of ``values`` as JSON."""
+    text = json.dumps(values, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of an engines directory whose engines are all there, with the right sizes.
+
+    Hashes are not computed (`is_intact` does that), and ``graphs/`` may be missing: only building needs it. Raises
+    ``ConfigError`` that names what is wrong and the command that builds the engines.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"engines directory {directory} does not exist; {_advice('PRESET', directory)}")
+    manifest = parse_manifest(directory / MANIFEST_NAME)
+    files = [file for engine in manifest.engines.values() for file in engine.files]
+    for file in files:
+        found = directory / file.path
+        size = found.stat().st_size if found.is_file() else None
+        if size != file.size_bytes:
+            problem = "is missing" if size is None else f"has {size} bytes instead of {file.size_bytes}"
+            raise ConfigError(f"engine file {found} {problem}; {_advice(manifest.preset.name, directory)}")
+    return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """What is recorded in ``manifest.json``, whether or not the files are there. Raises ``ConfigError``."""
+    if not path.is_file():
+        raise ConfigError(
+            f"{path.parent} is not an engines directory, or its build was cut short: it has no {path.name}; "
+            + _advice("PRESET", path.parent)
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}; {_advice('PRESET', path.parent)}") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path} has format version {version}, this version of vsc-engine reads {FORMAT_VERSION}; "
+            + _advice("PRESET", path.parent)
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(str(part) for part in detail["loc"])
+        raise ConfigError(f"{path}: {where}: {detail['msg']}; {_advice('PRESET', path.parent)}") from error
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write the manifest, all at once: the last act of a build."""
+    with written_aside(directory / MANIFEST_NAME) as aside:
+        aside.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def record_file(path: Path, *, directory: Path) -> FileRecord:
+    """Size and SHA-256 of a file below ``directory``."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=sha256)
+
+
+def is_intact(file: FileRecord, *, directory: Path) -> bool:
+    """Whether the file is there with the recorded size and bytes."""
+    path = directory / file.path
+    if not path.is_file() or path.stat().st_size != file.size_bytes:
+        return False
+    return record_file(path, directory=directory) == file
+
+
+def _advice(preset_name: str, directory: Path) -> str:
+    return f"build it with `vsc-engine build --preset {preset_name} --output {directory}`"

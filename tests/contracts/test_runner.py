@@ -1,0 +1,169 @@
+"""What every runner promises, whatever the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError
+from engine.runtime import Runner, TensorSpec
+from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+from tests import graphs
+
+OpenRunner = Callable[[Path], Runner]
+
+
+def openvino_runner(onnx_path: Path) -> Runner:
+    compile_to_ir(onnx_path, onnx_path.with_suffix(".xml"))
+    return OpenVinoRunner(onnx_path.with_suffix(".xml"), num_threads=1)
+
+
+@pytest.fixture(params=[openvino_runner], ids=["openvino"])
+def open_runner(request: pytest.FixtureRequest) -> OpenRunner:
+    opener: OpenRunner = request.param
+    return opener
+
+
+@pytest.fixture
+def ensemble(open_runner: OpenRunner, tmp_path: Path) -> Runner:
+    graphs.write_ensemble(tmp_path / "ensemble.onnx")
+    return open_runner(tmp_path / "ensemble.onnx")
+
+
+@pytest.fixture
+def score(open_runner: OpenRunner, tmp_path: Path) -> Runner:
+    graphs.write_score(tmp_path / "score.onnx")
+    return open_runner(tmp_path / "score.onnx")
+
+
+def test_specs_are_known_before_entry(ensemble: Runner, score: Runner) -> None:
+    assert set(ensemble.inputs) == {
+        TensorSpec("frames_4", "uint8", (None, 4, 4, 3)),
+        TensorSpec("frames_8", "uint8", (None, 8, 8, 3)),
+    }
+    assert ensemble.outputs == (TensorSpec("embedding", "float32", (None, 24)),)
+    assert score.inputs == (TensorSpec("features", "float32", (None, 6)),)
+    assert score.outputs == (TensorSpec("score", "float32", (1,)),)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 33])
+def test_computes_the_graph_at_any_number_of_rows(ensemble: Runner, num_rows: int) -> None:
+    frames = graphs.frames(num_rows)
+    with ensemble:
+        result = ensemble.run(frames)
+    assert list(result) == ["embedding"]
+    assert result["embedding"].dtype == np.float32
+    np.testing.assert_allclose(result["embedding"], graphs.ensemble(frames), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 9])
+def test_an_output_without_rows_keeps_its_shape(score: Runner, num_rows: int) -> None:
+    features = np.random.default_rng(0).standard_normal((num_rows, 6)).astype(np.float32)
+    with score:
+        result = score.run({"features": features})["score"]
+    assert result.shape == (1,)
+    np.testing.assert_allclose(result, 1 / (1 + np.exp(-features.mean(dtype=np.float64))), atol=1e-6)
+
+
+def test_the_bits_of_a_row_depend_neither_on_other_rows_nor_on_their_number(ensemble: Runner) -> None:
+    frames = graphs.frames(8)
+    order = np.random.default_rng(1).permutation(8)
+    with ensemble:
+        together = ensemble.run(frames)["embedding"]
+        for size in range(1, 9):
+            parts = [_rows(frames, slice(first, first + size)) for first in range(0, 8, size)]
+            apart = np.concatenate([ensemble.run(part)["embedding"] for part in parts])
+            np.testing.assert_array_equal(apart, together)
+        np.testing.assert_array_equal(ensemble.run(_rows(frames, order))["embedding"], together[order])
+
+
+def test_results_belong_to_the_caller(ensemble: Runner) -> None:
+    with ensemble:
+        first = ensemble.run(graphs.frames(2, seed=1))["embedding"]
+        kept = first.copy()
+        first[0] += 1
+        ensemble.run(graphs.frames(2, seed=2))
+    np.testing.assert_array_equal(first[1], kept[1])
+    np.testing.assert_array_equal(first[0], kept[0] + 1)
+
+
+def test_inputs_may_be_views_and_read_only_and_are_left_alone(ensemble: Runner) -> None:
+    frames = graphs.frames(6)
+    views = {name: array[::2] for name, array in frames.items()}
+    before = {name: array.copy() for name, array in frames.items()}
+    for array in frames.values():
+        array.flags.writeable = False
+    with ensemble:
+        result = ensemble.run(views)["embedding"]
+    np.testing.assert_allclose(result, graphs.ensemble(views), atol=1e-4, rtol=0)
+    assert all((frames[name] == before[name]).all() for name in frames)
+
+
+def test_threads_get_their_own_results(ensemble: Runner) -> None:
+    def one_call(seed: int) -> NDArray[Any]:
+        return ensemble.run(graphs.frames(1 + seed % 5, seed=seed))["embedding"]
+
+    with ensemble, ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(one_call, range(64)))
+    for seed, result in enumerate(results):
+        expected = graphs.ensemble(graphs.frames(1 + seed % 5, seed=seed))
+        np.testing.assert_allclose(result, expected, atol=1e-4, rtol=0)
+
+
+def test_can_be_entered_again(ensemble: Runner) -> None:
+    frames = graphs.frames(2)
+    with ensemble:
+        first = ensemble.run(frames)["embedding"]
+    with ensemble:
+        np.testing.assert_array_equal(ensemble.run(frames)["embedding"], first)
+
+
+def test_run_outside_of_the_context_fails(ensemble: Runner) -> None:
+    with pytest.raises(RuntimeError, match="outside of the runner's context"):
+        ensemble.run(graphs.frames(1))
+    with ensemble:
+        pass
+    with pytest.raises(RuntimeError, match="outside of the runner's context"):
+        ensemble.run(graphs.frames(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames_8": None}, r"expected inputs \['frames_4', 'frames_8'\], got \['frames_4'\]"),
+        ({"frames_9": np.zeros((2, 9, 9, 3), np.uint8)}, r"expected inputs .* got .*'frames_9'"),
+        ({"frames_8": np.zeros((2, 8, 8, 3), np.float32)}, r"'frames_8': expected uint8 .* got float32 \(2, 8, 8, 3\)"),
+        ({"frames_8": np.zeros((2, 3, 8, 8), np.uint8)}, r"expected uint8 \(n, 8, 8, 3\), got uint8 \(2, 3, 8, 8\)"),
+        ({"frames_8": np.zeros((8, 8, 3), np.uint8)}, r"expected uint8 \(n, 8, 8, 3\), got uint8 \(8, 8, 3\)"),
+        ({"frames_8": np.zeros((3, 8, 8, 3), np.uint8)}, r"same number of rows.*\{'frames_4': 2, 'frames_8': 3\}"),
+    ],
+)
+def test_other_inputs_than_the_graph_takes_fail(
+    ensemble: Runner, change: dict[str, NDArray[Any] | None], message: str
+) -> None:
+    tensors = {name: array for name, array in {**graphs.frames(2), **change}.items() if array is not None}
+    with ensemble, pytest.raises(ConfigError, match=message):
+        ensemble.run(tensors)
+
+
+def test_no_rows_fail(ensemble: Runner) -> None:
+    with ensemble, pytest.raises(ConfigError, match="1 or more"):
+        ensemble.run(_rows(graphs.frames(2), slice(0, 0)))
+
+
+def test_a_refused_call_does_no_harm_to_the_next(ensemble: Runner) -> None:
+    frames = graphs.frames(2)
+    with ensemble:
+        with pytest.raises(ConfigError):
+            ensemble.run({})
+        np.testing.assert_allclose(ensemble.run(frames)["embedding"], graphs.ensemble(frames), atol=1e-4, rtol=0)
+
+
+def _rows(frames: dict[str, NDArray[np.uint8]], rows: Any) -> dict[str, NDArray[np.uint8]]:
+    return {name: array[rows] for name, array in frames.items()}
