@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from engine.console import progress, say
+from engine.console import LogLines, progress, say
 from engine.errors import ConfigError, EngineError
 from engine.version import __version__
 
@@ -73,7 +73,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
 ) -> None:
     level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogLines()])
     logging.getLogger("engine").setLevel(level)
     if version:
         print(f"vsc-engine {__version__}")
@@ -342,12 +342,10 @@ def _failures_path(output: Path) -> Path:
 
 
 def _finish(failures: Sequence[Failure], *, failures_csv: Path, result: Figures) -> None:
-    """Name the failed videos on stderr and in a CSV, print the result, and set the exit status."""
+    """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status."""
     from engine.tables import write_failures
 
     write_failures(failures_csv, list(failures))
-    for failure in failures:
-        say(f"failed: {failure.video_id} ({failure.stage}): {failure.reason}")
     if failures:
         say(f"{len(failures)} videos failed, listed in {failures_csv}")
     print(json.dumps({**result, "num_failures": len(failures)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,14 @@ _LINE_INTERVAL_S = 15.0
 def say(text: str) -> None:
     """One line for people."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints for people
+
+
+class LogLines(logging.Handler):
+    """Says log records. It looks ``sys.stderr`` up each time, because a progress bar puts itself in front of it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one record."""
+        say(self.format(record))
 
 
 @contextmanager

@@ -172,7 +172,7 @@ class Engine:
     def _note(self, result: Result) -> Result:
         if isinstance(result, Failure):
             self.failures.append(result)
-            logger.warning("%s failed in stage %s: %s", result.path, result.stage, result.reason)
+            logger.warning("failed: %s (%s): %s", result.video_id, result.stage, result.reason)
         else:
             for warning in result.warnings:
                 logger.warning("%s: %s", result.video_id, warning)

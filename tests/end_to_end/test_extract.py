@@ -1,0 +1,90 @@
+"""Extraction into a store: what is done is kept, what changed is done again; engines come from the cache folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import ConfigError, Engine, StoreError
+from engine.media import find_videos
+from engine.pipeline import ExtractionSummary, extract_to_store
+from engine.store import read_descriptors
+from tests.end_to_end.conftest import FPS, RunCli, footage
+from tests.videos import write_video
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for index in range(3):
+        write_video(folder / f"V{index}.mp4", footage(500 + index, num_seconds=3), fps=FPS)
+    return folder
+
+
+def extract(videos: Path, engines: Path, output: Path, *, fps: float = 1.0) -> ExtractionSummary:
+    engine = Engine.open(engines, fps=fps, num_workers=2)
+    with engine:
+        return extract_to_store(engine, find_videos([videos]), role="query", output=output)
+
+
+def test_only_what_changed_is_described_again(videos: Path, lite_engines: Path, tmp_path: Path) -> None:
+    output = tmp_path / "store"
+    assert extract(videos, lite_engines, output) == ExtractionSummary(3, 0, ())
+    before = {item.video_id: item for item in read_descriptors(output)}
+    write_video(videos / "V1.mp4", footage(600, num_seconds=4), fps=FPS)
+    (videos / "V2.mp4").unlink()
+    write_video(videos / "V3.mp4", footage(601, num_seconds=3), fps=FPS)
+    assert extract(videos, lite_engines, output) == ExtractionSummary(2, 1, ())
+    after = {item.video_id: item for item in read_descriptors(output)}
+    assert set(after) == {"V0", "V1", "V3"}
+    np.testing.assert_array_equal(after["V0"].descriptors, before["V0"].descriptors)
+    assert len(after["V1"]) != len(before["V1"])
+
+
+def test_a_store_of_other_settings_is_refused(videos: Path, lite_engines: Path, tmp_path: Path) -> None:
+    extract(videos, lite_engines, tmp_path / "store")
+    with pytest.raises(StoreError, match="fps"):
+        extract(videos, lite_engines, tmp_path / "store", fps=2.0)
+
+
+def test_failed_videos_are_tried_again(videos: Path, lite_engines: Path, tmp_path: Path) -> None:
+    good = (videos / "V1.mp4").read_bytes()
+    (videos / "V1.mp4").write_bytes(b"")
+    summary = extract(videos, lite_engines, tmp_path / "store")
+    assert [(failure.video_id, failure.stage) for failure in summary.failures] == [("V1", "open")]
+    (videos / "V1.mp4").write_bytes(good)
+    assert extract(videos, lite_engines, tmp_path / "store") == ExtractionSummary(1, 2, ())
+
+
+def test_the_python_api_records_failures_and_goes_on(videos: Path, lite_engines: Path) -> None:
+    (videos / "V1.mp4").write_text("no video", encoding="utf-8")
+    with Engine.open(lite_engines) as engine:
+        found = [item.video_id for item in engine.extract([videos], role="reference")]
+    assert found == ["V0", "V2"]
+    assert [failure.video_id for failure in engine.failures] == ["V1"]
+    assert set(engine.times.as_dict()) >= {"open", "decode", "ensemble"}
+
+
+def test_an_engine_is_used_inside_its_context(lite_engines: Path) -> None:
+    engine = Engine.open(lite_engines)
+    with pytest.raises(RuntimeError, match="the engine is closed"):
+        list(engine.describe_media([], role="query"))
+    with pytest.raises(ConfigError, match="at least one worker"):
+        Engine.open(lite_engines, num_workers=0)
+
+
+def test_without_engines_the_cached_ones_of_lite_are_used(
+    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    shutil.copytree(lite_engines, tmp_path / "cache" / "vsc-engine" / "engines" / "lite")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    result = run_cli("extract", videos, "--role", "query", "--output", tmp_path / "store", env=environment)
+    assert "building" not in result.stderr
+    assert len(read_descriptors(tmp_path / "store")) == 3

@@ -1,0 +1,41 @@
+"""What people see goes to stderr, and log lines keep clear of a progress bar."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from engine.console import LogLines, progress, say
+
+
+def test_lines_go_to_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    say("hello")
+    with progress("extract", 3) as advance:
+        for _ in range(3):
+            advance()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[0] == "hello"
+    assert "extract: 3 of 3" in captured.err
+
+
+def test_nothing_to_do_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("extract", 0):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_log_lines_go_where_stderr_points_now(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = LogLines()
+    handler.emit(logging.LogRecord("engine", logging.WARNING, "", 0, "failed: %s", ("Q1",), None))
+    assert capsys.readouterr().err == "failed: Q1\n"
+
+
+def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("extract", 2) as advance:
+        advance()
+        advance()
+    assert "2/2" in capsys.readouterr().err
