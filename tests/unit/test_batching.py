@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.runtime import Tensors, TensorSpec
+from engine.runtime import Tensors
 from engine.runtime.batching import SharedRunner
+from tests.runners import NumPyRunner
 
 
-class RowSum:
-    """A runner that is its own oracle: output = 2 x input. Records the batch sizes it saw; refuses negative rows."""
-
-    inputs = (TensorSpec("x", "float32", (None, 1)),)
-    outputs = (TensorSpec("y", "float32", (None, 1)),)
+class Doubling(NumPyRunner):
+    """A runner that is its own oracle: y = 2 x. Records the batch sizes it saw; refuses negative rows."""
 
     def __init__(self) -> None:
+        super().__init__(self._double)
         self.batch_sizes: list[int] = []
-        self._lock = threading.Lock()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        with self._lock:
-            self.batch_sizes.append(len(tensors["x"]))
+    def _double(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+        self.batch_sizes.append(len(tensors["x"]))
         if (tensors["x"] < 0).any():
             raise ValueError("negative row")
         return {"y": tensors["x"] * 2}
@@ -46,7 +33,7 @@ def rows(*values: float) -> dict[str, NDArray[np.float32]]:
 
 
 def test_rows_of_two_streams_share_a_batch() -> None:
-    runner = RowSum()
+    runner = Doubling()
     shared = SharedRunner(runner, batch_size=4)
     with shared.open_stream() as first, shared.open_stream() as second:
         first.submit(rows(1, 2))
@@ -57,7 +44,7 @@ def test_rows_of_two_streams_share_a_batch() -> None:
 
 
 def test_a_long_chunk_is_split_and_the_rest_is_run_when_nobody_can_fill_the_batch() -> None:
-    runner = RowSum()
+    runner = Doubling()
     with SharedRunner(runner, batch_size=4).open_stream() as stream:
         stream.submit(rows(*range(10)))
         assert runner.batch_sizes == [4, 4]
@@ -66,7 +53,7 @@ def test_a_long_chunk_is_split_and_the_rest_is_run_when_nobody_can_fill_the_batc
 
 
 def test_closing_a_stream_drops_its_pending_rows() -> None:
-    runner = RowSum()
+    runner = Doubling()
     shared = SharedRunner(runner, batch_size=4)
     with shared.open_stream() as kept:
         with shared.open_stream() as dropped:
@@ -77,7 +64,7 @@ def test_closing_a_stream_drops_its_pending_rows() -> None:
 
 
 def test_an_error_reaches_every_stream_of_the_batch_and_no_other() -> None:
-    shared = SharedRunner(RowSum(), batch_size=2)
+    shared = SharedRunner(Doubling(), batch_size=2)
     with shared.open_stream() as bad, shared.open_stream() as beside, shared.open_stream() as later:
         bad.submit(rows(-1))
         beside.submit(rows(1))
@@ -90,18 +77,18 @@ def test_an_error_reaches_every_stream_of_the_batch_and_no_other() -> None:
 
 
 def test_results_without_rows_fails() -> None:
-    with SharedRunner(RowSum(), batch_size=2).open_stream() as stream, pytest.raises(ValueError, match="no rows"):
+    with SharedRunner(Doubling(), batch_size=2).open_stream() as stream, pytest.raises(ValueError, match="no rows"):
         stream.results()
 
 
 def test_batch_size_must_be_positive() -> None:
     with pytest.raises(ValueError, match="batch_size >= 1"):
-        SharedRunner(RowSum(), batch_size=0)
+        SharedRunner(Doubling(), batch_size=0)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_many_threads_get_their_own_rows_in_order(num_threads: int) -> None:
-    runner = RowSum()
+    runner = Doubling()
     shared = SharedRunner(runner, batch_size=5)
 
     def one_video(index: int) -> list[float]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,33 +14,13 @@ from engine.describe import Describer, GateRunners, gated_placeholder
 from engine.frames import InputSpec
 from engine.frames.pyav import PyAvFrameSource
 from engine.records import Descriptors, Media, Role
-from engine.runtime import Tensors, TensorSpec
+from engine.runtime import Tensors
 from engine.runtime.batching import SharedRunner
 from engine.timing import StageClock, StageTimes
+from tests.runners import NumPyRunner
 from tests.videos import moving_frames, write_video
 
 FPS = 10
-
-
-class NumPyRunner:
-    """Runs a NumPy function as a graph."""
-
-    inputs: tuple[TensorSpec, ...] = ()
-    outputs: tuple[TensorSpec, ...] = ()
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        return self._function(tensors)  # type: ignore[no-any-return]
 
 
 def embed(frames: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,0 +1,32 @@
+"""A runner for tests whose results can be worked out by hand: it runs a NumPy function as if it were a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from engine.runtime import Tensors, TensorSpec
+
+
+class NumPyRunner:
+    """Calls ``function`` with the tensors of each call."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    def __init__(self, function: Callable[[Tensors], dict[str, NDArray[Any]]]) -> None:
+        self._function = function
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+        return self._function(tensors)
