@@ -155,6 +155,8 @@ class Engine:
                     yield self._note(waiting.popleft().result())
             while waiting:
                 yield self._note(waiting.popleft().result())
+            stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.times.as_dict().items())
+            logger.info("seconds per stage, all workers: %s", stages or "nothing to do")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

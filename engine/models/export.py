@@ -24,9 +24,6 @@ from engine.models.freezing import freeze_for_export
 from engine.runtime.check import Case, natural_pictures, save_cases
 from engine.runtime.manifest import WeightsRecord
 
-EXPORT_VERSION = 1
-"""Part of every graph's key: raise it when the same models must give other graphs."""
-
 OPSET = 20
 CHECKED_BATCHES = (1, 2, 3)
 ROWS = {0: torch.export.Dim("rows", min=1)}
@@ -58,6 +55,14 @@ class Weights:
         else:
             load_weights(model, checkpoint=checkpoint, folder=self.folder)
         return freeze_for_export(model)
+
+
+def source_digest() -> str:
+    """SHA-256 of the source files of `engine.models`: other code, other graphs."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def checkpoints_of(name: str, preset: Preset) -> tuple[str, ...]:
@@ -103,6 +108,7 @@ def export_edit_score(model: nn.Module, *, path: Path) -> None:
     """Float32 ``features`` ``(n, 1024)`` of one video, 1 <= n <= 256 -> ``score`` ``(1,)``, a probability."""
     generator = torch.Generator().manual_seed(0)
     cases = [{"features": torch.randn(num, 1024, generator=generator)} for num in CHECKED_LENGTHS]
+    cases[1]["features"][1] = 0  # the model does not look at a frame without features
     _export(model, cases, output="score", rows=({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},), path=path)
 
 
@@ -187,10 +193,9 @@ def _cast_first(graph: Any) -> None:
     """Let all nodes that read a uint8 input read its float32 cast instead, as TensorRT asks for."""
     for tensor in graph.inputs:
         casts = [node for node in tensor.consumers() if node.op_type == "Cast"]
-        if casts:
-            for node, index in tensor.uses():
-                if node is not casts[0]:
-                    node.replace_input_with(index, casts[0].outputs[0])
+        for node, index in tensor.uses():
+            if casts and node not in casts:
+                node.replace_input_with(index, casts[0].outputs[0])
     graph.sort()
 
 

@@ -62,7 +62,7 @@ def build_engines(
     (``.npz``, or a pickle of scikit-learn's), instead of the one that may lie among the checkpoints.
     ``progress`` is called with lines for people.
 
-    What is there from the same weights, settings and library versions is kept; so are engines that a killed build left.
+    What is there from the same weights, settings, code and library versions is kept, also of a build that was killed.
 
     Raises ``ConfigError`` for an unknown backend, missing or wrong weights, a PCA of another size, a directory that
     cannot be written; ``BackendUnavailable`` if torch or the backend's library is not installed; ``EngineError`` if
@@ -82,7 +82,7 @@ def build_engines(
         graphs = {}
         for name, part in graph_parts(preset).items():
             versions = _versions(_GRAPH_LIBRARIES)
-            key = digest(exporter.EXPORT_VERSION, name, part, [record.sha256 for record in records[name]], versions)
+            key = digest(exporter.source_digest(), name, part, [record.sha256 for record in records[name]], versions)
             export = partial(exporter.export_graph, name, preset=preset, weights=weights)
             files = artefacts.obtain(f"graphs/{name}-{key}", _GRAPH_SUFFIXES, step=f"{name}: export", make=export)
             graphs[name] = Graph(key=key, files=files, weights=records[name], versions=versions)
@@ -186,10 +186,11 @@ def _find_weights(exporter: ModuleType, weights: Any, preset: Preset) -> dict[st
                 problems.append(checkpoint)
         records[name] = tuple(found)
     if problems:
+        absent = f", which {weights.folder} does not hold" if weights.folder else ""
         raise ConfigError(
-            f"preset {preset.name!r} needs checkpoints that are not in {weights.folder or 'any folder named so far'}: "
-            f"{', '.join(problems)}. Name the folder that holds them (--checkpoints DIR), try the engines with random "
-            "weights (--random-weights), or take preset 'lite', whose weights are installed with the extra `build`"
+            f"preset {preset.name!r} needs these checkpoints{absent}: {', '.join(problems)}. Name the folder that holds "
+            "them (--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', "
+            "whose weights are installed with the extra `build`"
         )
     return records
 

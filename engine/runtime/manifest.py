@@ -15,6 +15,9 @@ from engine.errors import ConfigError
 from engine.runtime import TensorSpec
 
 FORMAT_VERSION = 1
+"""Raise it when the directory changes, or what the same weights compute: engines of other versions are refused, and
+descriptors of theirs are not mixed with new ones."""
+
 MANIFEST_NAME = "manifest.json"
 
 Backend = Literal["openvino"]
@@ -91,13 +94,13 @@ class Manifest(_Record):
 
     @property
     def identity(self) -> str:
-        """16 hexadecimal digits that are equal where models, weights, input preparation and PCA are.
+        """16 hexadecimal digits that are equal where format version, models, weights, input preparation and PCA are.
 
         Descriptors may be compared and mixed only under equal identities. Library versions and the backend do not
         count: they change a result by no more than the tolerance of the build's check.
         """
         weights = {name: [record.sha256 for record in graph.weights] for name, graph in self.graphs.items()}
-        return digest(graph_parts(self.preset), weights, self.pca and self.pca.sha256)
+        return digest(self.format_version, graph_parts(self.preset), weights, self.pca and self.pca.sha256)
 
 
 def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
@@ -158,7 +161,8 @@ def parse_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(str(part) for part in detail["loc"])
-        raise ConfigError(f"{path}: {where}: {detail['msg']}; {_advice('PRESET', path.parent)}") from error
+        problem = f"{where}: {detail['msg']}, got {str(detail['input'])[:60]!r}"
+        raise ConfigError(f"{path}: {problem}; {_advice('PRESET', path.parent)}") from error
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
