@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.projection import Pca
+from engine.records import Frames
 
 NUM_DIMS = 24
 
@@ -83,3 +84,19 @@ def _save(graph: onnx.GraphProto, path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=64)
+
+
+def natural_pictures(num: int, *, size_px: int, seed: int = 0) -> Frames:
+    """Colour noise with the spectrum of photographs (amplitude falls as 1 / frequency), ``(num, size_px, size_px, 3)``.
+
+    Graphs are compared on these rather than on white noise, which drives networks to values that no picture gives.
+    """
+    generator = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px))
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(generator.standard_normal((num, 4, size_px, size_px))) / frequency
+    fields = np.fft.irfft2(spectrum, s=(size_px, size_px))
+    fields /= fields.std(axis=(2, 3), keepdims=True)
+    brightness, colours = fields[:, :1], fields[:, 1:]
+    pictures = (120 + 50 * brightness + 20 * colours).clip(0, 255).round().astype(np.uint8)
+    return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))

@@ -8,24 +8,32 @@ from __future__ import annotations
 import hashlib
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from skimage import data
 from torch import Tensor, nn
 
 from engine.config import DescriptorModel, GateVsc, Preset, Rgb
+from engine.frames import InputSpec
+from engine.frames.resize import fit_picture
 from engine.models.checkpoints import find_checkpoint, load_weights, random_weights
 from engine.models.descriptor import build_descriptor_model
 from engine.models.edit_score import build_edit_score, build_frame_features
 from engine.models.freezing import freeze_for_export
-from engine.runtime.check import Case, natural_pictures, save_cases
+from engine.records import Frames
+from engine.runtime.check import Case, save_cases
 from engine.runtime.manifest import WeightsRecord
 
 OPSET = 20
 CHECKED_BATCHES = (1, 2, 3)
+PHOTOGRAPHS: tuple[Callable[[], Frames], ...] = (data.astronaut, data.chelsea, data.coffee, data.rocket)
+"""Pictures that lie in the wheel of scikit-image: graphs are checked on what they are made for."""
+
 ROWS = {0: torch.export.Dim("rows", min=1)}
 MAX_FRAMES = 256
 CHECKED_LENGTHS = (1, 3, MAX_FRAMES - 1, MAX_FRAMES)
@@ -200,7 +208,12 @@ def _cast_first(graph: Any) -> None:
 
 
 def _pictures(num: int, sizes_px: Sequence[int]) -> dict[str, Tensor]:
-    return {f"frames_{px}": torch.from_numpy(natural_pictures(num, size_px=px, seed=num)) for px in sizes_px}
+    """Photographs, other ones for each ``num``, uint8 ``(num, px, px, 3)`` for each input."""
+    chosen = [PHOTOGRAPHS[(num + index) % len(PHOTOGRAPHS)]() for index in range(num)]
+    return {
+        f"frames_{px}": torch.from_numpy(np.stack([fit_picture(photo, InputSpec("", px)) for photo in chosen]))
+        for px in sizes_px
+    }
 
 
 def _gate(preset: Preset) -> GateVsc:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, EngineError
 from engine.npz import load_arrays, save_arrays
-from engine.records import Frames
 from engine.runtime import Runner
 
 TOLERANCE = 5e-6
@@ -65,22 +64,6 @@ def load_cases(path: Path) -> list[Case]:
     except (ValueError, KeyError) as error:
         raise ConfigError(f"cannot read the recorded outputs of a graph, build the engines again: {error}") from error
     return [Case(**part) for part in parts.values()]
-
-
-def natural_pictures(num: int, *, size_px: int, seed: int = 0) -> Frames:
-    """Colour noise with the spectrum of photographs (amplitude falls as 1 / frequency), ``(num, size_px, size_px, 3)``.
-
-    Graphs are compared on these rather than on white noise, which drives networks to values that no picture gives.
-    """
-    generator = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px))
-    frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(generator.standard_normal((num, 4, size_px, size_px))) / frequency
-    fields = np.fft.irfft2(spectrum, s=(size_px, size_px))
-    fields /= fields.std(axis=(2, 3), keepdims=True)
-    brightness, colours = fields[:, :1], fields[:, 1:]
-    pictures = (120 + 50 * brightness + 20 * colours).clip(0, 255).round().astype(np.uint8)
-    return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))
 
 
 def _difference(got: NDArray[Any], want: NDArray[Any]) -> float:

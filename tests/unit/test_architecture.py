@@ -66,7 +66,7 @@ HOMES = {
     "openvino": {"engine.runtime.openvino"},
     "pyarrow": {"engine.shards"},
 }
-BUILD_ONLY = {"torch", "timm", "safetensors", "torchvision"}
+BUILD_ONLY = {"torch", "timm", "safetensors", "skimage", "torchvision"}
 
 
 def modules(package: str) -> dict[str, ast.Module]:

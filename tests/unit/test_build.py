@@ -16,7 +16,6 @@ from engine.errors import ConfigError
 from engine.projection import Pca, load_pca, save_pca
 from engine.runtime import open_runner
 from engine.runtime.build import build_engines, set_pca
-from engine.runtime.check import natural_pictures
 from engine.runtime.manifest import is_intact, read_manifest
 from tests import graphs
 from tests.conftest import REPOSITORY
@@ -56,7 +55,7 @@ def run_python(script: str, *arguments: Path) -> subprocess.CompletedProcess[str
 
 
 def check_descriptors(directory: Path, pca: Pca) -> None:
-    frames = {"frames_224": natural_pictures(3, size_px=224, seed=5)}
+    frames = {"frames_224": graphs.natural_pictures(3, size_px=224, seed=5)}
     with open_runner(read_manifest(directory), directory, "ensemble", num_threads=1) as runner:
         results = runner.run(frames)
     expected = graphs.project(pca, results["embedding"])
@@ -77,7 +76,9 @@ def test_a_build_is_recorded_to_the_last_file(built: Path) -> None:
 
 def test_embeddings_have_unit_length_and_tell_pictures_apart(built: Path) -> None:
     with open_runner(read_manifest(built), built, "ensemble", num_threads=1) as runner:
-        rows = runner.run({"frames_224": natural_pictures(4, size_px=224, seed=5)})["embedding"].astype(np.float64)
+        rows = runner.run({"frames_224": graphs.natural_pictures(4, size_px=224, seed=5)})["embedding"].astype(
+            np.float64
+        )
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     assert np.triu(rows @ rows.T, 1).max() < 0.999
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError, EngineError
-from engine.runtime.check import TOLERANCE, Case, check_runner, load_cases, natural_pictures, save_cases
+from engine.runtime.check import TOLERANCE, Case, check_runner, load_cases, save_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
 
@@ -60,18 +60,3 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("other.npz", "missing.npz"):
         with pytest.raises(ConfigError, match="cannot read the recorded outputs"):
             load_cases(tmp_path / name)
-
-
-def test_pictures_are_smooth_like_photographs_and_always_the_same() -> None:
-    pictures = natural_pictures(4, size_px=128)
-    assert pictures.shape == (4, 128, 128, 3)
-    assert pictures.dtype == np.uint8
-    assert pictures.flags.c_contiguous
-    np.testing.assert_array_equal(pictures, natural_pictures(4, size_px=128))
-    assert (pictures != natural_pictures(4, size_px=128, seed=1)).any()
-    grey = pictures.mean(axis=3, dtype=np.float64)
-    assert 30 < grey.std() < 70
-    power = np.abs(np.fft.rfft2(grey)) ** 2
-    frequency = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128))
-    low, high = (power[:, (frequency > f) & (frequency < 2 * f)].mean() for f in (0.02, 0.16))
-    assert 32 < low / high < 128  # amplitude 1 / f: power falls by 64 over 8 times the frequency

@@ -10,8 +10,9 @@ import pytest
 
 from engine.config import DescriptorModel, GateVsc, load_preset
 from engine.errors import ConfigError
-from engine.runtime.check import check_runner, load_cases, natural_pictures
+from engine.runtime.check import check_runner, load_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+from tests import graphs
 
 torch = pytest.importorskip("torch")
 
@@ -79,7 +80,7 @@ def open_compiled(path: Path) -> OpenVinoRunner:
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5])
 def test_the_ensemble_normalizes_each_model_and_concatenates_in_order(ensemble: Path, num_rows: int) -> None:
-    frames = {f"frames_{px}": natural_pictures(num_rows, size_px=px) for px in (16, 32)}
+    frames = {f"frames_{px}": graphs.natural_pictures(num_rows, size_px=px) for px in (16, 32)}
     with open_compiled(ensemble) as runner:
         result = runner.run(frames)["embedding"]
     np.testing.assert_allclose(result, expected_embedding(frames), atol=2e-6, rtol=0)
@@ -114,7 +115,7 @@ def test_an_embedding_of_zeros_stays_zero() -> None:
 
 
 def test_normalize_gives_the_bits_of_torchvision() -> None:
-    frames = natural_pictures(2, size_px=16)
+    frames = graphs.natural_pictures(2, size_px=16)
     want = torch.stack([transforms.normalize(transforms.to_tensor(frame), MEANS[1], STDS[1]) for frame in frames])
     assert torch.equal(export.Normalize(MEANS[1], STDS[1])(torch.from_numpy(frames)), want)
 
