@@ -134,6 +134,20 @@ def test_the_steps_by_hand_give_the_result_of_run(
     assert plot.stat().st_size > 1000
 
 
+def test_engines_with_a_pca_keep_it(
+    finished_run: FinishedRun, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """The engines a run leaves behind describe as that run did, so its references can be searched again later."""
+    first, expected = finished_run
+    again = run_cli(*run_arguments(catalogue, first / "engines", tmp_path / "out"))
+    assert not (tmp_path / "out" / "engines").exists()
+    assert json.loads(again.stdout.splitlines()[-1]) == {**expected, "output": str(tmp_path / "out")}
+    for one, other in zip(
+        read_descriptors(first / "references"), read_descriptors(tmp_path / "out" / "references"), strict=True
+    ):
+        np.testing.assert_array_equal(one.descriptors, other.descriptors)
+
+
 def test_results_do_not_depend_on_workers_or_order(catalogue: Catalogue, lite_engines: Path) -> None:
     videos = sorted(catalogue.queries.iterdir())
     found = []
