@@ -22,7 +22,7 @@ from engine.version import __version__
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help and usage errors answer at once
     from engine.config import Preset
     from engine.figures import Figures
-    from engine.records import CandidatePair, Failure, Role
+    from engine.records import CandidatePair, Descriptors, Failure, Role
 
 
 EXIT_CONFIG = 1
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     try:
         typer.main.get_command(app).main(args=argv, prog_name="vsc-engine")
-    except EngineError as error:
+    except (EngineError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
         say(f"vsc-engine: {error}")
         sys.exit(EXIT_CONFIG)
     except SystemExit as status:
@@ -190,20 +190,26 @@ def search(
     """Find candidate pairs by exact search with one global threshold."""
     from engine.tables import write_candidates
 
-    candidates = _search(queries, references, retrieve_per_query, candidates_per_query)
+    candidates = _search(
+        queries, references, retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query
+    )
     write_candidates(output, candidates)
     say(f"{len(candidates)} candidate pairs are in {output}")
 
 
-def _search(queries: Path, references: Path, retrieve_per_query: int, candidates_per_query: int) -> list[CandidatePair]:
+def _search(queries: Path, references: Path, **limits: int) -> list[CandidatePair]:
     from engine.candidates import find_candidates
+
+    query_rows, ref_rows = _read_sides(queries, references)
+    return find_candidates(query_rows, ref_rows, **limits)
+
+
+def _read_sides(queries: Path, references: Path) -> tuple[list[Descriptors], list[Descriptors]]:
     from engine.store import check_same_dimensions, read_descriptors
 
-    query_rows, ref_rows = read_descriptors(queries, role="query"), read_descriptors(references, role="reference")
-    check_same_dimensions(query_rows, ref_rows)
-    return find_candidates(
-        query_rows, ref_rows, retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query
-    )
+    sides = read_descriptors(queries, role="query"), read_descriptors(references, role="reference")
+    check_same_dimensions(*sides)
+    return sides
 
 
 @app.command()
@@ -216,11 +222,9 @@ def localize(
 ) -> None:
     """Find the copied segments of candidate pairs."""
     from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
-    from engine.store import check_same_dimensions, read_descriptors
     from engine.tables import check_ids, read_candidates, write_matches
 
-    query_rows, ref_rows = read_descriptors(queries, role="query"), read_descriptors(references, role="reference")
-    check_same_dimensions(query_rows, ref_rows)
+    query_rows, ref_rows = _read_sides(queries, references)
     pairs = read_candidates(candidates)
     check_ids(
         pairs,
@@ -255,7 +259,7 @@ def evaluate(
     elif candidates is not None:
         figures = candidate_figures(read_candidates(candidates), truth, plot=plot)
     elif queries is not None and references is not None:
-        figures = candidate_figures(_search(queries, references, 1200, 25), truth, plot=plot)
+        figures = candidate_figures(_search(queries, references), truth, plot=plot)
     print(json.dumps(figures))
 
 
@@ -297,13 +301,18 @@ def run(
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}
     if truth is not None:
+        strange = [pair for pair in truth.pairs if pair[0] not in result.query_ids or pair[1] not in result.ref_ids]
+        if strange:
+            say(
+                f"{len(strange)} of {len(truth.pairs)} true pairs name videos that are not here, such as {min(strange)}"
+            )
         plot = output / "precision_recall.png" if is_installed("matplotlib") else None
         figures |= candidate_figures(result.candidates, truth, plot=plot)
         if truth.matches is not None:
             figures |= match_figures(result.matches, truth)
     figures |= {
-        "num_queries": result.num_queries,
-        "num_references": result.num_references,
+        "num_queries": len(result.query_ids),
+        "num_references": len(result.ref_ids),
         "num_candidates": len(result.candidates),
         "num_matches": len(result.matches),
         "output": str(output),

@@ -60,13 +60,13 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run found, and the videos that gave no descriptors."""
+    """What a run found, the videos that gave no descriptors, and the ids of all queries and references."""
 
     candidates: list[CandidatePair]
     matches: list[Match]
     failures: tuple[Failure, ...]
-    num_queries: int
-    num_references: int
+    query_ids: frozenset[str]
+    ref_ids: frozenset[str]
 
 
 def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> RunResult:
@@ -118,7 +118,8 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     write_candidates(folder / "candidates.csv", candidates)
     write_matches(folder / "matches.csv", matches)
     write_failures(folder / "failures.csv", failures)
-    return RunResult(candidates, matches, tuple(failures), len(media["queries"]), len(media["references"]))
+    query_ids, ref_ids = (frozenset(item.video_id for item in media[side]) for side in ("queries", "references"))
+    return RunResult(candidates, matches, tuple(failures), query_ids, ref_ids)
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:

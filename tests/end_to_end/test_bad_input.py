@@ -228,3 +228,10 @@ def test_ground_truth_problems(run_cli: RunCli, tmp_path: Path) -> None:
 )
 def test_wrong_usage_exits_with_1(arguments: list[str], run_cli: RunCli) -> None:
     assert run_cli(*arguments, expect=1).stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(sides: list[str | Path], run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    error = run_cli("search", *sides, "--output", tmp_path / "file" / "c.csv", expect=1).stderr
+    assert len(error.splitlines()) == 1
+    assert str(tmp_path / "file") in error
