@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
@@ -33,12 +33,13 @@ class StageTimes:
 class StageClock:
     """The stages of one video. Time inside a nested stage counts for that stage alone.
 
-    ``current`` names the running stage; after an exception it still names the stage that the exception left.
+    ``now`` gives seconds, from any start. ``current`` names the running stage; after an exception it still names the stage that the exception left.
     """
 
-    def __init__(self, times: StageTimes) -> None:
+    def __init__(self, times: StageTimes, *, now: Callable[[], float] = time.perf_counter) -> None:
         self._times = times
-        self._since_s = time.perf_counter()
+        self._now = now
+        self._since_s = now()
         self.current = "open"
 
     @contextmanager
@@ -61,6 +62,6 @@ class StageClock:
             yield cast(Item, item)
 
     def _switch_to(self, name: str) -> None:
-        now_s = time.perf_counter()
+        now_s = self._now()
         self._times.add(self.current, now_s - self._since_s)
         self._since_s, self.current = now_s, name

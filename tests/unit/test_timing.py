@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
 import pytest
 
 from engine.timing import StageClock, StageTimes
 
 
+class Hands:
+    """A clock that stands still until it is moved."""
+
+    seconds = 0.0
+
+    def read(self) -> float:
+        return self.seconds
+
+
 def test_nested_stages_are_exclusive_and_complete() -> None:
-    times = StageTimes()
-    start = time.perf_counter()
-    clock = StageClock(times)
+    times, hands = StageTimes(), Hands()
+    clock = StageClock(times, now=hands.read)
+    hands.seconds += 1
+
+    def items() -> Iterator[int]:
+        for index in range(3):
+            hands.seconds += 10
+            yield index
+
     with clock.stage("outer"):
-        time.sleep(0.01)
-        for _ in clock.each("inner", range(3)):
-            time.sleep(0.01)
-    elapsed = time.perf_counter() - start
-    seconds = times.as_dict()
-    assert set(seconds) == {"open", "outer", "inner"}
-    assert seconds["outer"] >= 0.04
-    assert seconds["inner"] < seconds["outer"]
-    assert sum(seconds.values()) <= elapsed
+        hands.seconds += 100
+        for _ in clock.each("inner", items()):
+            hands.seconds += 1000
+    assert times.as_dict() == {"open": 1, "outer": 3100, "inner": 30}
 
 
 def test_each_yields_all_items_also_falsy_ones() -> None:
