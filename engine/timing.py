@@ -33,7 +33,8 @@ class StageTimes:
 class StageClock:
     """The stages of one video. Time inside a nested stage counts for that stage alone.
 
-    ``now`` gives seconds, from any start. ``current`` names the running stage; after an exception it still names the stage that the exception left.
+    ``now`` gives seconds, from any start. ``current`` names the running stage; after an exception it still names the
+    stage that the exception left.
     """
 
     def __init__(self, times: StageTimes, *, now: Callable[[], float] = time.perf_counter) -> None:
