@@ -22,10 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo_footage import copy_videos, make_move, plan_moves
+from engine.cli import EXIT_SOME_FAILED
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError, MediaError
 from engine.media import find_videos, index_timeline
 from engine.records import Match, Media
+from engine.store import Fingerprint
 from engine.tables import read_ground_truth, read_matches
 from engine.version import __version__
 from training.synthesizer import GROUND_TRUTH, PROVENANCE, QUERIES, in_processes, synthesize
@@ -36,7 +38,6 @@ MAX_COPIED_VIDEOS = 32
 MAX_SOURCE_S = 60.0
 SHORT_SIDE_PX = 288
 NUM_SHOWN = 20
-EXIT_SOME_FAILED = 3
 _UNFINISHED = "unfinished"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -113,8 +114,8 @@ def prepare(output: Path, *, videos: Path | None, seed: int) -> DemoData:
 
 
 def _fingerprint(media: Media) -> tuple[str, int, int]:
-    status = media.path.stat()
-    return str(media.path.resolve()), status.st_size, status.st_mtime_ns
+    fingerprint = Fingerprint.of(media.path)
+    return str(media.path.resolve()), fingerprint.size_bytes, fingerprint.mtime_ns
 
 
 def _make_footage(folder: Path, *, own: Sequence[Media], seed: int) -> None:

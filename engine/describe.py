@@ -28,8 +28,9 @@ _PLACEHOLDER_RANGE = 1e-5
 
 @dataclass(frozen=True)
 class GateRunners:
-    """The two graphs of the edit gate: frames to features (shared batches), features of one video to its score."""
+    """The edit gate: its settings, and its graphs for frames (shared batches) and for the features of one video."""
 
+    config: GateVsc
     features: SharedRunner
     score: Runner
 
@@ -59,8 +60,8 @@ class Describer:
         edit_score = None
         if role == "query" and self.gate is not None:
             with clock.stage("gate"):
-                edit_score = self._edit_score(source, self.gate, clock)
-            if edit_score < self._gate_config.score_threshold:
+                edit_score = _edit_score(source, self.gate, clock)
+            if edit_score < self.gate.config.score_threshold:
                 return gated_placeholder(video_id, edit_score=edit_score, num_dims=self.num_dims, fps=self.fps)
         regions: Sequence[Region | None] = [None]
         if role == "query" and self.preset.scenes.enabled:
@@ -74,15 +75,6 @@ class Describer:
         timestamps = np.tile(slot_timestamps(len(embeddings) // len(regions), fps=self.fps), (len(regions), 1))
         rows = outputs["descriptor"] if self.use_pca else embeddings
         return Descriptors(video_id, timestamps[kept], rows[kept], edit_score=edit_score, warnings=source.warnings)
-
-    def _edit_score(self, source: FrameSource, gate: GateRunners, clock: StageClock) -> float:
-        config = self._gate_config
-        spec = InputSpec(f"frames_{config.input_px}", config.input_px, "center_crop")
-        with gate.features.open_stream() as stream:
-            for inputs in clock.each("decode", source.model_inputs([spec], max_frames=config.max_frames)):
-                stream.submit(inputs)
-            features = stream.results()["features"]
-        return float(gate.score.run({"features": features})["score"][0])
 
     def _run_ensemble(self, source: FrameSource, regions: Sequence[Region | None], clock: StageClock) -> Outputs:
         sizes = sorted({model.input_px for model in self.preset.models})
@@ -98,11 +90,14 @@ class Describer:
             return np.arange(len(embeddings))
         return keep_distinct(embeddings, max_cosine=self.preset.near_duplicates.max_cosine)
 
-    @property
-    def _gate_config(self) -> GateVsc:
-        if not isinstance(self.preset.gate, GateVsc):
-            raise TypeError(f"preset {self.preset.name!r} has no gate, yet gate runners were given")
-        return self.preset.gate
+
+def _edit_score(source: FrameSource, gate: GateRunners, clock: StageClock) -> float:
+    spec = InputSpec(f"frames_{gate.config.input_px}", gate.config.input_px, "center_crop")
+    with gate.features.open_stream() as stream:
+        for inputs in clock.each("decode", source.model_inputs([spec], max_frames=gate.config.max_frames)):
+            stream.submit(inputs)
+        features = stream.results()["features"]
+    return float(gate.score.run({"features": features})["score"][0])
 
 
 def gated_placeholder(video_id: str, *, edit_score: float, num_dims: int, fps: float) -> Descriptors:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
+from engine.projection import l2_normalize
 from engine.records import CandidatePair, Descriptors, FloatArray, Match
 
 Box = tuple[int, int, int, int]
@@ -160,15 +161,8 @@ def find_segments(similarity: FloatArray, *, network: TemporalNetwork = SCORE_NO
 
 def _similarity(query: FloatArray, reference: FloatArray, *, network: TemporalNetwork) -> FloatArray:
     if network.similarity == "cosine":
-        query, reference = _unit_length(query), _unit_length(reference)
+        query, reference = l2_normalize(query), l2_normalize(reference)
     return query @ reference.T + np.float32(network.similarity_bias)
-
-
-def _unit_length(rows: FloatArray) -> FloatArray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    norms[norms == 0] = 1
-    unit: FloatArray = rows / norms
-    return unit
 
 
 def _scenes(query: Descriptors, *, network: TemporalNetwork) -> list[slice]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.config import Preset
+from engine.config import GateVsc, Preset
 from engine.describe import Describer, GateRunners
 from engine.errors import ConfigError, EngineError
 from engine.frames.pyav import PyAvFrameSource
@@ -109,10 +109,10 @@ class Engine:
         with ExitStack() as stack:
             ensemble = stack.enter_context(open_runner(self.manifest, self.directory, "ensemble"))
             gate = None
-            if self.preset.gate.mode != "off":
+            if isinstance(self.preset.gate, GateVsc):
                 features = stack.enter_context(open_runner(self.manifest, self.directory, "edit_features"))
                 score = stack.enter_context(open_runner(self.manifest, self.directory, "edit_score"))
-                gate = GateRunners(SharedRunner(features, batch_size=BATCH_SIZE), score)
+                gate = GateRunners(self.preset.gate, SharedRunner(features, batch_size=BATCH_SIZE), score)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
             self._describer = Describer(
@@ -131,6 +131,8 @@ class Engine:
     ) -> None:
         self._describer = None
         self._resources.close()
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.times.as_dict().items())
+        logger.info("seconds per stage, all workers: %s", stages or "nothing to do")
 
     def extract(self, paths: Iterable[str | Path], *, role: Role) -> Iterator[Descriptors]:
         """Describe video files and the videos of folders, in the order of their ids.
@@ -155,8 +157,6 @@ class Engine:
                     yield self._note(waiting.popleft().result())
             while waiting:
                 yield self._note(waiting.popleft().result())
-            stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.times.as_dict().items())
-            logger.info("seconds per stage, all workers: %s", stages or "nothing to do")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -31,7 +31,7 @@ from engine.runtime.build import set_pca
 from engine.runtime.manifest import read_manifest
 from engine.score_norm import ScoreNormalizer
 from engine.store import read_descriptors
-from engine.tables import write_candidates, write_failures, write_matches
+from engine.tables import write_candidates, write_matches
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     """Do everything from video files to candidates and matches.
 
     Leaves in the output folder: ``norm_set/`` (raw embeddings), ``engines/`` (with the PCA folded in),
-    ``references/`` and ``queries/`` (descriptors), ``candidates.csv``, ``matches.csv``, ``failures.csv`` and
-    ``run.json`` (the settings). The PCA is fitted on the norm set unless the engines have one.
+    ``references/`` and ``queries/`` (descriptors), ``candidates.csv``, ``matches.csv`` and ``run.json`` (the
+    settings). The PCA is fitted on the norm set unless the engines have one.
 
     Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
     recorded in the result.
@@ -92,19 +92,20 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     _claim(settings)
     failures: list[Failure] = []
 
-    def describe(name: str, role: Role, *, engines: Path, raw_embeddings: bool = False) -> list[Descriptors]:
-        engine = _open(settings, engines, raw_embeddings=raw_embeddings)
-        with engine, progress(name, len(media[name])) as advance:
+    def describe(engine: Engine, name: str, role: Role) -> list[Descriptors]:
+        with progress(name, len(media[name])) as advance:
             summary = extract_to_store(
                 engine, media[name], role=role, output=folder / name, on_result=lambda _: advance()
             )
         failures.extend(summary.failures)
         return _not_empty(read_descriptors(folder / name), media[name])
 
-    embeddings = _rows(describe("norm_set", "reference", engines=settings.engines, raw_embeddings=True))
+    with _open(settings, settings.engines, raw_embeddings=True) as engine:
+        embeddings = _rows(describe(engine, "norm_set", "reference"))
     engines, pca = _with_pca(settings, embeddings)
-    references = describe("references", "reference", engines=engines)
-    queries = describe("queries", "query", engines=engines)
+    with _open(settings, engines, raw_embeddings=False) as engine:
+        references = describe(engine, "references", "reference")
+        queries = describe(engine, "queries", "query")
     if settings.use_score_norm:
         config = settings.preset.score_norm
         normalizer = ScoreNormalizer.fit(pca.transform(embeddings), beta=config.beta, nk=config.nk)
@@ -117,7 +118,6 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     matches = localize_candidates(queries, references, candidates, network=network)
     write_candidates(folder / "candidates.csv", candidates)
     write_matches(folder / "matches.csv", matches)
-    write_failures(folder / "failures.csv", failures)
     query_ids, ref_ids = (frozenset(item.video_id for item in media[side]) for side in ("queries", "references"))
     return RunResult(candidates, matches, tuple(failures), query_ids, ref_ids)
 

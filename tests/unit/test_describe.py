@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.config import GateVsc, NearDuplicates, Preset, load_preset
+from engine.config import GateVsc, NearDuplicates, load_preset
 from engine.describe import Describer, GateRunners, gated_placeholder
 from engine.frames import InputSpec
 from engine.frames.pyav import PyAvFrameSource
@@ -41,9 +41,10 @@ def describer(
     preset = load_preset("lite").model_copy(update={"near_duplicates": NearDuplicates(max_cosine=max_cosine)})
     gate = None
     if edit_score is not None:
-        preset = with_gate(preset)
+        config = load_preset("vsc22").gate
+        assert isinstance(config, GateVsc)
         features = SharedRunner(NumPyRunner(lambda tensors: {"features": embed(tensors["frames_224"])}), batch_size=4)
-        gate = GateRunners(features, NumPyRunner(lambda _: {"score": np.array([edit_score], np.float32)}))
+        gate = GateRunners(config, features, NumPyRunner(lambda _: {"score": np.array([edit_score], np.float32)}))
     return Describer(
         preset=preset,
         ensemble=SharedRunner(NumPyRunner(ensemble), batch_size=4),
@@ -52,12 +53,6 @@ def describer(
         use_pca=use_pca,
         fps=fps,
     )
-
-
-def with_gate(preset: Preset) -> Preset:
-    gate = load_preset("vsc22").gate
-    assert isinstance(gate, GateVsc)
-    return preset.model_copy(update={"gate": gate})
 
 
 @pytest.fixture(scope="module")
