@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 from PIL import Image
@@ -40,9 +41,7 @@ class Edit(ABC):
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
         """Draw the strength, field by field."""
-        hints = get_type_hints(cls, include_extras=True)
-        strengths = {name: hint.__metadata__[0](rng) for name, hint in hints.items() if get_origin(hint) is Annotated}
-        return cls(**strengths)
+        return cls(**{name: draw(rng) for name, draw in _draws_of(cls).items()})
 
     def apply(self, frames: Clip, *distractors: Clip) -> Clip:
         """Yield the edited clip, all frames of one size; it ends when ``frames`` or a distractor ends."""
@@ -50,6 +49,12 @@ class Edit(ABC):
 
     @abstractmethod
     def _apply(self, frames: Clip, distractors: Sequence[Clip]) -> Clip: ...
+
+
+@functools.cache
+def _draws_of(kind: type[Edit]) -> dict[str, Draw[Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 class FrameEdit(Edit):
