@@ -25,13 +25,16 @@ from engine.models.pooling import gem
 from engine.records import Match
 from engine.tables import read_ground_truth
 from training.annotated_pairs import AnnotatedPairSource
-from training.config import Model, TrainingPreset, load_training_preset
-from training.data import PlannedBatches, ViewPairs, Views, group_names, load_batches
+from training.config import EditedAugmentation, Model, TrainingPreset, load_training_preset
+from training.data import PlannedBatches, ViewPairs, group_names, load_batches
 from training.distributed import Ranks, joined_ranks
 from training.frame_store import FrameStore
-from training.trainer import Intervals, Trainer
+from training.hand_over import write_engine_preset
+from training.reference_views import ReferenceViews
+from training.report import write_report
+from training.trainer import BEST, LOG, Intervals, Trainer
 from training.validation import PictureRetrieval
-from training.views import EditedViews, fit
+from training.views import EditedViews, Views, fit
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,10 @@ def main(
     store: Annotated[Path, typer.Option(help="Frame store, see training.build_store.")],
     output: Annotated[Path, typer.Option(help="Run folder.")],
     preset: Annotated[str, typer.Option(help="Name of a preset, or a TOML file.")] = "lite",
-    ground_truth: Annotated[Path | None, typer.Option(help="CSV of annotated copies whose videos are in the store.")] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="CSV of annotated copies whose videos are in the store.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from, instead of the preset's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make views.")] = 1,
     validation_share: Annotated[float, typer.Option(min=0, max=0.5, help="Pictures held out.")] = 0.05,
     validations: Annotated[int, typer.Option(min=1, help="How often to validate.")] = 20,
@@ -58,7 +64,7 @@ def main(
     try:
         with joined_ranks() as ranks:
             train(
-                load_training_preset(preset),
+                _starting_from(load_training_preset(preset), start),
                 store=FrameStore.open(store, cache_bytes=CACHE_BYTES),
                 output=output,
                 matches=_matches(ground_truth),
@@ -70,6 +76,12 @@ def main(
     except EngineError as error:
         say(f"train_descriptor: {error}")
         raise typer.Exit(1) from error
+
+
+def _starting_from(preset: TrainingPreset, start: Path | None) -> TrainingPreset:
+    if start is None:
+        return preset
+    return preset.model_copy(update={"model": preset.model.model_copy(update={"start": str(start)})})
 
 
 def _matches(ground_truth: Path | None) -> tuple[Match, ...]:
@@ -127,6 +139,9 @@ def train(
     with progress("steps", num_steps - trainer.step) as advance:
         batches = iter(load_batches(dataset, plan, num_workers=num_workers))
         trainer.run(batches, validation=validation, intervals=intervals, advance=advance)
+    if ranks.is_first:
+        write_engine_preset(output, preset, checkpoint=BEST)
+        write_report(output, log=output / LOG, recipe=preset.model_dump(mode="json"))
     return trainer
 
 
@@ -140,7 +155,13 @@ def _split(groups: NDArray[np.int64], *, share: float, seed: int) -> tuple[NDArr
 
 def _views(preset: TrainingPreset) -> Views:
     settings = preset.augmentation
-    return EditedViews(max_edits=settings.max_edits, crop_probability=settings.crop_probability)
+    if isinstance(settings, EditedAugmentation):
+        return EditedViews(max_edits=settings.max_edits, crop_probability=settings.crop_probability)
+    return ReferenceViews(
+        hard_mix=settings.hard_mix,
+        overlay_probability=settings.overlay_probability,
+        min_crop_area=settings.min_crop_area,
+    )
 
 
 def _start(config: Model, *, seed: int, store: FrameStore, pictures: NDArray[np.int64]) -> nn.Module:
@@ -166,7 +187,7 @@ def _sample(store: FrameStore, pictures: NDArray[np.int64], *, seed: int) -> NDA
 
 
 def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np.uint8]) -> None:
-    """Let the projection be the whitening PCA of the pooled features of ``frames``: equal variance in all dimensions."""
+    """Let the projection be the whitening PCA of the pooled features of ``frames``: equal variance everywhere."""
     normalize = Normalize(config.mean, config.std)
     pooled: list[Tensor] = []
     with torch.inference_mode():
