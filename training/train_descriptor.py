@@ -57,6 +57,7 @@ def main(
     start: Annotated[Path | None, typer.Option(help="Checkpoint to start from, instead of the preset's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make views.")] = 1,
     validation_share: Annotated[float, typer.Option(min=0, max=0.5, help="Pictures held out.")] = 0.05,
+    save_seconds: Annotated[float, typer.Option(min=0, help="Time between two checkpoints.")] = 120.0,
     validations: Annotated[int, typer.Option(min=1, help="How often to validate.")] = 20,
 ) -> None:
     """Train one descriptor model."""
@@ -71,6 +72,7 @@ def main(
                 num_workers=workers,
                 validation_share=validation_share,
                 num_validations=validations,
+                save_s=save_seconds,
                 ranks=ranks,
             )
     except EngineError as error:
@@ -102,6 +104,7 @@ def train(
     num_workers: int,
     validation_share: float,
     num_validations: int,
+    save_s: float,
     ranks: Ranks,
 ) -> Trainer:
     """Train, or go on training, the model of ``preset`` in the run folder ``output``."""
@@ -135,7 +138,7 @@ def train(
     if ranks.is_first and len(held_out) > 1:
         px = preset.model.input_px
         validation = PictureRetrieval.draw(store, held_out, views, input_px=px, seed=preset.seed)
-    intervals = Intervals(validate_steps=max(1, num_steps // num_validations))
+    intervals = Intervals(validate_steps=max(1, num_steps // num_validations), save_s=save_s)
     with progress("steps", num_steps - trainer.step) as advance:
         batches = iter(load_batches(dataset, plan, num_workers=num_workers))
         trainer.run(batches, validation=validation, intervals=intervals, advance=advance)
@@ -188,6 +191,9 @@ def _sample(store: FrameStore, pictures: NDArray[np.int64], *, seed: int) -> NDA
 
 def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np.uint8]) -> None:
     """Let the projection be the whitening PCA of the pooled features of ``frames``: equal variance everywhere."""
+    num = model.projection.out_features
+    if len(frames) <= num:
+        raise ConfigError(f"whiten_projection needs more than {num} pictures to train on, got {len(frames)}")
     normalize = Normalize(config.mean, config.std)
     pooled: list[Tensor] = []
     with torch.inference_mode():
@@ -196,7 +202,6 @@ def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np
     features = torch.cat(pooled).double()
     mean = features.mean(dim=0)
     _, singular, components = torch.linalg.svd(features - mean, full_matrices=False)
-    num = model.projection.out_features
     scales = 1 / (singular[:num] / len(features) ** 0.5).clamp_min(_WHITENING_FLOOR)
     weight = components[:num] * scales[:, None]
     with torch.no_grad():

@@ -49,7 +49,7 @@ class Intervals:
     """After how many steps a run is validated, and after how many seconds it is saved."""
 
     validate_steps: int
-    save_s: float = 120.0
+    save_s: float
 
 
 class Trainer:
@@ -98,7 +98,7 @@ class Trainer:
                     figures |= self._validate(validation)
                 self._log(writer, figures | {"seconds": time.monotonic() - start_s})
                 if self.ranks.is_first and (
-                    time.monotonic() - saved_s > intervals.save_s or self.step == self.num_steps
+                    time.monotonic() - saved_s >= intervals.save_s or self.step == self.num_steps
                 ):
                     self.save()
                     saved_s = time.monotonic()
