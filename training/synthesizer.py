@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from engine.errors import MediaError
 from training.clips import read_clip, write_clip
 from training.edits import Clip, apply_edits
-from training.query_plans import Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
+from training.query_plans import Difficulty, Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
 from training.resizing import Frame, contain, cover, even, limit_short_side, resize, size_of
 
 QUERIES = "queries"
@@ -39,6 +39,7 @@ def synthesize(
     num_copies: int,
     num_plain: int,
     seed: int,
+    difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
     short_side_px: int = 288,
     max_source_s: float = 60.0,
     num_workers: int = 1,
@@ -59,6 +60,7 @@ def synthesize(
         num_copies=num_copies,
         num_plain=num_plain,
         seed=seed,
+        difficulty=difficulty,
     )
     folder = output / QUERIES
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self, TypeVar, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 from PIL import Image
@@ -38,11 +39,11 @@ class Edit(ABC):
         return 1.0
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Self:
-        """Draw the strength, field by field."""
+    def draw(cls, rng: np.random.Generator, strengths: Mapping[str, Draw[Any]] = MappingProxyType({})) -> Self:
+        """Draw the strength, field by field; ``strengths`` says for some fields how, instead of their annotation."""
         hints = get_type_hints(cls, include_extras=True)
-        strengths = {name: hint.__metadata__[0](rng) for name, hint in hints.items() if get_origin(hint) is Annotated}
-        return cls(**strengths)
+        draws = {name: hint.__metadata__[0] for name, hint in hints.items() if get_origin(hint) is Annotated}
+        return cls(**{name: strengths.get(name, draw)(rng) for name, draw in draws.items()})
 
     def apply(self, frames: Clip, *distractors: Clip) -> Clip:
         """Yield the edited clip, all frames of one size; it ends when ``frames`` or a distractor ends."""
