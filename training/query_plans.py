@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from engine.errors import ConfigError
 from engine.media import index_timeline
 from engine.records import Match, Media
-from training.edits import EDITS, USUAL, Edit, Strengths, draw_edits
+from training.edits import EDITS, Edit, Strengths, draw_edits
 
 QueryKind = Literal["full", "insert", "two", "plain"]
 """An edited copy alone, within unrelated footage, two copies one after the other, or unrelated footage only."""
@@ -72,7 +72,7 @@ class Difficulty:
     """How much copies are edited: fewest and most edits of one, both included, within 1 to 6, and their strengths."""
 
     num_edits: tuple[int, int] = (1, 3)
-    strengths: Strengths = USUAL
+    strengths: Strengths = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def plan_queries(
     num_copies: int,
     num_plain: int,
     seed: int,
-    difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
+    difficulty: Difficulty = Difficulty(),
 ) -> list[QueryPlan]:
     """Draw what every query shows. Each kind of edit occurs before any occurs again; ids do not tell copies apart."""
     rng = np.random.default_rng(seed)

@@ -54,11 +54,9 @@ NEVER_TRAINED = frozenset(kind.name for kind in (Pixelization, PadBlurred, Overl
 Strengths = Mapping[str, Mapping[str, Draw[Any]]]
 """How to draw fields of edits otherwise than their annotations say: ``{name of the edit: {field: draw}}``."""
 
-USUAL: Strengths = MappingProxyType({})
-
 
 def draw_edits(
-    rng: np.random.Generator, *, num_edits: int, kind: type[Edit], strengths: Strengths = USUAL
+    rng: np.random.Generator, *, num_edits: int, kind: type[Edit], strengths: Strengths = MappingProxyType({})
 ) -> tuple[Edit, ...]:
     """Draw ``kind`` and ``num_edits - 1`` kinds of other groups (1 to 6 in all), in the order of application."""
     others = [group for group in EDIT_GROUPS if kind not in group]
@@ -81,7 +79,6 @@ __all__ = [
     "EDITS",
     "EDIT_GROUPS",
     "NEVER_TRAINED",
-    "USUAL",
     "Clip",
     "Edit",
     "Strengths",
