@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,9 +157,9 @@ def main() -> None:
     source = find_data_set(arguments.source)
     for name in arguments.sets:
         if name == EXACT_COPIES:
-            make_set(arguments.output / name, lambda folder: make_exact_copies(source, folder))
+            make_set(arguments.output / name, partial(make_exact_copies, source))
         else:
-            make_set(arguments.output / name, lambda folder, name=name: make_synthetic(source, folder, RECIPES[name]))
+            make_set(arguments.output / name, partial(make_synthetic, source, recipe=RECIPES[name]))
         print(arguments.output / name)
 
 
