@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,9 +42,7 @@ class Edit(ABC):
     @classmethod
     def draw(cls, rng: np.random.Generator, strengths: Mapping[str, Draw[Any]] = MappingProxyType({})) -> Self:
         """Draw the strength, field by field; ``strengths`` says for some fields how, instead of their annotation."""
-        hints = get_type_hints(cls, include_extras=True)
-        draws = {name: hint.__metadata__[0] for name, hint in hints.items() if get_origin(hint) is Annotated}
-        return cls(**{name: strengths.get(name, draw)(rng) for name, draw in draws.items()})
+        return cls(**{name: strengths.get(name, draw)(rng) for name, draw in _draws_of(cls).items()})
 
     def apply(self, frames: Clip, *distractors: Clip) -> Clip:
         """Yield the edited clip, all frames of one size; it ends when ``frames`` or a distractor ends."""
@@ -51,6 +50,12 @@ class Edit(ABC):
 
     @abstractmethod
     def _apply(self, frames: Clip, distractors: Sequence[Clip]) -> Clip: ...
+
+
+@functools.cache
+def _draws_of(kind: type[Edit]) -> dict[str, Draw[Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 class FrameEdit(Edit):
