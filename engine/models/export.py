@@ -31,8 +31,7 @@ from engine.runtime.manifest import WeightsRecord
 
 OPSET = 20
 CHECKED_BATCHES = (1, 2, 3)
-Pictures = Sequence[Callable[[], Frames]]
-PHOTOGRAPHS: Pictures = (data.astronaut, data.chelsea, data.coffee, data.rocket)
+PHOTOGRAPHS: tuple[Callable[[], Frames], ...] = (data.astronaut, data.chelsea, data.coffee, data.rocket)
 """Pictures that lie in the wheel of scikit-image: graphs are checked on what they are made for."""
 
 ROWS = {0: torch.export.Dim("rows", min=1)}
@@ -82,39 +81,35 @@ def checkpoints_of(name: str, preset: Preset) -> tuple[str, ...]:
     return (gate.checkpoint if name == "edit_features" else gate.score_checkpoint,)
 
 
-def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path, pictures: Pictures = PHOTOGRAPHS) -> None:
+def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path) -> None:
     """Write graph ``name`` (``ensemble``, ``edit_features`` or ``edit_score``) of a preset.
 
-    Beside ``path`` (``X.onnx``) come its weights, ``X.onnx.data``, and cases to check a runner with, ``X.check.npz``,
-    made of ``pictures`` where the graph takes frames.
+    Beside ``path`` (``X.onnx``) come its weights, ``X.onnx.data``, and cases to check a runner with, ``X.check.npz``.
     Raises ``ConfigError`` if weights are missing or do not fit.
     """
     if name == "ensemble":
         models = [weights.load(build_descriptor_model(model.architecture), model.checkpoint) for model in preset.models]
-        export_ensemble(preset.models, models, path=path, pictures=pictures)
+        export_ensemble(preset.models, models, path=path)
         return
     gate = _gate(preset)
     if name == "edit_features":
-        features = weights.load(build_frame_features(gate.architecture), gate.checkpoint)
-        export_edit_features(gate, features, path=path, pictures=pictures)
+        export_edit_features(gate, weights.load(build_frame_features(gate.architecture), gate.checkpoint), path=path)
     else:
         export_edit_score(weights.load(build_edit_score(gate.score_architecture), gate.score_checkpoint), path=path)
 
 
-def export_ensemble(
-    configs: Sequence[DescriptorModel], models: Sequence[nn.Module], *, path: Path, pictures: Pictures = PHOTOGRAPHS
-) -> None:
+def export_ensemble(configs: Sequence[DescriptorModel], models: Sequence[nn.Module], *, path: Path) -> None:
     """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` for each input size -> ``embedding`` ``(n, E)``, see `Ensemble`."""
     ensemble = Ensemble(configs, models).eval()
-    inputs = [_frames(num, ensemble.sizes_px, pictures) for num in CHECKED_BATCHES]
-    _export(ensemble, inputs, output="embedding", rows=((ROWS,) * len(ensemble.sizes_px),), path=path)
+    pictures = [_pictures(num, ensemble.sizes_px) for num in CHECKED_BATCHES]
+    _export(ensemble, pictures, output="embedding", rows=((ROWS,) * len(ensemble.sizes_px),), path=path)
 
 
-def export_edit_features(gate: GateVsc, model: nn.Module, *, path: Path, pictures: Pictures = PHOTOGRAPHS) -> None:
+def export_edit_features(gate: GateVsc, model: nn.Module, *, path: Path) -> None:
     """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` -> ``features`` ``(n, 1024)``."""
     module = nn.Sequential(Normalize(gate.mean, gate.std), model).eval()
-    inputs = [_frames(num, (gate.input_px,), pictures) for num in CHECKED_BATCHES]
-    _export(module, inputs, output="features", rows=(ROWS,), path=path)
+    pictures = [_pictures(num, (gate.input_px,)) for num in CHECKED_BATCHES]
+    _export(module, pictures, output="features", rows=(ROWS,), path=path)
 
 
 def export_edit_score(model: nn.Module, *, path: Path) -> None:
@@ -212,11 +207,11 @@ def _cast_first(graph: Any) -> None:
     graph.sort()
 
 
-def _frames(num: int, sizes_px: Sequence[int], pictures: Pictures) -> dict[str, Tensor]:
-    """Pictures, other ones for each ``num``, uint8 ``(num, px, px, 3)`` for each input."""
-    chosen = [pictures[(num + index) % len(pictures)]() for index in range(num)]
+def _pictures(num: int, sizes_px: Sequence[int]) -> dict[str, Tensor]:
+    """Photographs, other ones for each ``num``, uint8 ``(num, px, px, 3)`` for each input."""
+    chosen = [PHOTOGRAPHS[(num + index) % len(PHOTOGRAPHS)]() for index in range(num)]
     return {
-        f"frames_{px}": torch.from_numpy(np.stack([fit_picture(picture, InputSpec("", px)) for picture in chosen]))
+        f"frames_{px}": torch.from_numpy(np.stack([fit_picture(photo, InputSpec("", px)) for photo in chosen]))
         for px in sizes_px
     }
 

@@ -27,7 +27,7 @@ class ShippedManifest(BaseModel):
     """What a folder of weights holds.
 
     ``parts`` are the `graph_parts` of the preset that the graphs were exported for, ``graphs`` the files of each graph,
-    ``checkpoints`` the SHA-256 of the checkpoints they were made from, ``versions`` the libraries that exported them.
+    ``versions`` the libraries that exported them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,7 +37,6 @@ class ShippedManifest(BaseModel):
     graphs: dict[str, tuple[FileRecord, ...]]
     pca: FileRecord
     norm_set: FileRecord
-    checkpoints: dict[str, str]
     versions: dict[str, str]
 
     @property

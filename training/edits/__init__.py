@@ -47,10 +47,6 @@ EDITS: dict[str, type[Edit]] = {kind.name: kind for group in EDIT_GROUPS for kin
 """All kinds by name."""
 
 
-NEVER_TRAINED = frozenset(kind.name for kind in (Pixelization, PadBlurred, OverlayShapes, Grid, PerspectiveTransform))
-"""Kinds that no training of descriptors draws, so that an evaluation with all kinds also shows what was not learnt."""
-
-
 Strengths = Mapping[str, Mapping[str, Draw[Any]]]
 """How to draw fields of edits otherwise than their annotations say: ``{name of the edit: {field: draw}}``."""
 
@@ -78,7 +74,6 @@ def apply_edits(frames: Clip, edits: Sequence[Edit], distractors: Sequence[Clip]
 __all__ = [
     "EDITS",
     "EDIT_GROUPS",
-    "NEVER_TRAINED",
     "Clip",
     "Edit",
     "Strengths",
