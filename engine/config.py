@@ -81,9 +81,13 @@ class ScoreNorm(_Strict):
 
 
 class Preset(_Strict):
-    """A full configuration of the method."""
+    """A full configuration of the method.
+
+    ``weights`` names a folder of ``engine/weights`` with the graphs of these models, which need no checkpoints then.
+    """
 
     name: str
+    weights: str | None = None
     models: Annotated[tuple[DescriptorModel, ...], Field(min_length=1)]
     gate: Annotated[GateOff | GateVsc, Field(discriminator="mode")]
     scenes: Scenes

@@ -20,7 +20,7 @@ from engine.errors import MediaError
 from training.clips import read_clip, write_clip
 from training.edits import Clip, apply_edits
 from training.processes import in_processes
-from training.query_plans import Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
+from training.query_plans import Difficulty, Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
 from training.resizing import Frame, contain, cover, even, limit_short_side, resize, size_of
 
 QUERIES = "queries"
@@ -36,6 +36,7 @@ def synthesize(
     num_copies: int,
     num_plain: int,
     seed: int,
+    difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
     short_side_px: int = 288,
     max_source_s: float = 60.0,
     num_workers: int = 1,
@@ -56,6 +57,7 @@ def synthesize(
         num_copies=num_copies,
         num_plain=num_plain,
         seed=seed,
+        difficulty=difficulty,
     )
     folder = output / QUERIES
     folder.mkdir(parents=True, exist_ok=True)

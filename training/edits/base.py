@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
 import numpy as np
@@ -39,9 +40,9 @@ class Edit(ABC):
         return 1.0
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Self:
-        """Draw the strength, field by field."""
-        return cls(**{name: draw(rng) for name, draw in _draws_of(cls).items()})
+    def draw(cls, rng: np.random.Generator, strengths: Mapping[str, Draw[Any]] = MappingProxyType({})) -> Self:
+        """Draw the strength, field by field; ``strengths`` says for some fields how, instead of their annotation."""
+        return cls(**{name: strengths.get(name, draw)(rng) for name, draw in _draws_of(cls).items()})
 
     def apply(self, frames: Clip, *distractors: Clip) -> Clip:
         """Yield the edited clip, all frames of one size; it ends when ``frames`` or a distractor ends."""
