@@ -170,19 +170,29 @@ def fit_pca_command(
 def normalize(
     queries: QueriesOption,
     references: ReferencesOption,
-    norm_set: Annotated[Path, typer.Option(help="Descriptors of the norm set: store folder or .npz.")],
     output: Annotated[Path, typer.Option(help="Folder for queries.npz and references.npz.")],
+    norm_set: Annotated[
+        Path | None,
+        typer.Option(help="Descriptors of the norm set: store folder or .npz. Default: what came with the engines."),
+    ] = None,
+    engines: EnginesOption = None,
     beta: Annotated[float, typer.Option(help="Strength of the normalization.")] = 1.2,
     nk: Annotated[int, typer.Option(min=1, help="Nearest norm-set rows that are averaged.")] = 1,
 ) -> None:
     """Normalize scores against a norm set: adapts descriptors so that inner products are normalized scores."""
     import numpy as np
 
+    from engine.protocol import own_norm_set
     from engine.readmit import read_queries
     from engine.score_norm import ScoreNormalizer
     from engine.store import read_descriptors, write_npz
 
-    rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
+    if norm_set is None:
+        folder = _engines_folder(engines)
+        rows = own_norm_set(folder)
+        say(f"norm set: the one that came with the engines in {folder}, {len(rows)} rows")
+    else:
+        rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
     normalizer = ScoreNormalizer.fit(rows, beta=beta, nk=nk)
     ref_rows = read_descriptors(references, role="reference")
     write_npz(output / "queries.npz", list(normalizer.queries(read_queries(queries, ref_rows))))
@@ -280,8 +290,10 @@ def evaluate(
 def run(
     queries: Annotated[Path, typer.Option(help="Folder of query videos.")],
     references: Annotated[Path, typer.Option(help="Folder of reference videos.")],
-    norm_set: Annotated[Path, typer.Option(help="Folder of videos unrelated to both, for PCA and normalization.")],
     output: Annotated[Path, typer.Option(help="Folder for everything; a run in it that was cut short goes on.")],
+    norm_set: Annotated[
+        Path | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
+    ] = None,
     ground_truth: Annotated[
         Path | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")
     ] = None,

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -115,9 +115,13 @@ class ScoreNorm(_Strict):
 
 
 class Preset(_Strict):
-    """A full configuration of the method."""
+    """A full configuration of the method.
+
+    ``weights`` names a folder of ``engine/weights`` with the graphs of these models, which need no checkpoints then.
+    """
 
     name: str
+    weights: str | None = None
     models: Annotated[tuple[DescriptorModel, ...], Field(min_length=1)]
     gate: Gate
     scenes: Scenes
@@ -186,18 +190,32 @@ def parse_preset(values: dict[str, Any], *, source: str) -> Preset:
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+        raise ConfigError(f"{source}: {explain(error, Preset)}") from error
 
 
-def _explain(detail: Any) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong with the values of a ``model``, in one line; for an unknown key, with the nearest known one."""
+    known = sorted(_keys(model))
+    return "; ".join(_explain(detail, known) for detail in error.errors())
+
+
+def _explain(detail: Any, known: list[str]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(detail["loc"][-1]), sorted(_known_keys(Preset)), n=1)
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         return f"unknown key {where}" + (f", did you mean {near[0]!r}?" if near else "")
     return f"{where}: {detail['msg']}, got {detail.get('input')!r}"
 
 
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    parts = (DescriptorModel, NoGate, ClipGate, EnsembleGate, Scenes, NearDuplicates, PcaConfig, ScoreNorm)
-    return {key for part in (model, *parts) for key in part.model_fields}
+def _keys(model: type[BaseModel]) -> set[str]:
+    """The keys of a model and of all models in it."""
+    keys: set[str] = set()
+    waiting: list[Any] = [model]
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys |= set(kind.model_fields)
+            waiting += [field.annotation for field in kind.model_fields.values()]
+        else:
+            waiting += get_args(kind)
+    return keys

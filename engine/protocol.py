@@ -24,6 +24,7 @@ from engine.config import EnsembleGate, Preset
 from engine.errors import ConfigError
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
+from engine.norm_set import load_norm_set
 from engine.pipeline import Engine, extract_to_store
 from engine.projection import Pca, fit_pca, l2_normalize, load_pca
 from engine.readmit import settle_gated
@@ -46,11 +47,14 @@ def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[], N
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``."""
+    """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``.
+
+    ``norm_set``: a folder of videos; None takes the norm set that came with the engines.
+    """
 
     queries: Path
     references: Path
-    norm_set: Path
+    norm_set: Path | None
     output: Path
     engines: Path
     preset: Preset
@@ -81,21 +85,16 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
 
     Leaves in the output folder: ``norm_set/`` (raw embeddings), ``engines/`` (with the PCA folded in),
     ``references/`` and ``queries/`` (descriptors), ``candidates.csv``, ``matches.csv`` and ``run.json`` (the
-    settings). The PCA is fitted on the norm set unless the engines have one.
+    settings). The PCA is fitted on the norm set unless the engines have one. With the engines' own norm set, ``norm_set/``
+    and ``engines/`` are not made.
 
     Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
     recorded in the result.
     """
     folder = settings.output
-    media = {
-        name: find_videos([path])
-        for name, path in (
-            ("norm_set", settings.norm_set),
-            ("references", settings.references),
-            ("queries", settings.queries),
-        )
-    }
-    _check_norm_set(media["norm_set"], media["references"])
+    folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
+    media = {name: find_videos([path]) for name, path in folders.items() if path is not None}
+    _check_norm_set(media.get("norm_set", []), media["references"])
     _claim(settings)
     failures: list[Failure] = []
 
@@ -107,9 +106,16 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
         failures.extend(summary.failures)
         return _not_empty(read_descriptors(folder / name), media[name])
 
-    with _open(settings, settings.engines, raw_embeddings=True) as engine:
-        embeddings = _rows(describe(engine, "norm_set", "reference"))
-    engines, pca = _with_pca(settings, embeddings)
+    if settings.norm_set is None:
+        engines, norm_rows = settings.engines, own_norm_set(settings.engines)
+        logger.info("norm set: the one that came with the engines, %d rows", len(norm_rows))
+    else:
+        with _open(settings, settings.engines, raw_embeddings=True) as engine:
+            embeddings = _rows(describe(engine, "norm_set", "reference"))
+        engines, pca = _with_pca(settings, embeddings)
+        norm_rows = pca.transform(embeddings)
+        origin = "of the engines" if engines == settings.engines else "fitted on it"
+        logger.info("norm set: %s, %d rows; PCA %s", settings.norm_set, len(norm_rows), origin)
     with _open(settings, engines, raw_embeddings=False) as engine:
         references = describe(engine, "references", "reference")
         queries = settle_gated(
@@ -117,7 +123,7 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
         )
     if settings.use_score_norm:
         config = settings.preset.score_norm
-        normalizer = ScoreNormalizer.fit(pca.transform(embeddings), beta=config.beta, nk=config.nk)
+        normalizer = ScoreNormalizer.fit(norm_rows, beta=config.beta, nk=config.nk)
         queries, references = list(normalizer.queries(queries)), list(normalizer.references(references))
         network = SCORE_NORMALIZED
     else:
@@ -129,6 +135,16 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     write_matches(folder / "matches.csv", matches)
     query_ids, ref_ids = (frozenset(item.video_id for item in media[side]) for side in ("queries", "references"))
     return RunResult(candidates, matches, tuple(failures), query_ids, ref_ids)
+
+
+def own_norm_set(engines: Path) -> FloatArray:
+    """The norm set that came with engines, float32 ``(M, D)``. Raises ``ConfigError`` if they have none."""
+    record = read_manifest(engines).norm_set
+    if record is None:
+        raise ConfigError(
+            f"the engines in {engines} bring no norm set; name one with --norm-set: videos unrelated to both sides"
+        )
+    return load_norm_set(engines / record.path)
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,14 +16,13 @@ import numpy as np
 from engine.errors import ConfigError
 from engine.media import index_timeline
 from engine.records import Match, Media
-from training.edits import EDITS, Edit, draw_edits
+from training.edits import EDITS, Edit, Strengths, draw_edits
 
 QueryKind = Literal["full", "insert", "two", "plain"]
 """An edited copy alone, within unrelated footage, two copies one after the other, or unrelated footage only."""
 
 MAX_FPS = 30
 MIN_SOURCE_S = 2.0
-MAX_EDITS = 3
 COPIED_REFERENCES = 0.75
 _COPY_KINDS: tuple[QueryKind, ...] = ("full", "full", "full", "insert", "insert", "two")
 _COPY_S, _AROUND_S, _PLAIN_S = (4.0, 10.0), (2.0, 5.0), (6.0, 12.0)
@@ -68,6 +68,14 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Difficulty:
+    """How much copies are edited: fewest and most edits of one, both included, within 1 to 6, and their strengths."""
+
+    num_edits: tuple[int, int] = (1, 3)
+    strengths: Strengths = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class QueryPlan:
     """One query to render: its segments follow each other at a constant frame rate."""
 
@@ -106,14 +114,21 @@ def probe_sources(paths: Sequence[Path], *, max_source_s: float) -> list[Source]
 
 
 def plan_queries(
-    references: Sequence[Source], *, distractors: Sequence[Source], num_copies: int, num_plain: int, seed: int
+    references: Sequence[Source],
+    *,
+    distractors: Sequence[Source],
+    num_copies: int,
+    num_plain: int,
+    seed: int,
+    difficulty: Difficulty = Difficulty(),
 ) -> list[QueryPlan]:
     """Draw what every query shows. Each kind of edit occurs before any occurs again; ids do not tell copies apart."""
     rng = np.random.default_rng(seed)
     num_copied = math.ceil(COPIED_REFERENCES * len(references))
     copied = _deal(rng, [references[index] for index in rng.permutation(len(references))[:num_copied]])
     kinds, edit_kinds, unrelated = _deal(rng, _COPY_KINDS), _deal(rng, list(EDITS.values())), _deal(rng, distractors)
-    drafts = [_draft_copies(rng, next(kinds), copied, unrelated, edit_kinds) for _ in range(num_copies)]
+    draw_copy = partial(_draw_copy, rng, unrelated=unrelated, edit_kinds=edit_kinds, difficulty=difficulty)
+    drafts = [_draft_copies(rng, next(kinds), copied, unrelated, draw_copy) for _ in range(num_copies)]
     plain = _deal(rng, distractors)
     drafts += [_draft_plain(rng, next(plain)) for _ in range(num_plain)]
     order = rng.permutation(len(drafts))
@@ -133,16 +148,16 @@ def _draft_copies(
     kind: QueryKind,
     copied: Iterator[Source],
     unrelated: Iterator[Source],
-    edit_kinds: Iterator[type[Edit]],
+    draw_copy: Callable[..., Segment],
 ) -> QueryPlan:
     source = next(copied)
-    copy = _draw_copy(rng, source, unrelated, next(edit_kinds), fps=source.fps)
+    copy = draw_copy(source, fps=source.fps)
     segments = [copy]
     if kind == "insert":
         before, after = (_draw_unrelated(rng, next(unrelated), _AROUND_S, fps=source.fps) for _ in range(2))
         segments = [before, copy, after]
     elif kind == "two":
-        segments.append(_draw_copy(rng, next(copied), unrelated, next(edit_kinds), fps=source.fps))
+        segments.append(draw_copy(next(copied), fps=source.fps))
     return QueryPlan("", kind, source.fps, tuple(segments))
 
 
@@ -151,9 +166,17 @@ def _draft_plain(rng: np.random.Generator, source: Source) -> QueryPlan:
 
 
 def _draw_copy(
-    rng: np.random.Generator, source: Source, unrelated: Iterator[Source], edit_kind: type[Edit], *, fps: Fraction
+    rng: np.random.Generator,
+    source: Source,
+    *,
+    unrelated: Iterator[Source],
+    edit_kinds: Iterator[type[Edit]],
+    difficulty: Difficulty,
+    fps: Fraction,
 ) -> Segment:
-    edits = draw_edits(rng, num_edits=int(rng.integers(1, MAX_EDITS, endpoint=True)), kind=edit_kind)
+    kind = next(edit_kinds)
+    num_edits = int(rng.integers(*difficulty.num_edits, endpoint=True))
+    edits = draw_edits(rng, num_edits=num_edits, kind=kind, strengths=difficulty.strengths)
     speed = math.prod(edit.speed for edit in edits)
     footage, num_frames = _draw_footage(rng, source, _COPY_S, fps=fps, speed=speed)
     mixed_in = [next(unrelated) for _ in range(sum(edit.num_distractors for edit in edits))]

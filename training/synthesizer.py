@@ -9,26 +9,23 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from engine.errors import MediaError
 from training.clips import read_clip, write_clip
 from training.edits import Clip, apply_edits
-from training.query_plans import Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
+from training.processes import in_processes
+from training.query_plans import Difficulty, Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
 from training.resizing import Frame, contain, cover, even, limit_short_side, resize, size_of
 
 QUERIES = "queries"
 GROUND_TRUTH = "matching_ground_truth.csv"
 PROVENANCE = "provenance.json"
-
-T = TypeVar("T")
 
 
 def synthesize(
@@ -39,6 +36,7 @@ def synthesize(
     num_copies: int,
     num_plain: int,
     seed: int,
+    difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
     short_side_px: int = 288,
     max_source_s: float = 60.0,
     num_workers: int = 1,
@@ -59,6 +57,7 @@ def synthesize(
         num_copies=num_copies,
         num_plain=num_plain,
         seed=seed,
+        difficulty=difficulty,
     )
     folder = output / QUERIES
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,16 +69,6 @@ def synthesize(
     write_ground_truth(output / GROUND_TRUTH, rendered)
     write_provenance(output / PROVENANCE, rendered, seed=seed)
     return rendered
-
-
-def in_processes(function: Callable[[T], Any], items: Sequence[T], *, num_workers: int) -> Iterator[Any]:
-    """Results in the order of the items, computed in ``num_workers`` processes (1: in this one)."""
-    if num_workers == 1:
-        yield from map(function, items)
-        return
-    # Not forked: libraries that hold threads, such as OpenCV, do not survive it.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(function, items)
 
 
 def render_query(plan: QueryPlan, *, folder: Path, short_side_px: int) -> QueryPlan:

@@ -114,6 +114,12 @@ class PyAvFrameSource:
         if chunk:
             yield _stack(chunk, specs)
 
+    def pictures(self) -> Iterator[Frames]:
+        """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video."""
+        for shown in self._pass():
+            for _ in range(shown.num_slots):
+                yield shown.picture
+
     def close(self) -> None:
         """Drop the kept pictures; nothing else is held between passes."""
         self._cache = None

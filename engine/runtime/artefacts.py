@@ -137,4 +137,6 @@ def _previous_manifest(directory: Path) -> Manifest | None:
 def _files(manifest: Manifest) -> list[FileRecord]:
     artefacts: list[Graph | CompiledEngine] = [*manifest.graphs.values(), *manifest.engines.values()]
     files = [file for artefact in artefacts for file in artefact.files]
-    return files if manifest.pca is None else [*files, manifest.pca.file]
+    if manifest.pca is not None:
+        files.append(manifest.pca.file)
+    return files if manifest.norm_set is None else [*files, manifest.norm_set]

@@ -1,25 +1,24 @@
-"""Builds an engines directory: exports the graphs a preset needs, folds the PCA in, compiles, checks and records them.
+"""Builds an engines directory: obtains the graphs a preset needs, folds the PCA in, compiles, checks and records them.
 
-Knows nothing of how models are made, graphs run or files kept.
+Knows nothing of where graphs come from, how they run and how files are kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
-from importlib import metadata
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast, get_args
+from shutil import copyfile
+from typing import cast, get_args
 
 import numpy as np
 
+from engine.atomic import written_aside
 from engine.config import Preset
-from engine.errors import BackendUnavailable, ConfigError
+from engine.errors import ConfigError
 from engine.projection import Pca, load_pca, save_pca
 from engine.runtime.artefacts import Artefacts, Progress, open_artefacts
 from engine.runtime.check import Case, check_runner, load_cases
@@ -27,21 +26,28 @@ from engine.runtime.graph import fold_pca
 from engine.runtime.manifest import (
     Backend,
     CompiledEngine,
+    FileRecord,
     Graph,
     Manifest,
     PcaRecord,
-    WeightsRecord,
     digest,
     graph_parts,
     read_manifest,
     record_file,
 )
+from engine.runtime.shipped import shipped_folder
+from engine.runtime.sources import (
+    GraphSource,
+    ShippedGraphs,
+    import_exporter,
+    library_versions,
+    open_exporter,
+    open_shipped,
+)
 
 logger = logging.getLogger(__name__)
 
-_GRAPH_SUFFIXES = (".onnx", ".onnx.data", ".check.npz")
 _IR_SUFFIXES = (".xml", ".bin")
-_GRAPH_LIBRARIES = ("torch", "timm", "onnx", "onnxscript")
 _IR_LIBRARIES = ("openvino", "onnx")
 
 
@@ -53,14 +59,16 @@ def build_engines(
     random_weights: bool = False,
     backend: str = "openvino",
     pca: Path | Pca | None = None,
+    shipped: Path | None = None,
     progress: Progress = logger.debug,
 ) -> Manifest:
     """Build what is missing in ``output`` for ``preset`` and return the manifest.
 
-    ``checkpoints``: the folder with the files that the preset names; not needed where weights come with an installed
-    package. ``random_weights``: seeded random weights instead, for trials of speed. ``pca``: a PCA or its file
-    (``.npz``, or a pickle of scikit-learn's), instead of the one that may lie among the checkpoints.
-    ``progress`` is called with lines for people.
+    ``checkpoints``: the folder with the files that the preset names, instead of the weights that come with the package.
+    ``random_weights``: seeded random weights instead, for trials of speed. ``pca``: a PCA or its file (``.npz``, or a
+    pickle of scikit-learn's), instead of the one that may lie among the checkpoints or come with the package.
+    ``shipped``: a folder that `training.pack` wrote, instead of the one in the package. ``progress`` is called with
+    lines for people. Only weights of the package bring a norm set, which fits no other PCA than theirs.
 
     What is there from the same weights, settings, code and library versions is kept, also of a build that was killed.
 
@@ -74,26 +82,27 @@ def build_engines(
         raise ConfigError(f"random weights and the checkpoints of {checkpoints} exclude each other; choose one")
     import engine.runtime.openvino  # noqa: F401 - if it is missing, say so now and not after minutes of export
 
-    exporter = _import_exporter()
-    weights = exporter.Weights(folder=checkpoints, random=random_weights)
-    records = _find_weights(exporter, weights, preset)
-    projection = _find_pca(preset, checkpoints=checkpoints, pca=pca)
+    source: GraphSource
+    packed = None
+    if shipped is None and preset.weights is not None and checkpoints is None and not random_weights:
+        shipped = shipped_folder(preset.weights)
+    if shipped is not None:
+        source = packed = open_shipped(preset, shipped)
+    else:
+        source = open_exporter(preset, checkpoints=checkpoints, random_weights=random_weights)
+    projection = _find_pca(preset, checkpoints=checkpoints, pca=pca, packed=packed)
     with open_artefacts(output, progress=progress) as artefacts:
-        graphs = {}
-        for name, part in graph_parts(preset).items():
-            versions = _versions(_GRAPH_LIBRARIES)
-            key = digest(exporter.source_digest(), name, part, [record.sha256 for record in records[name]], versions)
-            export = partial(exporter.export_graph, name, preset=preset, weights=weights)
-            files = artefacts.obtain(f"graphs/{name}-{key}", _GRAPH_SUFFIXES, step=f"{name}: export", make=export)
-            graphs[name] = Graph(key=key, files=files, weights=records[name], versions=versions)
+        graphs = {name: source.obtain(artefacts, name) for name in graph_parts(preset)}
         manifest = Manifest(
             created=_now(),
             preset=preset,
             backend=cast(Backend, backend),
-            weights="random" if random_weights else "checkpoints",
+            weights=source.kind,
             graphs=graphs,
             engines={name: _compile(artefacts, name, graph, pca=projection) for name, graph in graphs.items()},
             pca=_keep_pca(artefacts, projection),
+            norm_set=_keep_norm_set(artefacts, packed) if packed is not None and pca is None else None,
+            shipped_sha256=packed.shipped.sha256 if packed is not None else None,
         )
         return artefacts.commit(manifest)
 
@@ -101,6 +110,7 @@ def build_engines(
 def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.debug) -> Manifest:
     """Fold another PCA into the ensemble of existing engines and return the new manifest. Needs no torch for ``.npz``.
 
+    A norm set that came with the engines does not fit another PCA and is removed.
     Raises ``ConfigError`` as `read_manifest` does, for a PCA of another size, and if the exported graph is gone.
     """
     projection = pca if isinstance(pca, Pca) else _load_pca(pca)
@@ -110,7 +120,9 @@ def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.deb
         engine = _compile(artefacts, "ensemble", manifest.graphs["ensemble"], pca=projection)
         engines = manifest.engines | {"ensemble": engine}
         record = _keep_pca(artefacts, projection)
-        return artefacts.commit(manifest.model_copy(update={"created": _now(), "engines": engines, "pca": record}))
+        is_same = manifest.pca is not None and record is not None and record.sha256 == manifest.pca.sha256
+        changes = {"created": _now(), "engines": engines, "pca": record}
+        return artefacts.commit(manifest.model_copy(update=changes if is_same else changes | {"norm_set": None}))
 
 
 def _compile(artefacts: Artefacts, name: str, graph: Graph, *, pca: Pca | None) -> CompiledEngine:
@@ -118,11 +130,11 @@ def _compile(artefacts: Artefacts, name: str, graph: Graph, *, pca: Pca | None) 
     from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 
     folded = pca if name == "ensemble" else None
-    versions = _versions(_IR_LIBRARIES)
+    versions = library_versions(_IR_LIBRARIES)
     key = digest(graph.key, folded and _pca_sha256(folded), versions)
 
     def make(path: Path) -> None:
-        onnx_path, _, cases_path = artefacts.intact_paths(graph.files)
+        onnx_path, *_, cases_path = artefacts.intact_paths(graph.files)
         with _with_pca(onnx_path, folded) as source:
             compile_to_ir(source, path)
         cases = [_project(case, folded) for case in load_cases(cases_path)]
@@ -143,6 +155,13 @@ def _keep_pca(artefacts: Artefacts, pca: Pca | None) -> PcaRecord | None:
     save_pca(pca, path)
     file = record_file(path, directory=artefacts.directory)
     return PcaRecord(file=file, num_components=len(pca.components), sha256=sha256)
+
+
+def _keep_norm_set(artefacts: Artefacts, packed: ShippedGraphs) -> FileRecord:
+    path = artefacts.directory / f"norm_set-{packed.shipped.manifest.norm_set.sha256[:16]}.npz"
+    with written_aside(path) as aside:
+        copyfile(packed.norm_set(), aside)
+    return record_file(path, directory=artefacts.directory)
 
 
 @contextmanager
@@ -166,36 +185,11 @@ def _project(case: Case, pca: Pca | None) -> Case:
     return Case(case.inputs, case.outputs | {"descriptor": descriptor})
 
 
-def _import_exporter() -> ModuleType:
-    try:
-        from engine.models import export
-    except ModuleNotFoundError as error:
-        raise BackendUnavailable(f"building engines needs {error.name}: pip install 'vsc-engine[build]'") from error
-    return export
-
-
-def _find_weights(exporter: ModuleType, weights: Any, preset: Preset) -> dict[str, tuple[WeightsRecord, ...]]:
-    """By graph. Says all that is missing at once."""
-    records, problems = {}, []
-    for name in graph_parts(preset):
-        found = []
-        for checkpoint in exporter.checkpoints_of(name, preset):
-            try:
-                found.append(weights.record(checkpoint))
-            except ConfigError:
-                problems.append(checkpoint)
-        records[name] = tuple(found)
-    if problems:
-        absent = f", which {weights.folder} does not hold" if weights.folder else ""
-        raise ConfigError(
-            f"preset {preset.name!r} needs these checkpoints{absent}: {', '.join(problems)}. Name the folder with them "
-            "(--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', whose "
-            "weights are installed with the extra `build`"
-        )
-    return records
-
-
-def _find_pca(preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | None) -> Pca | None:
+def _find_pca(
+    preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | None, packed: ShippedGraphs | None
+) -> Pca | None:
+    if pca is None and packed is not None:
+        return packed.pca()
     if pca is None and checkpoints is not None and preset.pca.checkpoint is not None:
         path = checkpoints / preset.pca.checkpoint
         pca = path if path.is_file() else None
@@ -205,7 +199,7 @@ def _find_pca(preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | Non
 def _load_pca(path: Path) -> Pca:
     if path.suffix == ".npz":
         return load_pca(path)
-    _import_exporter()
+    import_exporter()
     from engine.models.checkpoints import load_pca_pickle
 
     return load_pca_pickle(path)
@@ -213,13 +207,6 @@ def _load_pca(path: Path) -> Pca:
 
 def _pca_sha256(pca: Pca) -> str:
     return hashlib.sha256(pca.mean.tobytes() + pca.components.tobytes()).hexdigest()
-
-
-def _versions(libraries: Sequence[str]) -> dict[str, str]:
-    try:
-        return {library: metadata.version(library) for library in libraries}
-    except metadata.PackageNotFoundError as error:
-        raise BackendUnavailable(f"building engines needs {error.name}: pip install 'vsc-engine[build]'") from error
 
 
 def _now() -> str:

@@ -6,9 +6,10 @@ import logging
 import os
 from pathlib import Path
 
-from engine.config import load_preset
+from engine.config import Preset, load_preset
 from engine.errors import ConfigError
 from engine.runtime.manifest import read_manifest
+from engine.runtime.shipped import ShippedWeights, shipped_folder
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +20,15 @@ def cache_folder() -> Path:
 
 
 def user_engines(preset_name: str) -> Path:
-    """The folder with the engines of a preset; builds them if they are missing or built for another preset version.
+    """The folder with the engines of a preset; builds them if they are missing, or of another preset or weights.
 
-    Raises ``BackendUnavailable`` if they must be built and the extra ``build`` is not installed.
+    Raises ``BackendUnavailable`` if they must be exported and the extra ``build`` is not installed.
     """
     preset = load_preset(preset_name)
     folder = cache_folder() / "engines" / preset_name
     try:
-        if read_manifest(folder).preset == preset:
+        manifest = read_manifest(folder)
+        if manifest.preset == preset and manifest.shipped_sha256 == _shipped_sha256(preset):
             return folder
     except ConfigError as error:
         logger.debug("no usable engines in %s: %s", folder, error)
@@ -35,3 +37,7 @@ def user_engines(preset_name: str) -> Path:
 
     build_engines(preset, folder, progress=logger.info)
     return folder
+
+
+def _shipped_sha256(preset: Preset) -> str | None:
+    return None if preset.weights is None else ShippedWeights.open(shipped_folder(preset.weights)).sha256

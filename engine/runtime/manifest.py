@@ -14,7 +14,7 @@ from engine.config import ClipGate, EnsembleGate, NoGate, Preset
 from engine.errors import ConfigError
 from engine.runtime import TensorSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it when the directory changes, or what the same weights compute: engines of other versions are refused, and
 descriptors of theirs are not mixed with new ones."""
 
@@ -77,10 +77,11 @@ class PcaRecord(_Record):
 
 
 class Manifest(_Record):
-    """Everything known of an engines directory. ``weights`` tells real weights from random ones.
+    """Everything known of an engines directory. ``weights``: where they come from.
 
     ``graphs`` and ``engines`` have the keys ``ensemble``, with a gate ``edit_score``, and ``edit_features`` unless the
-    gate takes them from the ensemble.
+    gate takes them from the ensemble. ``norm_set`` holds rows for score normalization that fit the PCA.
+    ``shipped_sha256`` is that of the manifest of the package's weights where the engines were made from those.
     ``created`` is UTC in ISO 8601.
     """
 
@@ -88,10 +89,12 @@ class Manifest(_Record):
     created: str
     preset: Preset
     backend: Backend
-    weights: Literal["checkpoints", "random"]
+    weights: Literal["checkpoints", "random", "package"]
     graphs: dict[str, Graph]
     engines: dict[str, CompiledEngine]
     pca: PcaRecord | None
+    norm_set: FileRecord | None = None
+    shipped_sha256: str | None = None
 
     @property
     def identity(self) -> str:

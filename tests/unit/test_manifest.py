@@ -52,7 +52,7 @@ def test_another_directory_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "format version 99, this version of vsc-engine reads 1"),
+        ({"format_version": 99}, "format version 99, this version of vsc-engine reads 2"),
         ({"backend": "abacus"}, r"backend: Input should be 'openvino'"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],

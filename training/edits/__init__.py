@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from training.edits.appearance import (
     JpegCompression,
     Pixelization,
 )
-from training.edits.base import Clip, Edit
+from training.edits.base import Clip, Draw, Edit
 from training.edits.composition import BlendVideos, Grid, HStack, Overlay, OverlayOntoBackgroundVideo, VStack
 from training.edits.geometry import (
     ChangeAspectRatio,
@@ -45,12 +47,20 @@ EDITS: dict[str, type[Edit]] = {kind.name: kind for group in EDIT_GROUPS for kin
 """All kinds by name."""
 
 
-def draw_edits(rng: np.random.Generator, *, num_edits: int, kind: type[Edit]) -> tuple[Edit, ...]:
+Strengths = Mapping[str, Mapping[str, Draw[Any]]]
+"""How to draw fields of edits otherwise than their annotations say: ``{name of the edit: {field: draw}}``."""
+
+
+def draw_edits(
+    rng: np.random.Generator, *, num_edits: int, kind: type[Edit], strengths: Strengths = MappingProxyType({})
+) -> tuple[Edit, ...]:
     """Draw ``kind`` and ``num_edits - 1`` kinds of other groups (1 to 6 in all), in the order of application."""
     others = [group for group in EDIT_GROUPS if kind not in group]
     chosen = [others[index] for index in rng.permutation(len(others))[: num_edits - 1]]
     kinds = {kind, *(group[rng.integers(len(group))] for group in chosen)}
-    return tuple(member.draw(rng) for group in EDIT_GROUPS for member in group if member in kinds)
+    return tuple(
+        member.draw(rng, strengths.get(member.name, {})) for group in EDIT_GROUPS for member in group if member in kinds
+    )
 
 
 def apply_edits(frames: Clip, edits: Sequence[Edit], distractors: Sequence[Clip]) -> Clip:
@@ -61,4 +71,12 @@ def apply_edits(frames: Clip, edits: Sequence[Edit], distractors: Sequence[Clip]
     return frames
 
 
-__all__ = ["EDITS", "EDIT_GROUPS", "Clip", "Edit", "apply_edits", "draw_edits"]
+__all__ = [
+    "EDITS",
+    "EDIT_GROUPS",
+    "Clip",
+    "Edit",
+    "Strengths",
+    "apply_edits",
+    "draw_edits",
+]

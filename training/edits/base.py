@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self, TypeVar, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 from PIL import Image
@@ -38,11 +40,9 @@ class Edit(ABC):
         return 1.0
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Self:
-        """Draw the strength, field by field."""
-        hints = get_type_hints(cls, include_extras=True)
-        strengths = {name: hint.__metadata__[0](rng) for name, hint in hints.items() if get_origin(hint) is Annotated}
-        return cls(**strengths)
+    def draw(cls, rng: np.random.Generator, strengths: Mapping[str, Draw[Any]] = MappingProxyType({})) -> Self:
+        """Draw the strength, field by field; ``strengths`` says for some fields how, instead of their annotation."""
+        return cls(**{name: strengths.get(name, draw)(rng) for name, draw in _draws_of(cls).items()})
 
     def apply(self, frames: Clip, *distractors: Clip) -> Clip:
         """Yield the edited clip, all frames of one size; it ends when ``frames`` or a distractor ends."""
@@ -50,6 +50,12 @@ class Edit(ABC):
 
     @abstractmethod
     def _apply(self, frames: Clip, distractors: Sequence[Clip]) -> Clip: ...
+
+
+@functools.cache
+def _draws_of(kind: type[Edit]) -> dict[str, Draw[Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 class FrameEdit(Edit):

@@ -1,0 +1,167 @@
+"""Makes harder evaluation sets from one that exists: `python -m benchmarks.val_hard VAL --output DIR`.
+
+All take the references of VAL, and as unrelated footage its plain queries, those without a copy. Everything follows
+from the seed, so that the recipe is kept here and the videos nowhere.
+
+- ``val-hard``: three or four strong edits on every copy, of all kinds, also those that training never draws
+  (`training.views.NEVER_TRAINED`).
+- ``vsc-shape``: 77% of the queries are plain, as in VSC2022, and copies have one to four edits.
+- ``exact-copies``: VAL with whole, unedited references among the queries, which an edit gate takes for plain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.data_sets import DataSet, find_data_set
+from engine.console import progress, say
+from engine.errors import ConfigError
+from engine.media import find_videos, index_timeline
+from engine.records import Media
+from engine.tables import read_ground_truth
+from training.edits import Strengths
+from training.edits.base import either_sign, factor_or_inverse, integer, uniform
+from training.query_plans import Difficulty
+from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
+
+REFERENCES = "references"
+NUM_EXACT_COPIES = 20
+_COPY_PREFIX = "X"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How many queries of which difficulty to synthesize."""
+
+    num_copies: int
+    num_plain: int
+    difficulty: Difficulty
+    seed: int
+
+
+def _dark_or_bright(rng: np.random.Generator) -> float:
+    return uniform(*((0.35, 0.55), (1.5, 1.9))[rng.integers(2)])(rng)
+
+
+STRONG: Strengths = {
+    "change_video_speed": {"factor": factor_or_inverse(1.6, 2.2)},
+    "fps": {"step": integer(4, 8)},
+    "color_jitter": {
+        "brightness": _dark_or_bright,
+        "contrast": uniform(1.3, 2.0),
+        "saturation": uniform(0.0, 0.3),
+    },
+    "blur": {"sigma": uniform(0.015, 0.03)},
+    "add_noise": {"std": uniform(30, 60)},
+    "pixelization": {"ratio": uniform(0.08, 0.2)},
+    "crop": {"width": uniform(0.4, 0.6), "height": uniform(0.4, 0.6)},
+    "pad": {"amount": uniform(0.2, 0.4)},
+    "pad_blurred": {"factor": uniform(1.7, 2.3)},
+    "rotate": {"degrees": either_sign(15, 40)},
+    "change_aspect_ratio": {"factor": factor_or_inverse(1.6, 2.2)},
+    "perspective_transform": {"insets": lambda rng: tuple(rng.uniform(0.1, 0.3, size=8).round(4).tolist())},
+    "overlay_text": {"height": uniform(0.14, 0.24)},
+    "overlay_emoji": {"scale": uniform(0.4, 0.7)},
+    "overlay": {"scale": uniform(0.4, 0.6)},
+    "overlay_onto_background_video": {"scale": uniform(0.3, 0.5)},
+    "blend_videos": {"opacity": uniform(0.4, 0.55)},
+    "jpeg_compression": {"quality": integer(3, 8)},
+    "encoding_quality": {"crf": integer(40, 48)},
+}
+"""The strong end of each edit and beyond; edits that are not here have no strength, or no strong end."""
+
+RECIPES = {
+    "val-hard": Recipe(80, 40, Difficulty(num_edits=(3, 4), strengths=STRONG), seed=2022),
+    "vsc-shape": Recipe(46, 154, Difficulty(num_edits=(1, 4)), seed=2023),
+}
+EXACT_COPIES = "exact-copies"
+
+
+def make_synthetic(source: DataSet, output: Path, recipe: Recipe) -> None:
+    """Synthesize the queries of a recipe into ``output``; its references are a link to those of ``source``.
+
+    Raises ``ConfigError`` where ``source`` has no plain query.
+    """
+    references = [media.path for media in find_videos([source.references])]
+    distractors = [media.path for media in plain_queries(source)]
+    with progress(output.name, recipe.num_copies + recipe.num_plain) as advance:
+        synthesize(
+            references,
+            output,
+            distractors=distractors,
+            num_copies=recipe.num_copies,
+            num_plain=recipe.num_plain,
+            seed=recipe.seed,
+            difficulty=recipe.difficulty,
+            num_workers=len(os.sched_getaffinity(0)),
+            advance=advance,
+        )
+    (output / REFERENCES).symlink_to(source.references.resolve(), target_is_directory=True)
+
+
+def plain_queries(source: DataSet) -> list[Media]:
+    """The queries without a copy. Raises ``ConfigError`` if there are none."""
+    copies = {query_id for query_id, _ in read_ground_truth(source.ground_truth).pairs}
+    plain = [media for media in find_videos([source.queries]) if media.video_id not in copies]
+    if not plain:
+        raise ConfigError(f"every query of {source.queries} is a copy; unrelated footage is needed")
+    return plain
+
+
+def make_exact_copies(source: DataSet, output: Path) -> None:
+    """``source`` with every few of its references among the queries, byte for byte, under names of their own."""
+    queries = output / QUERIES
+    queries.mkdir(parents=True)
+    for media in find_videos([source.queries]):
+        (queries / media.path.name).symlink_to(media.path.resolve())
+    references = find_videos([source.references])
+    shutil.copyfile(source.ground_truth, output / GROUND_TRUTH)
+    with (output / GROUND_TRUTH).open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for media in references[:: -(-len(references) // NUM_EXACT_COPIES)]:
+            query_id = f"{_COPY_PREFIX}{media.video_id}"
+            (queries / f"{query_id}{media.path.suffix}").symlink_to(media.path.resolve())
+            end_s = f"{index_timeline(media).end_s:.3f}"
+            writer.writerow([query_id, media.video_id, "0.000", end_s, "0.000", end_s])
+    (output / REFERENCES).symlink_to(source.references.resolve(), target_is_directory=True)
+
+
+def make_set(folder: Path, make: Callable[[Path], None]) -> None:
+    """Call ``make`` with a folder aside that becomes ``folder`` when it is whole; one that exists is left alone."""
+    if folder.exists():
+        say(f"{folder} is there already")
+        return
+    aside = folder.with_name(f".{folder.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    make(aside)
+    aside.rename(folder)
+
+
+def main() -> None:
+    """Make the sets that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="VAL", help="folder of the set that they are made from")
+    parser.add_argument("--output", type=Path, required=True, help="folder that gets a folder for each set")
+    parser.add_argument("--sets", nargs="+", choices=[*RECIPES, EXACT_COPIES], default=[*RECIPES, EXACT_COPIES])
+    arguments = parser.parse_args()
+    source = find_data_set(arguments.source)
+    for name in arguments.sets:
+        if name == EXACT_COPIES:
+            make_set(arguments.output / name, partial(make_exact_copies, source))
+        else:
+            make_set(arguments.output / name, partial(make_synthetic, source, recipe=RECIPES[name]))
+        print(arguments.output / name)
+
+
+if __name__ == "__main__":
+    main()

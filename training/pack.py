@@ -1,0 +1,214 @@
+"""Packs trained weights for the package: `python -m training.pack --preset lite --checkpoints RUN --norm-set STORE`.
+
+Writes the folder of ``engine/weights`` that the preset names: graphs with weights as float16, what they compute for a
+few drawn pictures, a PCA and a norm set of descriptors, and a manifest. No picture of the store is in it. The same
+checkpoints, store and libraries give the same bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from engine.config import Preset, load_preset
+from engine.console import progress, say
+from engine.errors import ConfigError, EngineError
+from engine.frames import InputSpec
+from engine.frames.resize import fit_picture
+from engine.norm_set import save_norm_set
+from engine.projection import fit_pca, save_pca
+from engine.records import FloatArray, Frames
+from engine.runtime import Runner, open_runner
+from engine.runtime.build import build_engines
+from engine.runtime.check import Case, load_cases, save_cases
+from engine.runtime.graph import store_half
+from engine.runtime.manifest import MANIFEST_NAME, Manifest, graph_parts, record_file
+from engine.runtime.shipped import GRAPH_SUFFIXES, ShippedManifest, ShippedWeights, shipped_folder
+from training.frame_store import FrameStore
+from training.resizing import Frame
+
+MAX_SIZE_BYTES = 20_000_000
+NUM_NORM_ROWS = 4000
+BATCH_SIZE = 8
+CHECKED_BATCHES = (1, 2, 3)
+_PCA, _NORM_SET = "pca.npz", "norm_set.npz"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    checkpoints: Annotated[Path, typer.Option(help="Folder with the checkpoints (.safetensors) of the preset.")],
+    norm_set: Annotated[Path, typer.Option(help="Frame store with the pictures for PCA and norm set.")],
+    preset: Annotated[str, typer.Option(help="Name of a preset, or a preset file (.toml).")] = "lite",
+    output: Annotated[Path | None, typer.Option(help="Folder to write; default: the package's own.")] = None,
+    num_norm_rows: Annotated[int, typer.Option(min=1, help="Pictures of the store in the norm set.")] = NUM_NORM_ROWS,
+) -> None:
+    """Pack trained weights, a PCA and a norm set for the package."""
+    try:
+        settings = load_preset(preset)
+        if output is None and settings.weights is None:
+            raise ConfigError(f"preset {settings.name!r} names no weights of the package; give --output")
+        folder = output or shipped_folder(str(settings.weights))
+        with progress("pictures", len(FrameStore.open(norm_set))) as advance:
+            manifest = pack(
+                settings, folder, checkpoints=checkpoints, store=norm_set, num_norm_rows=num_norm_rows, advance=advance
+            )
+    except EngineError as error:
+        say(f"pack: {error}")
+        raise typer.Exit(1) from error
+    for file in manifest.files:
+        say(f"{file.size_bytes / 1e6:8.2f} MB  {file.path}")
+    print(folder)
+
+
+def pack(
+    preset: Preset,
+    output: Path,
+    *,
+    checkpoints: Path,
+    store: Path,
+    num_norm_rows: int = NUM_NORM_ROWS,
+    advance: Callable[[], None] = lambda: None,
+) -> ShippedManifest:
+    """Write the weights of ``preset`` into the folder ``output``, all at once; see the module.
+
+    ``store``: a frame store. The PCA is fitted on all its pictures; ``num_norm_rows`` of them, drawn with a fixed seed,
+    become the norm set. ``advance`` is called after each picture.
+
+    Raises ``ConfigError`` for checkpoints that are missing, do not fit or are not ``.safetensors``; for an ``output``
+    that holds something else; and for more than 20 MB.
+    """
+    if output.exists():
+        ShippedWeights.open(output)  # so that nothing else is replaced
+    pictures = FrameStore.open(store)
+    with tempfile.TemporaryDirectory() as temporary:
+        halved, engines, packed = (Path(temporary) / name for name in ("halved", "engines", "packed"))
+        _halve_checkpoints(preset, checkpoints, halved)
+        built = build_engines(preset, engines, checkpoints=halved, progress=say)
+        packed.mkdir()
+        for name in built.graphs:
+            _pack_graph(built, name, engines=engines, packed=packed)
+        with open_runner(built, engines, "ensemble") as runner:
+            embeddings = _embed(runner, pictures, advance=advance)
+        pca = fit_pca(embeddings, num_components=preset.pca.num_components)
+        save_pca(pca, packed / _PCA)
+        save_norm_set(pca.transform(_drawn_rows(embeddings, num_rows=num_norm_rows)), packed / _NORM_SET)
+        manifest = _describe(built, packed)
+        size_bytes = sum(file.size_bytes for file in manifest.files)
+        if size_bytes > MAX_SIZE_BYTES:
+            raise ConfigError(f"the weights take {size_bytes / 1e6:.1f} MB, more than 20 MB; take fewer norm-set rows")
+        (packed / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _replace(packed, output)
+    return manifest
+
+
+def _halve_checkpoints(preset: Preset, folder: Path, halved: Path) -> None:
+    """Round all weights to float16, kept as float32: what is exported from them can be stored as float16 for good."""
+    halved.mkdir()
+    for name in _checkpoints_of(preset):
+        try:
+            tensors = load_file(folder / name)
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{folder / name} is not a readable .safetensors file: {error}") from error
+        rounded = {key: value.half().to(value.dtype) if value.is_floating_point() else value
+                   for key, value in tensors.items()}  # fmt: skip
+        if overflowing := [key for key, value in rounded.items() if not value.isfinite().all()]:
+            raise ConfigError(f"{folder / name}: {overflowing[0]} holds values that float16 cannot, above 65504 or NaN")
+        save_file(rounded, halved / name)
+
+
+def _checkpoints_of(preset: Preset) -> list[str]:
+    from engine.models.export import checkpoints_of
+
+    return [checkpoint for name in graph_parts(preset) for checkpoint in checkpoints_of(name, preset)]
+
+
+def _pack_graph(built: Manifest, name: str, *, engines: Path, packed: Path) -> None:
+    """The graph as one file, and recorded outputs of it, which do not show photographs."""
+    paths = [engines / file.path for file in built.graphs[name].files]
+    graph, cases = (packed / f"{name}{suffix}" for suffix in GRAPH_SUFFIXES)
+    store_half(paths[0], graph)
+    recorded = load_cases(paths[-1])
+    with open_runner(built, engines, name) as runner:
+        if any(spec.dtype == "uint8" for spec in runner.inputs):
+            recorded = [_record(runner, num_rows) for num_rows in CHECKED_BATCHES]
+    save_cases(recorded, cases)
+
+
+def _record(runner: Runner, num_rows: int) -> Case:
+    """A case for the compiled graph, which the build has compared with PyTorch on photographs."""
+    inputs = _inputs(runner, [drawn_picture(seed) for seed in range(num_rows, 2 * num_rows)])
+    return Case(inputs, runner.run(inputs))
+
+
+def drawn_picture(seed: int) -> Frame:
+    """Coloured shapes before a soft background, sharp and blurred, RGB uint8 ``(240, 320, 3)``."""
+    rng = np.random.default_rng(seed)
+    picture = cv2.resize(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    for _ in range(40):
+        centre = rng.integers(0, (320, 240)).tolist()
+        axes = rng.integers(3, 50, 2).tolist()
+        color = rng.integers(0, 256, 3).tolist()
+        cv2.ellipse(picture, centre, axes, float(rng.uniform(0, 180)), 0, 360, color, -1, cv2.LINE_AA)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 1.5))), np.uint8)
+
+
+def _inputs(runner: Runner, pictures: Sequence[Frame]) -> dict[str, Frames]:
+    """The pictures as every input of an ensemble asks for them."""
+    specs = [InputSpec(spec.name, int(spec.shape[1] or 0)) for spec in runner.inputs]
+    return {spec.name: np.stack([fit_picture(picture, spec) for picture in pictures]) for spec in specs}
+
+
+def _embed(runner: Runner, pictures: FrameStore, *, advance: Callable[[], None]) -> FloatArray:
+    rows = []
+    for start in range(0, len(pictures), BATCH_SIZE):
+        chunk = [pictures.picture(index) for index in range(start, min(start + BATCH_SIZE, len(pictures)))]
+        rows.append(runner.run(_inputs(runner, chunk))["embedding"])
+        for _ in chunk:
+            advance()
+    return np.concatenate(rows)
+
+
+def _drawn_rows(rows: FloatArray, *, num_rows: int) -> FloatArray:
+    """At most ``num_rows`` of the rows, the same ones each time."""
+    drawn = np.random.default_rng(0).permutation(len(rows))[:num_rows]
+    return rows[np.sort(drawn)]
+
+
+def _describe(built: Manifest, packed: Path) -> ShippedManifest:
+    graphs = {
+        name: tuple(record_file(packed / f"{name}{suffix}", directory=packed) for suffix in GRAPH_SUFFIXES)
+        for name in built.graphs
+    }
+    return ShippedManifest(
+        parts=graph_parts(built.preset),
+        graphs=graphs,
+        pca=record_file(packed / _PCA, directory=packed),
+        norm_set=record_file(packed / _NORM_SET, directory=packed),
+        versions=built.graphs["ensemble"].versions,
+    )
+
+
+def _replace(packed: Path, output: Path) -> None:
+    aside, previous = (output.with_name(f".{output.name}.{what}") for what in ("aside", "previous"))
+    for folder in (aside, previous):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(packed, aside)
+    if output.exists():
+        output.rename(previous)
+    aside.rename(output)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    app()
