@@ -10,6 +10,7 @@ import pytest
 
 from engine.config import ClipGate, Preset, load_preset, parse_preset, preset_names
 from engine.errors import ConfigError
+from tests.gate_presets import ensemble_gate, gate_preset, gate_values, write_gate_preset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -86,3 +87,42 @@ def test_presets_are_frozen() -> None:
     preset: Preset = load_preset("lite")
     with pytest.raises(ValueError, match="frozen"):
         preset.name = "other"
+
+
+def test_a_gate_on_the_ensemble_loads_from_a_file(tmp_path: Path) -> None:
+    gate = ensemble_gate(mode="vsc", near_identical_cosine=None)
+    assert (gate.mode, gate.model, gate.near_identical_cosine) == ("vsc", "small", None)
+    preset = load_preset(write_gate_preset(tmp_path / "preset.toml", mode="vsc", near_identical_cosine=None))
+    assert preset == gate_preset(mode="vsc", near_identical_cosine=None)
+
+
+def test_a_gate_is_turned_on_and_off() -> None:
+    preset = gate_preset(mode="off")
+    enabled = preset.with_gate(enabled=True)
+    assert enabled == gate_preset(mode="vsc")
+    assert enabled.with_gate(enabled=False) == preset
+    assert load_preset("vsc22").with_gate(enabled=False).gate.mode == "off"
+
+
+def test_a_gate_that_is_not_there_cannot_be_turned_on() -> None:
+    values = gate_values()
+    values["gate"] = {"mode": "off"}
+    preset = parse_preset(values, source="test")
+    assert preset.with_gate(enabled=False) == preset
+    with pytest.raises(ConfigError, match="'gated' has no edit gate to turn on"):
+        preset.with_gate(enabled=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "large"}, r"gate\.model must name a model of architecture .* here \['small'\], got 'large'"),
+        ({"near_identical_cosin": 1}, r"unknown key gate\..*, did you mean 'near_identical_cosine'"),
+        ({"near_identical_cosine": 1.5}, "near_identical_cosine.*less than or equal to 1, got 1.5"),
+        ({"architecture": "clip"}, "expected tags: .*'clip_vit_l14'"),
+        ({"mode": "on"}, "mode: Input should be 'off' or 'vsc', got 'on'"),
+    ],
+)
+def test_a_wrong_gate_fails(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_preset(gate_values(**change), source="test")

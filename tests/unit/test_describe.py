@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.config import ClipGate, NearDuplicates, load_preset
+from engine.config import ClipGate, EnsembleGate, NearDuplicates, load_preset
 from engine.describe import Describer, GateRunners
 from engine.frames import InputSpec
 from engine.frames.pyav import PyAvFrameSource
@@ -19,6 +19,7 @@ from engine.runtime import Tensors
 from engine.runtime.batching import SharedRunner
 from engine.sampling import slot_timestamps
 from engine.timing import StageClock, StageTimes
+from tests.gate_presets import ensemble_gate
 from tests.runners import NumPyRunner
 from tests.videos import moving_frames, write_video
 
@@ -34,27 +35,43 @@ def embed(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def ensemble(tensors: Tensors) -> dict[str, NDArray[Any]]:
     embedding = embed(tensors["frames_224"])
-    return {"embedding": embedding, "descriptor": embedding[:, :5] * 2}
+    return {"embedding": embedding, "descriptor": embedding[:, :5] * 2, "edit_features": embedding[:, :7] + 1}
 
 
 def describer(
-    *, edit_score: float | None = None, use_pca: bool = False, fps: float = 1.0, max_cosine: float = 2.0
+    *,
+    edit_score: float | None = None,
+    gate: EnsembleGate | None = None,
+    calls: list[Tensors] | None = None,
+    use_pca: bool = False,
+    fps: float = 1.0,
+    max_cosine: float = 2.0,
 ) -> Describer:
+    """With ``edit_score`` there is a gate that gives it to each video, by default the reference's."""
     preset = load_preset("lite").model_copy(update={"near_duplicates": NearDuplicates(max_cosine=max_cosine)})
-    gate = None
+    shared = SharedRunner(NumPyRunner(ensemble), batch_size=4)
+    runners = None
     if edit_score is not None:
-        config = load_preset("vsc22").gate
-        assert isinstance(config, ClipGate)
-        features = SharedRunner(NumPyRunner(lambda tensors: {"features": embed(tensors["frames_224"])}), batch_size=4)
-        gate = GateRunners(config, features, NumPyRunner(lambda _: {"score": np.array([edit_score], np.float32)}))
+        score = NumPyRunner(lambda tensors: _score(tensors, edit_score, calls))
+        config = gate or load_preset("vsc22").gate
+        assert isinstance(config, ClipGate | EnsembleGate)
+        clip = NumPyRunner(lambda tensors: {"features": embed(tensors["frames_224"])})
+        features = shared if gate is not None else SharedRunner(clip, batch_size=4)
+        runners = GateRunners(config, features, score)
     return Describer(
         preset=preset,
-        ensemble=SharedRunner(NumPyRunner(ensemble), batch_size=4),
-        gate=gate,
+        ensemble=shared,
+        gate=runners,
         num_dims=5 if use_pca else 147,
         use_pca=use_pca,
         fps=fps,
     )
+
+
+def _score(tensors: Tensors, edit_score: float, calls: list[Tensors] | None) -> dict[str, NDArray[Any]]:
+    if calls is not None:
+        calls.append(tensors)
+    return {"score": np.array([edit_score], np.float32)}
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +154,36 @@ def test_near_duplicate_frames_of_a_query_are_dropped(tmp_path: Path) -> None:
     assert len(describe(media, "reference", max_cosine=0.975)) == 6
     assert len(query) == 4
     assert (query.timestamps[:, 0] >= 3).sum() == 3
+
+
+def test_a_gate_on_the_ensemble_scores_the_first_whole_frames(side_by_side: Media) -> None:
+    calls: list[Tensors] = []
+    describe(side_by_side, "query", edit_score=0.9, gate=ensemble_gate(max_frames=4), calls=calls)
+    assert [list(tensors) for tensors in calls] == [["features"]]
+    np.testing.assert_array_equal(calls[0]["features"], expected_rows(side_by_side)[:4, :7] + 1)
+
+
+def test_what_the_gate_lets_pass_is_described_as_without_it(plain: Media, side_by_side: Media) -> None:
+    for media in (plain, side_by_side):
+        passed = describe(media, "query", edit_score=0.9, gate=ensemble_gate())
+        without = describe(media, "query")
+        np.testing.assert_array_equal(passed.descriptors, without.descriptors)
+        np.testing.assert_array_equal(passed.timestamps, without.timestamps)
+        assert (passed.gated, passed.edit_score) == (False, pytest.approx(0.9))
+
+
+@pytest.mark.parametrize("use_pca", [False, True])
+def test_rows_of_a_stopped_query_are_held_for_readmission(side_by_side: Media, use_pca: bool) -> None:
+    held = describe(side_by_side, "query", edit_score=0.1, gate=ensemble_gate(), use_pca=use_pca)
+    whole = describe(side_by_side, "reference", use_pca=use_pca)
+    assert held.gated
+    assert held.edit_score == pytest.approx(0.1)
+    np.testing.assert_array_equal(held.descriptors, whole.descriptors)
+    np.testing.assert_array_equal(held.timestamps, whole.timestamps)
+
+
+def test_without_readmission_a_stopped_query_is_a_placeholder(plain: Media) -> None:
+    stopped = describe(plain, "query", edit_score=0.1, gate=ensemble_gate(near_identical_cosine=None))
+    expected = gated_placeholder("plain", slot_timestamps(1), edit_score=0.1, num_dims=147)
+    np.testing.assert_array_equal(stopped.descriptors, expected.descriptors)
+    assert stopped.gated

@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from engine.runtime.check import check_runner, load_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
+from tests.gate_presets import gate_preset
 
 torch = pytest.importorskip("torch")
 
@@ -22,7 +23,9 @@ from torchvision.transforms import functional as transforms  # noqa: E402
 from engine.models import export  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.clip import ClipVisual  # noqa: E402
+from engine.models.edit_features import LITE0_STATISTICS  # noqa: E402
 from engine.models.edit_score import EditScore  # noqa: E402
+from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
 from engine.models.freezing import freeze_for_export  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -205,3 +208,46 @@ def test_weights_of_a_file_are_recorded_by_its_bytes(tmp_path: Path) -> None:
     assert record.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(ConfigError, match=r"b\.pt"):
         export.Weights(folder=tmp_path, random=False).record("b.pt")
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_an_ensemble_gives_the_features_of_its_gate(tmp_path: Path, num_rows: int) -> None:
+    preset = gate_preset()
+    path = tmp_path / "ensemble.onnx"
+    export.export_graph("ensemble", preset=preset, weights=export.Weights(folder=None, random=True), path=path)
+    model = EfficientNetLiteDescriptor()
+    export.Weights(folder=None, random=True).load(model, preset.models[0].checkpoint)
+    frames = graphs.natural_pictures(num_rows, size_px=224)
+    with open_compiled(path) as runner, torch.inference_mode():
+        result = runner.run({"frames_224": frames})
+        pixels = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+        maps = list(model.backbone.maps(pixels))
+        expected = torch.cat(
+            [
+                part
+                for values in maps[: len(maps) - 1]
+                for part in (
+                    values.mean(dim=(2, 3)),
+                    (values - values.mean(dim=(2, 3), keepdim=True)).abs().mean(dim=(2, 3)),
+                )
+            ],
+            dim=1,
+        ).numpy()
+    num_known = expected.shape[1]
+    assert result["edit_features"].shape == (num_rows, LITE0_STATISTICS)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(result["edit_features"][:, :num_known] / scale, expected / scale, atol=5e-6, rtol=0)
+    np.testing.assert_allclose(np.linalg.norm(result["embedding"], axis=1), 1, atol=1e-5)
+
+
+def test_the_pooled_score_takes_any_number_of_frames(tmp_path: Path) -> None:
+    preset = gate_preset()
+    path = tmp_path / "edit_score.onnx"
+    export.export_graph("edit_score", preset=preset, weights=export.Weights(folder=None, random=True), path=path)
+    with open_compiled(path) as runner:
+        assert check_runner(runner, load_cases(path.with_suffix(".check.npz")), name="pooled") < 5e-6
+
+
+def test_a_graph_that_the_preset_does_not_have_fails(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'gated' has no graph 'edit_features'"):
+        export.checkpoints_of("edit_features", gate_preset())

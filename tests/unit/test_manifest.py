@@ -19,6 +19,7 @@ from engine.runtime.manifest import (
     record_file,
     write_manifest,
 )
+from tests.gate_presets import gate_preset
 from tests.manifests import make_manifest
 
 
@@ -135,6 +136,14 @@ def test_graph_parts_of_the_presets() -> None:
     assert set(parts["edit_features"]) == {"architecture", "input_px", "mean", "std"}
     assert parts["edit_score"] == {"architecture": "edit_score_bert"}
     assert "checkpoint" not in json.dumps(parts)
+
+
+def test_a_gate_on_the_ensemble_is_part_of_it_whether_on_or_off() -> None:
+    parts = graph_parts(gate_preset(mode="off"))
+    assert list(parts) == ["ensemble", "edit_score"]
+    assert parts["ensemble"]["edit_features"] == {"architecture": "efficientnet_lite0_statistics", "model": "small"}
+    assert parts["edit_score"] == {"architecture": "edit_score_pooled"}
+    assert graph_parts(gate_preset(mode="vsc", score_threshold=0.1, near_identical_cosine=None)) == parts
 
 
 def test_digest_tells_values_and_places_apart() -> None:

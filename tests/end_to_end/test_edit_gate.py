@@ -1,0 +1,132 @@
+"""The edit gate from the command line: on, off, and what it lets in again."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import save_file  # noqa: E402
+
+from engine.config import load_preset  # noqa: E402
+from engine.models.checkpoints import load_imagenet_lite, random_weights  # noqa: E402
+from engine.models.edit_score import build_edit_score  # noqa: E402
+from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
+from engine.records import Descriptors  # noqa: E402
+from engine.runtime.build import build_engines  # noqa: E402
+from engine.store import read_descriptors  # noqa: E402
+from tests.end_to_end.conftest import Catalogue, RunCli  # noqa: E402
+from tests.gate_presets import write_gate_preset  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+EXACT_COPY = "Q1"
+NOTHING_PASSES = 1.0
+
+
+@dataclass(frozen=True)
+class GatedEngines:
+    """Engines whose gate stops every query, and the same preset without the rule that lets copies in again."""
+
+    folder: Path
+    without_readmission: Path
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> GatedEngines:
+    folder = tmp_path_factory.mktemp("gate")
+    model = EfficientNetLiteDescriptor()
+    random_weights(model, seed=0)
+    load_imagenet_lite(model.backbone)
+    save_file(model.state_dict(), folder / "small.safetensors")
+    score = build_edit_score("edit_score_pooled")
+    random_weights(score, seed=1)
+    save_file(score.state_dict(), folder / "edit_score.safetensors")
+    preset = write_gate_preset(folder / "gated.toml", score_threshold=NOTHING_PASSES, near_identical_cosine=0.98)
+    build_engines(load_preset(preset), folder / "engines", checkpoints=folder)
+    other = write_gate_preset(folder / "other.toml", score_threshold=NOTHING_PASSES, near_identical_cosine=None)
+    return GatedEngines(folder / "engines", other)
+
+
+def by_id(videos: list[Descriptors]) -> dict[str, Descriptors]:
+    return {video.video_id: video for video in videos}
+
+
+def run(run_cli: RunCli, catalogue: Catalogue, engines: Path, output: Path, *options: str | Path) -> dict[str, str]:
+    """Best candidate of each query that has one with a score above that of gated queries."""
+    arguments = ["--queries", catalogue.queries, "--references", catalogue.references]
+    arguments += ["--norm-set", catalogue.norm_set, "--engines", engines, "--output", output, *options]
+    run_cli("run", *arguments)
+    best: dict[str, str] = {}
+    with (output / "candidates.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if float(row["score"]) > -50:
+                best.setdefault(row["query_id"], row["ref_id"])
+    return best
+
+
+def test_a_gate_that_is_off_stops_nothing(
+    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
+) -> None:
+    best = run(run_cli, catalogue, gated.folder, tmp_path / "run")
+    assert len(best) == 6
+    assert all(item.edit_score is None and not item.gated for item in read_descriptors(tmp_path / "run" / "queries"))
+
+
+def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
+    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
+) -> None:
+    assert run(run_cli, catalogue, gated.folder, tmp_path / "run", "--gate") == {EXACT_COPY: "R1"}
+    without = run(
+        run_cli, catalogue, gated.folder, tmp_path / "other", "--gate", "--preset", gated.without_readmission
+    )
+    assert without == {}
+
+
+def test_single_commands_let_in_what_run_lets_in(
+    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
+) -> None:
+    engines = ("--engines", gated.folder)
+    run_cli("extract", catalogue.norm_set, "--role", "reference", "--output", tmp_path / "norm_set", *engines)
+    run_cli("extract", catalogue.references, "--role", "reference", "--output", tmp_path / "refs", *engines)
+    run_cli("extract", catalogue.queries, "--role", "query", "--output", tmp_path / "queries", *engines, "--gate")
+    held = by_id(read_descriptors(tmp_path / "queries"))
+    assert all(item.gated and 0 <= float(item.edit_score or 0) < 1 and len(item) > 1 for item in held.values())
+    sides = ("--queries", tmp_path / "queries", "--references", tmp_path / "refs")
+    run_cli("normalize", *sides, "--norm-set", tmp_path / "norm_set", "--output", tmp_path / "normalized")
+    normalized = by_id(read_descriptors(tmp_path / "normalized" / "queries.npz"))
+    let_in = {name for name, item in normalized.items() if not item.gated}
+    assert EXACT_COPY in let_in
+    assert all((item.descriptors[:, -1] == -100).all() and len(item) == 1 for item in normalized.values() if item.gated)
+    run_cli("search", *sides, "--output", tmp_path / "candidates.csv")
+    with (tmp_path / "candidates.csv").open(encoding="utf-8") as file:
+        found = {row["query_id"] for row in csv.DictReader(file) if float(row["score"]) > 0.1}
+    assert found == let_in
+
+
+def test_a_challenge_file_holds_placeholders(
+    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
+) -> None:
+    output = tmp_path / "queries.npz"
+    run_cli("extract", catalogue.queries, "--role", "query", "--output", output, "--engines", gated.folder, "--gate")
+    videos = read_descriptors(output)
+    assert all(item.gated and len(item) == 1 and np.abs(item.descriptors).max() < 1e-5 for item in videos)
+
+
+def test_engines_without_a_gate_cannot_turn_it_on(
+    catalogue: Catalogue, gated: GatedEngines, run_cli: RunCli, tmp_path: Path
+) -> None:
+    text = gated.without_readmission.read_text(encoding="utf-8")
+    start, end = text.index("[gate]"), text.index("[scenes]")
+    plain = tmp_path / "plain.toml"
+    plain.write_text(text[:start] + '[gate]\nmode = "off"\n' + text[end:], encoding="utf-8")
+    folder = gated.without_readmission.parent
+    build_engines(load_preset(plain), tmp_path / "engines", checkpoints=folder)
+    arguments = ["extract", catalogue.queries, "--role", "query", "--output", tmp_path / "store"]
+    result = run_cli(*arguments, "--engines", tmp_path / "engines", "--gate", expect=1)
+    assert "'gated' has no edit gate to turn on" in result.stderr

@@ -1,0 +1,125 @@
+"""Training of the edit gate as a user runs it: labelled videos in, weights that build engines out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import save_file  # noqa: E402
+
+from engine.config import load_preset  # noqa: E402
+from engine.models.checkpoints import load_imagenet_lite, random_weights  # noqa: E402
+from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
+from engine.runtime.build import build_engines  # noqa: E402
+from tests.conftest import REPOSITORY  # noqa: E402
+from tests.end_to_end.conftest import FPS, footage  # noqa: E402
+from tests.gate_presets import write_gate_preset  # noqa: E402
+from tests.training_runs import environment  # noqa: E402
+from tests.videos import write_video  # noqa: E402
+from training.train_edit_score import passing_threshold  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+NUM_VIDEOS = 20
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with videos, of which the even ones are framed in black; labels; a checkpoint; two presets."""
+    work = tmp_path_factory.mktemp("work")
+    (work / "videos").mkdir()
+    for number in range(NUM_VIDEOS):
+        frames = footage(number, num_seconds=3)
+        if number % 2 == 0:
+            frames = [cv2.copyMakeBorder(frame, 24, 24, 32, 32, cv2.BORDER_CONSTANT) for frame in frames]
+        write_video(work / "videos" / f"Q{number:02d}.mp4", frames, fps=FPS)
+    write_labels(work / "labels.csv", [f"Q{number:02d}" for number in range(0, NUM_VIDEOS, 2)])
+    model = EfficientNetLiteDescriptor()
+    random_weights(model, seed=0)
+    load_imagenet_lite(model.backbone)
+    save_file(model.state_dict(), work / "small.safetensors")
+    write_gate_preset(work / "engine.toml")
+    (work / "recipe.toml").write_text(recipe(work, epochs=8), encoding="utf-8")
+    return work
+
+
+def recipe(work: Path, *, epochs: int) -> str:
+    return (
+        f'name = "test"\nengine_preset = {json.dumps(str(work / "engine.toml"))}\nseed = 1\nvalidation_share = 0.3\n'
+        f"[optimization]\nlr = 3e-3\nepochs = {epochs}\nvideos_per_rank = 4\n"
+    )
+
+
+def write_labels(path: Path, query_ids: list[str]) -> None:
+    lines = [f"{query_id},R1,0,1,0,1" for query_id in query_ids]
+    path.write_text("\n".join(["query_id,ref_id,query_start,query_end,ref_start,ref_end", *lines]) + "\n")
+
+
+def train(work: Path, *options: str | Path, expect: int = 0, num_processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m"]
+    if num_processes > 1:
+        launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
+    arguments = ["--preset", work / "recipe.toml", "--checkpoints", work, *options]
+    command = [*launcher, "training.train_edit_score", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=REPOSITORY)
+    assert result.returncode == expect, result.stderr
+    return result
+
+
+def test_labelled_videos_give_weights_that_build_engines(work: Path, tmp_path: Path) -> None:
+    data = ("--videos", work / "videos", "--ground-truth", work / "labels.csv", "--output", tmp_path / "run")
+    figures = json.loads(train(work, *data).stdout.splitlines()[-1])
+    assert figures["validation_ap"] > 0.9
+    assert (figures["num_training"], figures["num_validation"]) == (14, 6)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 8
+    again = train(work, *data)
+    assert "going on after epoch 8 of 8" in again.stderr
+    assert json.loads(again.stdout.splitlines()[-1]) == figures
+    (tmp_path / "run" / "small.safetensors").symlink_to(work / "small.safetensors")
+    manifest = build_engines(load_preset(work / "engine.toml"), tmp_path / "engines", checkpoints=tmp_path / "run")
+    assert set(manifest.engines) == {"ensemble", "edit_score"}
+
+
+def test_queries_are_synthesized_where_no_labels_are(work: Path, tmp_path: Path) -> None:
+    options = ("--synthesize-from", work / "videos", "--num-synthesized", "12", "--output", tmp_path / "run")
+    assert json.loads(train(work, *options).stdout.splitlines()[-1])["num_training"] == 8
+    assert len(list((tmp_path / "run" / "synthesized" / "queries").glob("*.mp4"))) == 12
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches(work: Path, tmp_path: Path) -> None:
+    halved = (work / "recipe.toml").read_text().replace("videos_per_rank = 4", "videos_per_rank = 2")
+    (tmp_path / "halved.toml").write_text(halved)
+    data = ("--videos", work / "videos", "--ground-truth", work / "labels.csv", "--output", tmp_path / "run")
+    train(work, *data, "--preset", tmp_path / "halved.toml", num_processes=2)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == list(range(8))
+    assert max(line["validation_ap"] for line in log) > 0.9
+
+
+def test_wrong_input_fails_with_one_line(work: Path, tmp_path: Path) -> None:
+    write_labels(tmp_path / "other.csv", ["Q00", "Q77"])
+    write_labels(tmp_path / "all.csv", [f"Q{number:02d}" for number in range(NUM_VIDEOS)])
+    videos = ("--videos", work / "videos")
+    output = ("--output", tmp_path / "run")
+    for options, message in (
+        (output, "nothing to train on"),
+        ((*videos, *output), "needs one ground truth, got 1 folders and 0 CSV files"),
+        ((*videos, "--ground-truth", tmp_path / "other.csv", *output), "names 1 queries that"),
+        ((*videos, "--ground-truth", tmp_path / "all.csv", *output), "training needs queries with a copy and without"),
+    ):
+        assert message in train(work, *options, expect=1).stderr
+
+
+def test_the_threshold_lets_the_asked_share_pass() -> None:
+    scores = np.array([0.9, 0.1, 0.5, 0.7])
+    assert [passing_threshold(scores, share=share) for share in (1.0, 0.75, 0.5)] == [0.1, 0.5, 0.7]
