@@ -121,7 +121,7 @@ class StageTimer:
 
 @dataclass
 class Bench:
-    """Measures rows in ``folder``, which keeps all descriptors. ``norm_set``: videos; None takes what the engines bring."""
+    """Measures rows in ``folder``, which keeps all descriptors. Without ``norm_set`` the engines bring theirs."""
 
     folder: Path
     norm_set: Path | None = None
