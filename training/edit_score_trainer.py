@@ -1,4 +1,4 @@
-"""Trains an edit-score model on frame features: is there a copy in this query? Knows nothing of videos or files' labels.
+"""Trains an edit-score model on frame features: is there a copy in this query? Knows nothing of video files.
 
 A run that was killed goes on from the last whole epoch to the same losses: what an epoch does depends on the seed and
 its number alone, and the checkpoint holds everything else.
