@@ -121,7 +121,7 @@ class StageTimer:
 
 @dataclass
 class Bench:
-    """Measures rows in ``folder``, which keeps all descriptors. Without ``norm_set`` the engines bring theirs."""
+    """Measures rows in ``folder``, which keeps all descriptors. ``norm_set``: videos, or None for the engines' own."""
 
     folder: Path
     norm_set: Path | None = None

@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import report
-from engine.config import GateVsc, Preset
-from engine.describe import gated_placeholder
+from engine.config import ClipGate, Preset
 from engine.errors import ConfigError
+from engine.gated import gated_placeholder
 from engine.media import find_videos
 from engine.pipeline import Engine
 from engine.records import Descriptors, Failure, Media
 from engine.runtime.manifest import read_manifest
+from engine.sampling import slot_timestamps
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def describe_all(engines: Path, preset: Preset, media: list[Media], *, num_worke
 
 def with_threshold(preset: Preset, threshold: float) -> Preset:
     """The preset with another threshold of its gate; raises ``ConfigError`` if it has no gate."""
-    if not isinstance(preset.gate, GateVsc):
+    if not isinstance(preset.gate, ClipGate):
         raise ConfigError(f"preset {preset.name!r} has no gate, so there is no order to compare")
     return preset.model_copy(update={"gate": preset.gate.model_copy(update={"score_threshold": threshold})})
 
@@ -91,7 +92,7 @@ def main() -> None:
         arguments.engines, with_threshold(preset, threshold), media, num_workers=arguments.workers
     )
     expected = [
-        gated_placeholder(item.video_id, edit_score=score, num_dims=item.descriptors.shape[1], fps=1.0)
+        gated_placeholder(item.video_id, slot_timestamps(1), edit_score=score, num_dims=item.descriptors.shape[1])
         if score < threshold
         else item
         for item, score in zip(everything.results, scores, strict=True)

@@ -30,7 +30,8 @@ from engine.records import Match, Media
 from engine.store import Fingerprint
 from engine.tables import read_ground_truth, read_matches
 from engine.version import __version__
-from training.synthesizer import GROUND_TRUTH, PROVENANCE, QUERIES, in_processes, synthesize
+from training.processes import in_processes
+from training.synthesizer import GROUND_TRUTH, PROVENANCE, QUERIES, synthesize
 
 NUM_COPIES = 28
 NUM_PLAIN = 11

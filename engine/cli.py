@@ -51,6 +51,10 @@ EnginesOption = Annotated[
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Videos decoded at once; default: one per core.")]
 FpsOption = Annotated[float, typer.Option(min=0.01, help="Sampled frames per second.")]
 ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split queries into frame scenes.")]
+GateOption = Annotated[
+    bool | None,
+    typer.Option("--gate/--no-gate", help="Stop queries that show no sign of an edit; default: as in the preset."),
+]
 QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
 ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
 
@@ -115,6 +119,7 @@ def extract(
     workers: WorkersOption = None,
     raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
     scenes: ScenesOption = True,
+    gate: GateOption = None,
 ) -> None:
     """Describe videos."""
     from engine.media import find_videos
@@ -123,7 +128,11 @@ def extract(
     media = find_videos(paths)
     folder = _engines_folder(engines)
     engine = Engine.open(
-        folder, preset=_preset(folder, scenes=scenes), fps=fps, num_workers=workers, raw_embeddings=raw_embeddings
+        folder,
+        preset=_preset(folder, scenes=scenes, gate=gate),
+        fps=fps,
+        num_workers=workers,
+        raw_embeddings=raw_embeddings,
     )
     if not engine.use_pca and not raw_embeddings:
         say(f"{folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
@@ -174,6 +183,7 @@ def normalize(
     import numpy as np
 
     from engine.protocol import own_norm_set
+    from engine.readmit import read_queries
     from engine.score_norm import ScoreNormalizer
     from engine.store import read_descriptors, write_npz
 
@@ -184,8 +194,9 @@ def normalize(
     else:
         rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
     normalizer = ScoreNormalizer.fit(rows, beta=beta, nk=nk)
-    write_npz(output / "queries.npz", list(normalizer.queries(read_descriptors(queries, role="query"))))
-    write_npz(output / "references.npz", list(normalizer.references(read_descriptors(references, role="reference"))))
+    ref_rows = read_descriptors(references, role="reference")
+    write_npz(output / "queries.npz", list(normalizer.queries(read_queries(queries, ref_rows))))
+    write_npz(output / "references.npz", list(normalizer.references(ref_rows)))
     say(f"normalized descriptors are in {output}")
 
 
@@ -215,11 +226,13 @@ def _search(queries: Path, references: Path, **limits: int) -> list[CandidatePai
 
 
 def _read_sides(queries: Path, references: Path) -> tuple[list[Descriptors], list[Descriptors]]:
+    from engine.readmit import read_queries
     from engine.store import check_same_dimensions, read_descriptors
 
-    sides = read_descriptors(queries, role="query"), read_descriptors(references, role="reference")
-    check_same_dimensions(*sides)
-    return sides
+    ref_rows = read_descriptors(references, role="reference")
+    query_rows = read_queries(queries, ref_rows)
+    check_same_dimensions(query_rows, ref_rows)
+    return query_rows, ref_rows
 
 
 @app.command()
@@ -289,6 +302,7 @@ def run(
     fps: FpsOption = 1.0,
     workers: WorkersOption = None,
     scenes: ScenesOption = True,
+    gate: GateOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP."""
@@ -305,7 +319,7 @@ def run(
         norm_set=norm_set,
         output=output,
         engines=folder,
-        preset=_preset(folder, name=preset, scenes=scenes),
+        preset=_preset(folder, name=preset, scenes=scenes, gate=gate),
         use_score_norm=score_norm,
         fps=fps,
         num_workers=workers,
@@ -348,11 +362,13 @@ def _engines_folder(engines: Path | None, *, preset_name: str | None = None) -> 
     return engines if engines is not None else user_engines(preset_name or "lite")
 
 
-def _preset(folder: Path, *, scenes: bool, name: str | None = None) -> Preset:
+def _preset(folder: Path, *, scenes: bool, gate: bool | None, name: str | None = None) -> Preset:
     from engine.config import load_preset
     from engine.runtime.manifest import read_manifest
 
     preset = read_manifest(folder).preset if name is None else load_preset(name)
+    if gate is not None:
+        preset = preset.with_gate(enabled=gate)
     if scenes:
         return preset
     return preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from engine.errors import ConfigError
 
@@ -33,25 +33,59 @@ class DescriptorModel(_Strict):
     std: Rgb
 
 
-class GateOff(_Strict):
-    """No edit gate: every query video is described."""
+class NoGate(_Strict):
+    """No edit gate, and no models for one: every query video is described."""
 
     mode: Literal["off"] = "off"
 
 
-class GateVsc(_Strict):
-    """The edit gate of the reference: a video whose edit score is below the threshold counts as unedited."""
+class _EditGate(_Strict):
+    """The edit gate: with ``mode = "vsc"`` a query whose edit score is below the threshold counts as unedited.
 
-    mode: Literal["vsc"]
+    Its models are built whatever the mode is, so that it can be turned on or off without building again.
+    """
+
+    mode: Literal["off", "vsc"]
+    score_checkpoint: str
+    score_threshold: Annotated[float, Field(ge=0, le=1)]
+    max_frames: Annotated[int, Field(gt=0)]
+
+
+class ClipGate(_EditGate):
+    """The gate of the reference solution: features of a CLIP model of its own."""
+
     architecture: Literal["clip_vit_l14"]
     checkpoint: str
     input_px: Annotated[int, Field(gt=0)]
     mean: Rgb
     std: Rgb
     score_architecture: Literal["edit_score_bert"]
-    score_checkpoint: str
-    score_threshold: Annotated[float, Field(ge=0, le=1)]
-    max_frames: Annotated[int, Field(gt=0)]
+
+
+class EnsembleGate(_EditGate):
+    """A gate that costs next to nothing: features of the ensemble member named ``model``, computed on the way.
+
+    Exact copies pass any edit gate unseen. So a query that this one stopped still counts if it is nearly identical to
+    a reference: a cosine above ``near_identical_cosine``, see `engine.readmit`. Without that figure it does not.
+    """
+
+    architecture: Literal["efficientnet_lite0_statistics"]
+    model: str
+    score_architecture: Literal["edit_score_pooled"]
+    near_identical_cosine: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+def _gate_architecture(values: Any) -> Any:
+    known = values if isinstance(values, dict) else vars(values)
+    return known.get("architecture", "no_architecture")
+
+
+Gate = Annotated[
+    Annotated[NoGate, Tag("no_architecture")]
+    | Annotated[ClipGate, Tag("clip_vit_l14")]
+    | Annotated[EnsembleGate, Tag("efficientnet_lite0_statistics")],
+    Discriminator(_gate_architecture),
+]
 
 
 class Scenes(_Strict):
@@ -89,7 +123,7 @@ class Preset(_Strict):
     name: str
     weights: str | None = None
     models: Annotated[tuple[DescriptorModel, ...], Field(min_length=1)]
-    gate: Annotated[GateOff | GateVsc, Field(discriminator="mode")]
+    gate: Gate
     scenes: Scenes
     near_duplicates: NearDuplicates
     pca: PcaConfig
@@ -101,6 +135,25 @@ class Preset(_Strict):
         if len(set(names)) != len(names):
             raise ValueError(f"model names must differ, got {names}")
         return self
+
+    @model_validator(mode="after")
+    def _gate_fits(self) -> Preset:
+        if isinstance(self.gate, EnsembleGate):
+            fitting = [model.name for model in self.models if model.architecture == "efficientnet_lite0_gem512"]
+            if self.gate.model not in fitting:
+                raise ValueError(
+                    "gate.model must name a model of architecture efficientnet_lite0_gem512, which are here "
+                    f"{fitting}, got {self.gate.model!r}"
+                )
+        return self
+
+    def with_gate(self, *, enabled: bool) -> Preset:
+        """This preset with its edit gate turned on or off. Raises ``ConfigError`` to turn on where there is none."""
+        if isinstance(self.gate, NoGate):
+            if enabled:
+                raise ConfigError(f"preset {self.name!r} has no edit gate to turn on; its [gate] names no models")
+            return self
+        return self.model_copy(update={"gate": self.gate.model_copy(update={"mode": "vsc" if enabled else "off"})})
 
 
 def preset_names() -> list[str]:

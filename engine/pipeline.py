@@ -17,16 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.config import GateVsc, Preset
+from engine.config import ClipGate, Preset
 from engine.describe import Describer, GateRunners
 from engine.errors import ConfigError, EngineError
 from engine.frames.pyav import PyAvFrameSource
+from engine.gated import shut_out
 from engine.media import find_videos
 from engine.records import Descriptors, Failure, Media, Role
-from engine.runtime import open_runner
+from engine.runtime import Runner, open_runner
 from engine.runtime.batching import SharedRunner
 from engine.runtime.cache import user_engines
-from engine.runtime.manifest import Manifest, read_manifest
+from engine.runtime.manifest import Manifest, graph_parts, read_manifest
 from engine.store import Fingerprint, StoreWriter, write_npz
 from engine.timing import StageClock, StageTimes
 
@@ -86,12 +87,12 @@ class Engine:
 
         Without ``directory`` the preset ``lite`` is used, built into the user's cache folder on first use. ``preset``
         replaces the settings the engines were built with, for example to turn frame scenes off; its models must be
-        the same. ``num_workers`` threads decode (default: one per core). ``raw_embeddings`` leaves the PCA out, which
-        is what a PCA is fitted on. Raises ``ConfigError``.
+        the same, those of the gate too if it is on. ``num_workers`` threads decode (default: one per core).
+        ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. Raises ``ConfigError``.
         """
         folder = Path(directory) if directory is not None else user_engines("lite")
         manifest = read_manifest(folder)
-        if preset is not None and preset.models != manifest.preset.models:
+        if preset is not None and not _has_models(manifest.preset, preset):
             raise ConfigError(
                 f"{folder} was built for the models of preset {manifest.preset.name!r}, not for those of "
                 f"{preset.name!r}; build engines for it with `vsc-engine build --preset {preset.name} --output DIR`"
@@ -107,24 +108,32 @@ class Engine:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            ensemble = stack.enter_context(open_runner(self.manifest, self.directory, "ensemble"))
-            gate = None
-            if isinstance(self.preset.gate, GateVsc):
-                features = stack.enter_context(open_runner(self.manifest, self.directory, "edit_features"))
-                score = stack.enter_context(open_runner(self.manifest, self.directory, "edit_score"))
-                gate = GateRunners(self.preset.gate, SharedRunner(features, batch_size=BATCH_SIZE), score)
+            ensemble = self._enter(stack, "ensemble")
+            shared = SharedRunner(ensemble, batch_size=BATCH_SIZE)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
             self._describer = Describer(
                 preset=self.preset,
-                ensemble=SharedRunner(ensemble, batch_size=BATCH_SIZE),
-                gate=gate,
+                ensemble=shared,
+                gate=self._enter_gate(stack, shared),
                 num_dims=int(num_dims or 0),
                 use_pca=self.use_pca,
                 fps=self.fps,
             )
             self._resources = stack.pop_all()
         return self
+
+    def _enter(self, stack: ExitStack, name: str) -> Runner:
+        return stack.enter_context(open_runner(self.manifest, self.directory, name))
+
+    def _enter_gate(self, stack: ExitStack, ensemble: SharedRunner) -> GateRunners | None:
+        config = self.preset.gate
+        if config.mode == "off":
+            return None
+        features = ensemble
+        if isinstance(config, ClipGate):
+            features = SharedRunner(self._enter(stack, "edit_features"), batch_size=BATCH_SIZE)
+        return GateRunners(config, features, self._enter(stack, "edit_score"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -193,6 +202,11 @@ class Engine:
             return Failure(media.video_id, media.path, clock.current, f"{type(error).__name__}: {error}")
 
 
+def _has_models(built: Preset, wanted: Preset) -> bool:
+    has_gate = wanted.gate.mode == "off" or graph_parts(built) == graph_parts(wanted)
+    return built.models == wanted.models and has_gate
+
+
 @dataclass(frozen=True)
 class ExtractionSummary:
     """What became of the videos of one extraction; ``num_kept`` were in the store already."""
@@ -245,6 +259,7 @@ def extract_to_npz(
 ) -> ExtractionSummary:
     """Describe videos into one challenge ``.npz``, written when all are done; nothing is kept of an interrupted run.
 
+    A placeholder stands for each query that the gate stopped, because other programs search all rows of the file.
     Raises ``ConfigError``, and writes nothing, if no video could be described.
     """
     found: list[Descriptors] = []
@@ -257,5 +272,5 @@ def extract_to_npz(
         on_result(result)
     if not found:
         raise ConfigError(f"none of {len(media)} videos could be described; {output} is not written")
-    write_npz(output, found)
+    write_npz(output, [shut_out(item) for item in found])
     return ExtractionSummary(len(found), 0, tuple(failures))

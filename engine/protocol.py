@@ -20,13 +20,14 @@ import numpy as np
 
 from engine.atomic import written_aside
 from engine.candidates import find_candidates
-from engine.config import Preset
+from engine.config import EnsembleGate, Preset
 from engine.errors import ConfigError
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
 from engine.norm_set import load_norm_set
 from engine.pipeline import Engine, extract_to_store
 from engine.projection import Pca, fit_pca, l2_normalize, load_pca
+from engine.readmit import settle_gated
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.runtime.build import set_pca
 from engine.runtime.manifest import read_manifest
@@ -60,6 +61,12 @@ class RunSettings:
     use_score_norm: bool = True
     fps: float = 1.0
     num_workers: int | None = None
+
+    @property
+    def near_identical_cosine(self) -> float | None:
+        """Above it, a query that the edit gate stopped still counts; None where the preset has no such rule."""
+        gate = self.preset.gate
+        return gate.near_identical_cosine if isinstance(gate, EnsembleGate) else None
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,9 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
         logger.info("norm set: %s, %d rows; PCA %s", settings.norm_set, len(norm_rows), origin)
     with _open(settings, engines, raw_embeddings=False) as engine:
         references = describe(engine, "references", "reference")
-        queries = describe(engine, "queries", "query")
+        queries = settle_gated(
+            describe(engine, "queries", "query"), references, near_identical_cosine=settings.near_identical_cosine
+        )
     if settings.use_score_norm:
         config = settings.preset.score_norm
         normalizer = ScoreNormalizer.fit(norm_rows, beta=config.beta, nk=config.nk)

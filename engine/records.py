@@ -61,7 +61,8 @@ class Descriptors:
     ``timestamps``: float32 ``(N, 2)``, start and end of each row in seconds, start inclusive, end exclusive.
     ``descriptors``: float32 ``(N, D)``, finite; N >= 1.
     ``edit_score``: probability that the video was edited, 0-1; None where no gate ran.
-    ``gated``: the edit gate stopped the video, and its single row is a tiny random placeholder.
+    ``gated``: the edit gate stopped the video. Its single row is a tiny random placeholder; or, before `engine.readmit`
+    has looked at them, its rows are those of its whole frames.
     ``warnings``: one line for each thing that was lost or assumed while reading a damaged file.
     """
 

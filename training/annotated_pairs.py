@@ -59,5 +59,7 @@ class AnnotatedPairSource:
 def _pictures(slots: dict[int, int], start_s: float, end_s: float, *, fps: float) -> tuple[int, ...]:
     """Pictures whose slot lies within the segment."""
     return tuple(
-        index for slot, index in sorted(slots.items()) if slot / fps >= start_s - 1e-6 and (slot + 1) / fps <= end_s + 1e-6
+        index
+        for slot, index in sorted(slots.items())
+        if slot / fps >= start_s - 1e-6 and (slot + 1) / fps <= end_s + 1e-6
     )

@@ -1,4 +1,4 @@
-"""The state of a training run in one file, replaced all at once: tensors as safetensors, the rest as JSON in its header.
+"""The state of a training run in one file, replaced all at once: tensors, and JSON in the header of safetensors.
 
 Knows nothing of what is trained.
 """
@@ -23,7 +23,9 @@ Tree = Mapping[str, Any]
 
 def save_checkpoint(path: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
     """Write named groups of tensors and JSON values."""
-    flat = {f"{group}/{name}": value.contiguous() for group, values in tensors.items() for name, value in values.items()}
+    flat = {
+        f"{group}/{name}": value.contiguous() for group, values in tensors.items() for name, value in values.items()
+    }
     with written_aside(path) as aside:
         save_file(flat, aside, metadata={"state": json.dumps(state)})
 

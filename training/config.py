@@ -68,9 +68,8 @@ class Losses(_Strict):
 class Optimization(_Strict):
     """AdamW and its schedule: linear warm-up over ``warmup`` of all steps, then ``decay`` to zero.
 
-    ``pairs_per_rank``: pictures of a step on each rank. ``projection_lr_factor`` multiplies the rate of the last layer.
-    ``precision``: of the activations; weights stay float32. ``ema_decay``: keep a moving average of the weights, which is
-    then what is validated and exported.
+    ``pairs_per_rank``: pictures of a step on each rank. ``precision``: of the activations; weights stay float32.
+    ``ema_decay``: keep a moving average of the weights, which is then what is validated and exported.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4

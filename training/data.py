@@ -24,7 +24,7 @@ from training.views import Views, easy_view, fit
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of one step: its place in the batch of all ranks, its position in the store (-1: an annotated pair)."""
+    """A picture of a step: its place in the batch of all ranks, its position in the store (annotated pair: -1)."""
 
     step: int
     place: int
@@ -43,8 +43,8 @@ class Batch:
 class PlannedBatches(Sampler[list[Item]]):
     """The items of this rank for each step from ``first_step`` on.
 
-    Every ``num_pictures // batch`` steps go through all pictures in a new order. The first ``num_annotated`` places of a
-    batch are annotated pairs.
+    Every ``num_pictures // batch`` steps go through all pictures in a new order. The first ``num_annotated`` places of
+    a batch are annotated pairs.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class ViewPairs(Dataset[tuple[Frame, Frame, int]]):
         return self._store.picture(int(self._pictures[rng.integers(len(self._pictures))]))
 
 
-def load_batches(dataset: ViewPairs, batches: PlannedBatches, *, num_workers: int) -> DataLoader[tuple[Frame, Frame, int]]:
+def load_batches(
+    dataset: ViewPairs, batches: PlannedBatches, *, num_workers: int
+) -> DataLoader[tuple[Frame, Frame, int]]:
     """Batches in the order of the plan, made by ``num_workers`` processes (0: in this one)."""
     return DataLoader(
         dataset,
@@ -143,8 +145,8 @@ def _collate(items: list[tuple[Frame, Frame, int]]) -> Batch:
 def group_names(names: Sequence[str], *, same: Sequence[tuple[str, str]] = ()) -> NDArray[np.int64]:
     """A number for each picture that is equal for what must not be told apart: pictures of one video.
 
-    Names of a video's pictures end in a slot, ``clips/V0001/000007``. ``same``: pairs of video ids, such as those of the
-    ground truth, that are one group. Returns int64 ``(len(names),)``.
+    Names of a video's pictures end in a slot, ``clips/V0001/000007``. ``same``: pairs of video ids that are one group,
+    such as those of the ground truth. Returns int64 ``(len(names),)``.
     """
     parents: dict[str, str] = {}
 

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import lmdb
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from engine.atomic import written_aside
 from engine.errors import ConfigError, MediaError, StoreError
@@ -171,17 +171,18 @@ def _write_shard(numbered: tuple[int, list[Source]], *, output: Path, fps: float
             return stored
     failures: list[SourceFailure] = []
     num_pictures = 0
-    with written_aside(path) as aside:
-        with lmdb.open(str(aside), subdir=False, map_size=_MAP_BYTES, lock=False, sync=False) as environment:
-            for source in sources:
-                with environment.begin(write=True) as transaction:
-                    try:
-                        for name, picture in _pictures_of(source, fps=fps, short_side_px=short_side_px):
-                            transaction.put(_key("picture", num_pictures), picture)
-                            transaction.put(_key("name", num_pictures), name.encode())
-                            num_pictures += 1
-                    except (MediaError, OSError, UnidentifiedImageError, zipfile.BadZipFile) as error:
-                        failures.append(SourceFailure(source.name, str(error)))
+    with written_aside(path) as aside, _new_shard(aside) as environment:
+        for source in sources:
+            try:
+                pictures = list(_pictures_of(source, fps=fps, short_side_px=short_side_px))
+            except (MediaError, OSError, zipfile.BadZipFile) as error:
+                failures.append(SourceFailure(source.name, str(error)))
+                continue
+            with environment.begin(write=True) as transaction:
+                for name, picture in pictures:
+                    transaction.put(_key("picture", num_pictures), picture)
+                    transaction.put(_key("name", num_pictures), name.encode())
+                    num_pictures += 1
     record = {
         "file": path.name,
         "sources_sha256": digest,
@@ -190,6 +191,10 @@ def _write_shard(numbered: tuple[int, list[Source]], *, output: Path, fps: float
     }
     _write_json(record_path, record)
     return record
+
+
+def _new_shard(path: Path) -> lmdb.Environment:
+    return lmdb.open(str(path), subdir=False, map_size=_MAP_BYTES, lock=False, sync=False)
 
 
 def _identity(source: Source) -> str:
@@ -229,7 +234,7 @@ def _encode(picture: Frame) -> bytes:
 
 
 def decode_picture(content: bytes) -> Frame:
-    """A picture file as RGB uint8 ``(H, W, 3)``; transparent parts become white. Raises ``OSError`` for a broken one."""
+    """A picture file as RGB uint8 ``(H, W, 3)``; transparency on white. Raises ``OSError`` for a broken one."""
     with Image.open(io.BytesIO(content)) as image:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             layered = image.convert("RGBA")
@@ -262,7 +267,9 @@ class FrameStore:
             raise StoreError(f"{folder} holds no finished frame store: {hint} (python -m training.build_store)")
         manifest = _read_json(path)
         if manifest.get("format") != FORMAT_VERSION:
-            raise StoreError(f"{folder} is of format {manifest.get('format')}, expected {FORMAT_VERSION}; build it again")
+            raise StoreError(
+                f"{folder} is of format {manifest.get('format')}, expected {FORMAT_VERSION}; build it again"
+            )
         shards = [(shard["file"], int(shard["num_pictures"])) for shard in manifest["shards"]]
         missing = [file for file, _ in shards if not (folder / file).is_file()]
         if missing:

@@ -26,8 +26,8 @@ def info_nce(
 
     i' is the other view of i, ``s`` the inner product over ``temperature``. Negatives are the embeddings and memory
     rows of other groups. ``embeddings``: unit rows ``(2N, D)``; ``groups``: integers ``(2N,)``; ``memory``: unit rows
-    ``(M, D)``, without gradient, with ``memory_groups`` ``(M,)``. As SSCD uses it (arXiv 2202.10261), with the memory of
-    XBM (arXiv 1912.06798).
+    ``(M, D)``, without gradient, with ``memory_groups`` ``(M,)``. As SSCD uses it (arXiv 2202.10261), with the
+    memory of XBM (arXiv 1912.06798).
     """
     num_rows = len(embeddings)
     others = (torch.arange(num_rows, device=embeddings.device) + num_rows // 2) % num_rows
@@ -46,8 +46,8 @@ def entropy_loss(embeddings: Tensor, groups: Tensor) -> Tensor:
     """``-mean over i of log(distance from i to its nearest row of another group)``, a scalar.
 
     Pushes embeddings apart until they fill the sphere, which makes distances comparable between queries (KoLeo,
-    arXiv 1806.03198; in SSCD, arXiv 2202.10261). ``embeddings``: unit rows ``(2N, D)``; ``groups``: ``(2N,)``. Zero where
-    all rows are of one group.
+    arXiv 1806.03198; in SSCD, arXiv 2202.10261). ``embeddings``: unit rows ``(2N, D)``; ``groups``: ``(2N,)``. Zero
+    where all rows are of one group.
     """
     same = groups[:, None] == groups[None, :]
     has_others = ~same.all(dim=1)

@@ -9,26 +9,23 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from engine.errors import MediaError
 from training.clips import read_clip, write_clip
 from training.edits import Clip, apply_edits
+from training.processes import in_processes
 from training.query_plans import Difficulty, Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
 from training.resizing import Frame, contain, cover, even, limit_short_side, resize, size_of
 
 QUERIES = "queries"
 GROUND_TRUTH = "matching_ground_truth.csv"
 PROVENANCE = "provenance.json"
-
-T = TypeVar("T")
 
 
 def synthesize(
@@ -72,16 +69,6 @@ def synthesize(
     write_ground_truth(output / GROUND_TRUTH, rendered)
     write_provenance(output / PROVENANCE, rendered, seed=seed)
     return rendered
-
-
-def in_processes(function: Callable[[T], Any], items: Sequence[T], *, num_workers: int) -> Iterator[Any]:
-    """Results in the order of the items, computed in ``num_workers`` processes (1: in this one)."""
-    if num_workers == 1:
-        yield from map(function, items)
-        return
-    # Not forked: libraries that hold threads, such as OpenCV, do not survive it.
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(function, items)
 
 
 def render_query(plan: QueryPlan, *, folder: Path, short_side_px: int) -> QueryPlan:

@@ -25,13 +25,16 @@ from engine.models.pooling import gem
 from engine.records import Match
 from engine.tables import read_ground_truth
 from training.annotated_pairs import AnnotatedPairSource
-from training.config import Model, TrainingPreset, load_training_preset
-from training.data import PlannedBatches, ViewPairs, Views, group_names, load_batches
+from training.config import EditedAugmentation, Model, TrainingPreset, load_training_preset
+from training.data import PlannedBatches, ViewPairs, group_names, load_batches
 from training.distributed import Ranks, joined_ranks
 from training.frame_store import FrameStore
-from training.trainer import Intervals, Trainer
+from training.hand_over import write_engine_preset
+from training.reference_views import ReferenceViews
+from training.report import write_report
+from training.trainer import BEST, LOG, Intervals, Trainer
 from training.validation import PictureRetrieval
-from training.views import EditedViews, fit
+from training.views import EditedViews, Views, fit
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +51,13 @@ def main(
     store: Annotated[Path, typer.Option(help="Frame store, see training.build_store.")],
     output: Annotated[Path, typer.Option(help="Run folder.")],
     preset: Annotated[str, typer.Option(help="Name of a preset, or a TOML file.")] = "lite",
-    ground_truth: Annotated[Path | None, typer.Option(help="CSV of annotated copies whose videos are in the store.")] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="CSV of annotated copies whose videos are in the store.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to start from, instead of the preset's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make views.")] = 1,
     validation_share: Annotated[float, typer.Option(min=0, max=0.5, help="Pictures held out.")] = 0.05,
+    save_seconds: Annotated[float, typer.Option(min=0, help="Time between two checkpoints.")] = 120.0,
     validations: Annotated[int, typer.Option(min=1, help="How often to validate.")] = 20,
 ) -> None:
     """Train one descriptor model."""
@@ -58,18 +65,25 @@ def main(
     try:
         with joined_ranks() as ranks:
             train(
-                load_training_preset(preset),
+                _starting_from(load_training_preset(preset), start),
                 store=FrameStore.open(store, cache_bytes=CACHE_BYTES),
                 output=output,
                 matches=_matches(ground_truth),
                 num_workers=workers,
                 validation_share=validation_share,
                 num_validations=validations,
+                save_s=save_seconds,
                 ranks=ranks,
             )
     except EngineError as error:
         say(f"train_descriptor: {error}")
         raise typer.Exit(1) from error
+
+
+def _starting_from(preset: TrainingPreset, start: Path | None) -> TrainingPreset:
+    if start is None:
+        return preset
+    return preset.model_copy(update={"model": preset.model.model_copy(update={"start": str(start)})})
 
 
 def _matches(ground_truth: Path | None) -> tuple[Match, ...]:
@@ -90,6 +104,7 @@ def train(
     num_workers: int,
     validation_share: float,
     num_validations: int,
+    save_s: float,
     ranks: Ranks,
 ) -> Trainer:
     """Train, or go on training, the model of ``preset`` in the run folder ``output``."""
@@ -123,10 +138,13 @@ def train(
     if ranks.is_first and len(held_out) > 1:
         px = preset.model.input_px
         validation = PictureRetrieval.draw(store, held_out, views, input_px=px, seed=preset.seed)
-    intervals = Intervals(validate_steps=max(1, num_steps // num_validations))
+    intervals = Intervals(validate_steps=max(1, num_steps // num_validations), save_s=save_s)
     with progress("steps", num_steps - trainer.step) as advance:
         batches = iter(load_batches(dataset, plan, num_workers=num_workers))
         trainer.run(batches, validation=validation, intervals=intervals, advance=advance)
+    if ranks.is_first:
+        write_engine_preset(output, preset, checkpoint=BEST)
+        write_report(output, log=output / LOG, recipe=preset.model_dump(mode="json"))
     return trainer
 
 
@@ -140,7 +158,13 @@ def _split(groups: NDArray[np.int64], *, share: float, seed: int) -> tuple[NDArr
 
 def _views(preset: TrainingPreset) -> Views:
     settings = preset.augmentation
-    return EditedViews(max_edits=settings.max_edits, crop_probability=settings.crop_probability)
+    if isinstance(settings, EditedAugmentation):
+        return EditedViews(max_edits=settings.max_edits, crop_probability=settings.crop_probability)
+    return ReferenceViews(
+        hard_mix=settings.hard_mix,
+        overlay_probability=settings.overlay_probability,
+        min_crop_area=settings.min_crop_area,
+    )
 
 
 def _start(config: Model, *, seed: int, store: FrameStore, pictures: NDArray[np.int64]) -> nn.Module:
@@ -166,7 +190,10 @@ def _sample(store: FrameStore, pictures: NDArray[np.int64], *, seed: int) -> NDA
 
 
 def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np.uint8]) -> None:
-    """Let the projection be the whitening PCA of the pooled features of ``frames``: equal variance in all dimensions."""
+    """Let the projection be the whitening PCA of the pooled features of ``frames``: equal variance everywhere."""
+    num = model.projection.out_features
+    if len(frames) <= num:
+        raise ConfigError(f"whiten_projection needs more than {num} pictures to train on, got {len(frames)}")
     normalize = Normalize(config.mean, config.std)
     pooled: list[Tensor] = []
     with torch.inference_mode():
@@ -175,7 +202,6 @@ def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np
     features = torch.cat(pooled).double()
     mean = features.mean(dim=0)
     _, singular, components = torch.linalg.svd(features - mean, full_matrices=False)
-    num = model.projection.out_features
     scales = 1 / (singular[:num] / len(features) ** 0.5).clamp_min(_WHITENING_FLOOR)
     weight = components[:num] * scales[:, None]
     with torch.no_grad():

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -32,6 +32,7 @@ from training.checkpoint import load_checkpoint, optimizer_tensors, restore_opti
 from training.config import TrainingPreset
 from training.data import Batch
 from training.distributed import Ranks
+from training.gradient_checkpointing import checkpoint_blocks
 from training.losses import entropy_loss, info_nce
 from training.schedule import learning_rate_factor
 from training.validation import PictureRetrieval
@@ -48,14 +49,15 @@ class Intervals:
     """After how many steps a run is validated, and after how many seconds it is saved."""
 
     validate_steps: int
-    save_s: float = 120.0
+    save_s: float
 
 
 class Trainer:
     """One run: a model, what it has learned so far, and where that is kept.
 
     ``model`` takes normalized frames ``(B, 3, px, px)``. The run folder holds ``checkpoint.safetensors``,
-    ``best.safetensors`` (the weights of the highest validation uAP), ``log.jsonl`` and TensorBoard's files.
+    ``best.safetensors`` (the weights of the highest validation uAP; without validation the last ones), ``log.jsonl``
+    and TensorBoard's files.
     """
 
     def __init__(self, model: nn.Module, preset: TrainingPreset, *, num_steps: int, ranks: Ranks, folder: Path) -> None:
@@ -63,6 +65,8 @@ class Trainer:
         self.normalize = Normalize(preset.model.mean, preset.model.std).to(ranks.device)
         self.model = model.to(ranks.device, memory_format=torch.channels_last).eval()
         _freeze(self.model, preset.model.frozen)
+        if preset.optimization.gradient_checkpointing:
+            checkpoint_blocks(self.model)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         settings = preset.optimization
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
@@ -83,7 +87,7 @@ class Trainer:
     ) -> None:
         """Train to the last step. Only the first rank validates and writes."""
         saved_s = time.monotonic()
-        with SummaryWriter(str(self.folder / "tensorboard")) if self.ranks.is_first else suppress() as writer:
+        with SummaryWriter(str(self.folder / "tensorboard")) if self.ranks.is_first else nullcontext() as writer:
             for batch in batches:
                 start_s = time.monotonic()
                 figures = self._train_step(batch)
@@ -94,7 +98,7 @@ class Trainer:
                     figures |= self._validate(validation)
                 self._log(writer, figures | {"seconds": time.monotonic() - start_s})
                 if self.ranks.is_first and (
-                    time.monotonic() - saved_s > intervals.save_s or self.step == self.num_steps
+                    time.monotonic() - saved_s >= intervals.save_s or self.step == self.num_steps
                 ):
                     self.save()
                     saved_s = time.monotonic()
@@ -102,9 +106,7 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         settings, losses = self.preset.optimization, self.preset.losses
-        factor = learning_rate_factor(
-            self.step, num_steps=self.num_steps, warmup=settings.warmup, decay=settings.decay
-        )
+        factor = learning_rate_factor(self.step, num_steps=self.num_steps, warmup=settings.warmup, decay=settings.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * factor
         own = functional.normalize(self._forward(batch.views))
@@ -184,9 +186,12 @@ class Trainer:
             return torch.cat([functional.normalize(self._forward(part)) for part in parts]).cpu().numpy()
 
     def _validate(self, validation: PictureRetrieval | None) -> dict[str, float]:
-        if validation is None:
+        if not self.ranks.is_first:
             return {}
         with self._validated_weights():
+            if validation is None:
+                save_weights(self.model, self.folder / BEST)
+                return {}
             uap = validation.uap(self.embed)
             if uap > self.best_uap:
                 self.best_uap = uap

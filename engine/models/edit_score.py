@@ -1,7 +1,7 @@
 """The edit gate's models: frame features, and from the features of one video the probability that it was edited.
 
-Weights come from outside. The score model is the reference's: a BERT encoder (Devlin et al., arXiv 1810.04805) over
-[CLS, frames, SEP], with the parameter names of the reference's checkpoint.
+Weights come from outside. The score model here is the reference's: a BERT encoder (Devlin et al., arXiv 1810.04805)
+over [CLS, frames, SEP], with the parameter names of the reference's checkpoint.
 
 Shape legend: B videos, n frames, T = n + 2 tokens, C channels.
 """
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.models.clip import ClipVisual
+from engine.models.edit_features import LITE0_STATISTICS
 from engine.models.freezing import Freezable
+from engine.models.pooled_edit_score import PooledEditScore
 
 CLS_TOKEN, SEP_TOKEN = 101, 102
 NORM_EPS = 1e-12
@@ -32,9 +34,14 @@ def build_frame_features(architecture: Literal["clip_vit_l14"]) -> nn.Module:
             assert_never(architecture)
 
 
-def build_edit_score(architecture: Literal["edit_score_bert"]) -> nn.Module:
-    """The score model with untrained weights: frame features of one video, ``(n, 1024)``, n <= 256 -> ``(1,)``."""
+def build_edit_score(architecture: Literal["edit_score_bert", "edit_score_pooled"]) -> EditScore | PooledEditScore:
+    """A score model with untrained weights: frame features of one video, ``(n, C)``, n <= 256 -> ``(1,)``.
+
+    C is 1024 for ``edit_score_bert``, and `LITE0_STATISTICS` for ``edit_score_pooled``.
+    """
     match architecture:
+        case "edit_score_pooled":
+            return PooledEditScore(feature_dim=LITE0_STATISTICS)
         case "edit_score_bert":
             return EditScore(
                 feature_dim=1024,
@@ -75,6 +82,7 @@ class EditScore(Freezable):
         num_positions: int,
     ) -> None:
         super().__init__()
+        self.feature_dim = feature_dim
         self.max_frames = max_frames
         self.frame_proj = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.LayerNorm(hidden_dim))
         self.bert = _Bert(

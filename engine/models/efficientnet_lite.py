@@ -6,7 +6,7 @@ Folded, it has half the layers to run and to differentiate; it is trained folded
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -97,10 +97,18 @@ class EfficientNetLite0(nn.Module):
         self.head = SameConv2d(channels, HEAD_CHANNELS, 1)
 
     def forward(self, frames: Tensor) -> Tensor:  # noqa: D102 - see the class
+        for values in self.maps(frames):
+            features = values
+        return features
+
+    def maps(self, frames: Tensor) -> Iterator[Tensor]:
+        """Yield what the stem, each stage and the head give for the frames, ``(B, C, H, W)`` each."""
         values = functional.relu6(self.stem(frames))
+        yield values
         for stage in self.stages:
             values = stage(values)
-        return functional.relu6(self.head(values))
+            yield values
+        yield functional.relu6(self.head(values))
 
 
 class EfficientNetLiteDescriptor(nn.Module):
@@ -113,7 +121,11 @@ class EfficientNetLiteDescriptor(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """The embeddings of a batch of frames, not L2-normalized."""
-        pooled = gem(self.backbone(frames).float(), dim=(2, 3))
+        return self.embed(self.backbone(frames))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The embeddings that belong to features of the backbone, ``(B, 1280, H, W)``."""
+        pooled = gem(features.float(), dim=(2, 3))
         embeddings: Tensor = self.projection(pooled)
         return embeddings
 

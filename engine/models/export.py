@@ -11,20 +11,24 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from skimage import data
 from torch import Tensor, nn
 
-from engine.config import DescriptorModel, GateVsc, Preset, Rgb
+from engine.config import ClipGate, DescriptorModel, EnsembleGate, NoGate, Preset, Rgb
 from engine.frames import InputSpec
 from engine.frames.resize import fit_picture
 from engine.models.checkpoints import find_checkpoint, load_weights, random_weights
 from engine.models.descriptor import build_descriptor_model
-from engine.models.edit_score import build_edit_score, build_frame_features
+from engine.models.edit_features import WithStatistics
+from engine.models.edit_score import EditScore, build_edit_score, build_frame_features
+from engine.models.efficientnet_lite import EfficientNetLiteDescriptor
 from engine.models.freezing import freeze_for_export
+from engine.models.pooled_edit_score import PooledEditScore
 from engine.records import Frames
 from engine.runtime.check import Case, save_cases
 from engine.runtime.manifest import WeightsRecord
@@ -77,8 +81,11 @@ def checkpoints_of(name: str, preset: Preset) -> tuple[str, ...]:
     """The checkpoints that graph ``name`` of a preset is made from, in the order in which it uses them."""
     if name == "ensemble":
         return tuple(model.checkpoint for model in preset.models)
-    gate = _gate(preset)
-    return (gate.checkpoint if name == "edit_features" else gate.score_checkpoint,)
+    if name == "edit_features" and isinstance(preset.gate, ClipGate):
+        return (preset.gate.checkpoint,)
+    if name == "edit_score" and not isinstance(preset.gate, NoGate):
+        return (preset.gate.score_checkpoint,)
+    raise ValueError(f"preset {preset.name!r} has no graph {name!r}")
 
 
 def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path) -> None:
@@ -87,37 +94,48 @@ def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path) -> 
     Beside ``path`` (``X.onnx``) come its weights, ``X.onnx.data``, and cases to check a runner with, ``X.check.npz``.
     Raises ``ConfigError`` if weights are missing or do not fit.
     """
+    gate = preset.gate
     if name == "ensemble":
         models = [weights.load(build_descriptor_model(model.architecture), model.checkpoint) for model in preset.models]
+        if isinstance(gate, EnsembleGate):
+            index = [model.name for model in preset.models].index(gate.model)
+            models[index] = WithStatistics(cast(EfficientNetLiteDescriptor, models[index]))
         export_ensemble(preset.models, models, path=path)
-        return
-    gate = _gate(preset)
-    if name == "edit_features":
+    elif name == "edit_features" and isinstance(gate, ClipGate):
         export_edit_features(gate, weights.load(build_frame_features(gate.architecture), gate.checkpoint), path=path)
+    elif name == "edit_score" and not isinstance(gate, NoGate):
+        model = build_edit_score(gate.score_architecture)
+        weights.load(model, gate.score_checkpoint)
+        export_edit_score(model, path=path)
     else:
-        export_edit_score(weights.load(build_edit_score(gate.score_architecture), gate.score_checkpoint), path=path)
+        raise ValueError(f"preset {preset.name!r} has no graph {name!r}")
 
 
 def export_ensemble(configs: Sequence[DescriptorModel], models: Sequence[nn.Module], *, path: Path) -> None:
-    """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` for each input size -> ``embedding`` ``(n, E)``, see `Ensemble`."""
+    """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` for each input size -> ``embedding`` ``(n, E)``, see `Ensemble`.
+
+    With a model among them that also gives features of frames there is a second output, ``edit_features`` ``(n, F)``.
+    """
     ensemble = Ensemble(configs, models).eval()
     pictures = [_pictures(num, ensemble.sizes_px) for num in CHECKED_BATCHES]
-    _export(ensemble, pictures, output="embedding", rows=((ROWS,) * len(ensemble.sizes_px),), path=path)
+    outputs = ["embedding", "edit_features"] if ensemble.gives_features else ["embedding"]
+    _export(ensemble, pictures, outputs=outputs, rows=((ROWS,) * len(ensemble.sizes_px),), path=path)
 
 
-def export_edit_features(gate: GateVsc, model: nn.Module, *, path: Path) -> None:
+def export_edit_features(gate: ClipGate, model: nn.Module, *, path: Path) -> None:
     """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` -> ``features`` ``(n, 1024)``."""
     module = nn.Sequential(Normalize(gate.mean, gate.std), model).eval()
     pictures = [_pictures(num, (gate.input_px,)) for num in CHECKED_BATCHES]
-    _export(module, pictures, output="features", rows=(ROWS,), path=path)
+    _export(module, pictures, outputs=["features"], rows=(ROWS,), path=path)
 
 
-def export_edit_score(model: nn.Module, *, path: Path) -> None:
-    """Float32 ``features`` ``(n, 1024)`` of one video, 1 <= n <= 256 -> ``score`` ``(1,)``, a probability."""
+def export_edit_score(model: EditScore | PooledEditScore, *, path: Path) -> None:
+    """Float32 ``features`` ``(n, C)`` of one video, 1 <= n <= 256 -> ``score`` ``(1,)``, a probability."""
     generator = torch.Generator().manual_seed(0)
-    cases = [{"features": torch.randn(num, 1024, generator=generator)} for num in CHECKED_LENGTHS]
+    cases = [{"features": torch.randn(num, model.feature_dim, generator=generator)} for num in CHECKED_LENGTHS]
     cases[1]["features"][1] = 0  # the model does not look at a frame without features
-    _export(model, cases, output="score", rows=({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},), path=path)
+    rows = ({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},)
+    _export(model, cases, outputs=["score"], rows=rows, path=path)
 
 
 class Normalize(nn.Module):
@@ -141,21 +159,29 @@ class Ensemble(nn.Module):
     """All models of a preset on the same frames: each L2-normalized, then concatenated in the order of the preset.
 
     Takes one uint8 array ``(B, px, px, 3)`` for each of ``sizes_px``, the distinct input sizes in the order in which
-    the preset names them; returns ``(B, E)``. An embedding of zeros stays zero.
+    the preset names them; returns ``(B, E)``. An embedding of zeros stays zero. If one of the models is a
+    `WithStatistics`, returns its features ``(B, F)`` as well.
     """
 
     def __init__(self, configs: Sequence[DescriptorModel], models: Sequence[nn.Module]) -> None:
         super().__init__()
         self.sizes_px = tuple(dict.fromkeys(config.input_px for config in configs))
+        self.gives_features = any(isinstance(model, WithStatistics) for model in models)
         self._inputs = [self.sizes_px.index(config.input_px) for config in configs]
         self.members = nn.ModuleList(
             nn.Sequential(Normalize(config.mean, config.std), model)
             for config, model in zip(configs, models, strict=True)
         )
 
-    def forward(self, *frames: Tensor) -> Tensor:  # noqa: D102 - see the class
-        embeddings = [member(frames[index]) for member, index in zip(self.members, self._inputs, strict=True)]
-        return torch.cat([embedding / _length(embedding) for embedding in embeddings], dim=1)
+    def forward(self, *frames: Tensor) -> tuple[Tensor, ...]:  # noqa: D102 - see the class
+        embeddings, features = [], []
+        for member, index in zip(self.members, self._inputs, strict=True):
+            output = member(frames[index])
+            if isinstance(output, tuple):
+                output, statistics = output
+                features.append(statistics)
+            embeddings.append(output / _length(output))
+        return torch.cat(embeddings, dim=1), *features
 
 
 def _length(rows: Tensor) -> Tensor:
@@ -163,27 +189,39 @@ def _length(rows: Tensor) -> Tensor:
     return lengths.clamp_min(1e-12)
 
 
-def _export(module: nn.Module, inputs: Sequence[dict[str, Tensor]], *, output: str, rows: Any, path: Path) -> None:
+def _export(
+    module: nn.Module, inputs: Sequence[dict[str, Tensor]], *, outputs: Sequence[str], rows: Any, path: Path
+) -> None:
     with torch.inference_mode():
-        results = [module(*tensors.values()).numpy() for tensors in inputs]
+        results = [_as_tuple(module(*tensors.values())) for tensors in inputs]
     # An example of one row would freeze the number of rows.
-    program = _to_onnx(module, inputs[1], output=output, rows=rows)
+    program = _to_onnx(module, inputs[1], outputs=outputs, rows=rows)
     program.save(path, external_data=True)
     cases = [
-        Case({name: tensor.numpy() for name, tensor in tensors.items()}, {output: result})
+        Case(_to_numpy(tensors), _to_numpy(dict(zip(outputs, result, strict=True))))
         for tensors, result in zip(inputs, results, strict=True)
     ]
     save_cases(cases, path.with_suffix(".check.npz"))
 
 
-def _to_onnx(module: nn.Module, example: dict[str, Tensor], *, output: str, rows: Any) -> torch.onnx.ONNXProgram:
+def _as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _to_numpy(tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _to_onnx(
+    module: nn.Module, example: dict[str, Tensor], *, outputs: Sequence[str], rows: Any
+) -> torch.onnx.ONNXProgram:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name: rows", category=UserWarning)
         program = torch.onnx.export(
             module,
             tuple(example.values()),
             input_names=list(example),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_shapes=rows,
             opset_version=OPSET,
             dynamo=True,
@@ -214,12 +252,6 @@ def _pictures(num: int, sizes_px: Sequence[int]) -> dict[str, Tensor]:
         f"frames_{px}": torch.from_numpy(np.stack([fit_picture(photo, InputSpec("", px)) for photo in chosen]))
         for px in sizes_px
     }
-
-
-def _gate(preset: Preset) -> GateVsc:
-    if not isinstance(preset.gate, GateVsc):
-        raise TypeError(f"preset {preset.name!r} has no edit gate")
-    return preset.gate
 
 
 def _seed(checkpoint: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.atomic import written_aside
-from engine.config import GateVsc, Preset
+from engine.config import ClipGate, EnsembleGate, NoGate, Preset
 from engine.errors import ConfigError
 from engine.runtime import TensorSpec
 
@@ -79,9 +79,10 @@ class PcaRecord(_Record):
 class Manifest(_Record):
     """Everything known of an engines directory. ``weights``: where they come from.
 
-    ``graphs`` and ``engines`` have the keys ``ensemble`` and, with a gate, ``edit_features`` and ``edit_score``.
-    ``norm_set`` holds rows for score normalization that fit the PCA. ``shipped_sha256`` is that of the manifest of the
-    package's weights where the engines were made from those. ``created`` is UTC in ISO 8601.
+    ``graphs`` and ``engines`` have the keys ``ensemble``, with a gate ``edit_score``, and ``edit_features`` unless the
+    gate takes them from the ensemble. ``norm_set`` holds rows for score normalization that fit the PCA.
+    ``shipped_sha256`` is that of the manifest of the package's weights where the engines were made from those.
+    ``created`` is UTC in ISO 8601.
     """
 
     format_version: int = FORMAT_VERSION
@@ -107,12 +108,18 @@ class Manifest(_Record):
 
 
 def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
-    """The graphs that a preset needs, by name, and the part of the preset that each is made from."""
+    """The graphs that a preset needs, by name, and the part of the preset that each is made from.
+
+    Those of a gate that is off are among them: it can be turned on without building again.
+    """
     models = [model.model_dump(mode="json", exclude={"checkpoint"}) for model in preset.models]
     parts: dict[str, dict[str, Any]] = {"ensemble": {"models": models}}
-    if isinstance(preset.gate, GateVsc):
-        gate = preset.gate.model_dump(mode="json")
+    gate = preset.gate.model_dump(mode="json")
+    if isinstance(preset.gate, ClipGate):
         parts["edit_features"] = {key: gate[key] for key in ("architecture", "input_px", "mean", "std")}
+    elif isinstance(preset.gate, EnsembleGate):
+        parts["ensemble"]["edit_features"] = {key: gate[key] for key in ("architecture", "model")}
+    if not isinstance(preset.gate, NoGate):
         parts["edit_score"] = {"architecture": gate["score_architecture"]}
     return parts
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import GateVsc, Preset, load_preset, parse_preset, preset_names
+from engine.config import ClipGate, Preset, load_preset, parse_preset, preset_names
 from engine.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_vsc22_has_the_figures_of_the_reference() -> None:
         ("v106", 256),
         ("v68", 384),
     ]
-    assert isinstance(preset.gate, GateVsc)
+    assert isinstance(preset.gate, ClipGate)
     assert (preset.gate.score_threshold, preset.gate.max_frames) == (0.001, 256)
     assert preset.near_duplicates.max_cosine == 0.975
     assert (preset.pca.num_components, preset.score_norm.beta, preset.score_norm.nk) == (512, 1.2, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.config import DescriptorModel, GateVsc, load_preset
+from engine.config import ClipGate, DescriptorModel, load_preset
 from engine.errors import ConfigError
 from engine.runtime.check import check_runner, load_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
@@ -123,7 +123,7 @@ def test_normalize_gives_the_bits_of_torchvision() -> None:
 @pytest.fixture(scope="module")
 def edit_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gate = load_preset("vsc22").gate
-    assert isinstance(gate, GateVsc)
+    assert isinstance(gate, ClipGate)
     model = ClipVisual(input_resolution=28, patch_size=14, width=32, layers=2, heads=2)
     random_weights(model, seed=1)
     path = tmp_path_factory.mktemp("export") / "edit_features.onnx"

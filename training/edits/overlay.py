@@ -33,13 +33,13 @@ class OverlayText(LayerEdit):
 
     def _layer(self, size: Size) -> Image.Image:
         width, height = size
-        font_px = self.height * height
+        font_px = max(1.0, self.height * height)
         font_px *= min(1.0, 0.9 * width / ImageFont.load_default(font_px).getlength(self.text))
         layer = Image.new("RGBA", size)
         ImageDraw.Draw(layer).text(
             (width / 2, self.y * height),
             self.text,
-            font=ImageFont.load_default(font_px),
+            font=ImageFont.load_default(max(1.0, font_px)),
             fill=self.color,
             anchor="mm",
             stroke_width=max(1, round(0.08 * font_px)),

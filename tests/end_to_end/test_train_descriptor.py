@@ -1,0 +1,125 @@
+"""Training as a user runs it: the command line, two processes, and a run that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from safetensors.torch import load_file
+
+from tests.conftest import REPOSITORY
+from tests.training_runs import command, environment, make_store, read_log, train, write_preset
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train(write_preset(folder), store, folder / "run")
+    return folder / "run"
+
+
+def losses(log: list[dict[str, float]]) -> list[float]:
+    return [line["loss"] for line in log]
+
+
+def test_a_run_leaves_weights_a_log_a_report_and_a_preset_that_builds_engines(whole_run: Path, tmp_path: Path) -> None:
+    log = read_log(whole_run)
+    assert [line["step"] for line in log] == list(range(1, 9))
+    assert 0 <= log[-1]["validation_uap"] <= 1
+    assert "best validation uAP" in (whole_run / "report.html").read_text(encoding="utf-8")
+    assert (whole_run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((whole_run / "tensorboard").iterdir())
+    built = [sys.executable, "build_engines.py", "--preset", str(whole_run / "preset.toml")]
+    built += ["--checkpoints", str(whole_run), "--output", str(tmp_path / "engines")]
+    subprocess.run(built, check=True, cwd=REPOSITORY)
+    manifest = json.loads((tmp_path / "engines" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["preset"]["models"][0]["checkpoint"] == "best.safetensors"
+
+
+def test_what_is_frozen_keeps_its_values_and_the_rest_learns(whole_run: Path, store: Path, tmp_path: Path) -> None:
+    train(write_preset(tmp_path, epochs=0.25), store, tmp_path / "short")
+    first, last = (load_file(folder / "best.safetensors") for folder in (tmp_path / "short", whole_run))
+    changed = {name for name in first if not np.array_equal(first[name], last[name])}
+    assert "projection.weight" in changed
+    assert "backbone.head.weight" in changed
+    assert not [name for name in changed if ".stem." in name or ".depthwise." in name or ".stages.1." in name]
+
+
+def test_two_processes_with_half_the_batch_each_compute_what_one_computes(
+    whole_run: Path, store: Path, tmp_path: Path
+) -> None:
+    halved = train(write_preset(tmp_path, pairs_per_rank=2), store, tmp_path / "run", num_processes=2)
+    # Sums over two halves round differently; a wrong gradient would show from the second step on.
+    np.testing.assert_allclose(losses(halved), losses(read_log(whole_run)), rtol=2e-4)
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(whole_run: Path, store: Path, tmp_path: Path) -> None:
+    preset, output = write_preset(tmp_path), tmp_path / "run"
+    arguments = [*command(preset, store, output), "--save-seconds", "0"]
+    process = subprocess.Popen(arguments, env=environment(), cwd=REPOSITORY)
+    deadline_s = time.monotonic() + 120
+    while not (output / "log.jsonl").exists() or len(read_log_so_far(output)) < 3:
+        assert time.monotonic() < deadline_s
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 3 <= len(read_log_so_far(output)) < 8, "it ended before it was killed"
+    resumed = train(preset, store, output)
+    assert losses(resumed) == losses(read_log(whole_run))
+
+
+def read_log_so_far(output: Path) -> list[str]:
+    return [line for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": "0.05\ntemprature = 1"}, "unknown key losses.temprature, did you mean 'temperature'?"),
+        ({"frozen": '["backbone.stm.*"]'}, "no parameter is called 'backbone.stm.*'"),
+        ({"pairs_per_rank": "40"}, "fewer than a batch of 40"),
+        ({"whiten_projection": "true"}, "whiten_projection needs more than 512 pictures to train on, got 16"),
+        ({"start": '"absent.safetensors"'}, "there is no checkpoint absent.safetensors"),
+    ],
+)
+def test_a_wrong_recipe_is_said(store: Path, tmp_path: Path, change: dict[str, str], message: str) -> None:
+    preset = write_preset(tmp_path, **change)
+    run = subprocess.run(
+        command(preset, store, tmp_path / "run"), env=environment(), cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_missing_store_and_another_recipe_in_the_folder_are_said(
+    whole_run: Path, store: Path, tmp_path: Path
+) -> None:
+    cases = [
+        (write_preset(tmp_path), tmp_path / "absent", tmp_path / "run", "holds no finished frame store"),
+        (write_preset(tmp_path, epochs=1.0), store, whole_run, "a run of another preset or length"),
+    ]
+    for preset, folder, output, message in cases:
+        run = subprocess.run(
+            command(preset, folder, output), env=environment(), cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert run.returncode == 1
+        assert message in run.stderr
