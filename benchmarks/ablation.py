@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import report
-from engine.config import Preset
+from engine.config import EnsembleGate, NoGate, Preset
 from engine.console import progress
 from engine.errors import ConfigError
 from engine.evaluate import micro_average_precision, segment_average_precision
@@ -84,20 +84,20 @@ def planned_rows(engines: Path, *, one_model: Path | None) -> list[Row]:
 def gate_rows(engines: Path) -> list[Row]:
     """The rows of the exact-copy experiment. Raises ``ConfigError`` where the engines have no gate for it."""
     preset = read_manifest(engines).preset
-    if not has_gate(preset):
-        raise ConfigError(f"{engines} have no edit gate, so exact copies show nothing")
+    if not isinstance(preset.gate, EnsembleGate):
+        raise ConfigError(f"{engines} have no edit gate that could count near-identical queries")
     gated = preset.with_gate(enabled=True)
-    strict = gated.model_copy(update={"gate": gated.gate.model_copy(update={"near_identical_cosine": None})})
+    strict = preset.gate.model_copy(update={"mode": "vsc", "near_identical_cosine": None})
     return [
         Row("gate off", engines, preset.with_gate(enabled=False)),
-        Row("gate on, near-identical queries do not count", engines, strict),
+        Row("gate on, near-identical not counted", engines, preset.model_copy(update={"gate": strict})),
         Row("gate on", engines, gated),
     ]
 
 
 def has_gate(preset: Preset) -> bool:
     """Whether the preset has an edit gate that can be turned on."""
-    return hasattr(preset.gate, "score_threshold")
+    return not isinstance(preset.gate, NoGate)
 
 
 def _without_scenes(preset: Preset) -> Preset:
