@@ -58,9 +58,6 @@ def store_half(onnx_in: Path, onnx_out: Path) -> None:
         if values.size >= _MIN_HALVED_VALUES and np.array_equal(halved.astype(np.float32), values):
             weight.CopyFrom(numpy_helper.from_array(halved, f"{name}.half"))
             casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-        else:
-            # Written anew, so that nothing refers to the external file.
-            weight.CopyFrom(numpy_helper.from_array(values, name))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
