@@ -156,7 +156,7 @@ class EditScoreTrainer:
             labels = torch.tensor([float(video.is_copy) for video in batch], device=ranks.device)
             loss = functional.binary_cross_entropy_with_logits(self.model.logits(features), labels, reduction="sum")
             self._optimizer.zero_grad(set_to_none=True)
-            (loss / self._batch).backward()
+            torch.autograd.backward(loss / self._batch)
             ranks.sum_gradients(self._parameters)
             self._optimizer.step()
             losses.append(ranks.gather(loss.detach()[None]).sum().item() / self._batch)
