@@ -8,7 +8,7 @@ VIDEOS ?=
 .PHONY: demo test lint check clean
 .DELETE_ON_ERROR:
 
-demo: .venv/ready
+demo: .venv/demo-ready
 	$(BIN)/python -m benchmarks.demo --output $(DEMO_OUTPUT) $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 test: .venv/ready
@@ -21,9 +21,14 @@ lint: .venv/ready
 
 check: lint test
 
-.venv/ready: setup.cfg pyproject.toml constraints.txt
+# Engines of the demo run and are built without torch, which takes gigabytes; tests need it.
+.venv/demo-ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python3 -m venv failed: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,demo]'
+	touch $@
+
+.venv/ready: .venv/demo-ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,train,demo,dev]'
 	touch $@
 

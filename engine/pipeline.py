@@ -171,7 +171,8 @@ class Engine:
 
     def identity(self, *, role: Role) -> dict[str, Any]:
         """What decides the descriptors of a video besides its file; stored with them, so that they never mix."""
-        settings = self.preset.model_dump(mode="json", exclude={"pca", "score_norm"})
+        of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
+        settings = self.preset.model_dump(mode="json", exclude={"pca", "score_norm", *of_queries})
         return {
             "engines": self.manifest.identity,
             "settings": settings,

@@ -85,8 +85,8 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
 
     Leaves in the output folder: ``norm_set/`` (raw embeddings), ``engines/`` (with the PCA folded in),
     ``references/`` and ``queries/`` (descriptors), ``candidates.csv``, ``matches.csv`` and ``run.json`` (the
-    settings). The PCA is fitted on the norm set unless the engines have one. With the engines' own norm set, ``norm_set/``
-    and ``engines/`` are not made.
+    settings). The PCA is fitted on the norm set unless the engines have one. With the norm set that
+    came with the engines, ``norm_set/`` and ``engines/`` are not made.
 
     Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
     recorded in the result.

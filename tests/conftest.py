@@ -13,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED_GOLDEN = REPOSITORY / "tests" / "golden"
+IMAGENET_PRESET = REPOSITORY / "tests" / "imagenet.toml"
 FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
 
 
@@ -44,10 +45,10 @@ def _describe_golden() -> str:
 
 @pytest.fixture(scope="session")
 def lite_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Engines of preset lite, built once for the whole run; tests must not write into this folder."""
+    """Small engines that were exported and bring no PCA, built once for the whole run; tests must not write into it."""
     from engine.config import load_preset
     from engine.runtime.build import build_engines
 
     folder = tmp_path_factory.mktemp("engines") / "lite"
-    build_engines(load_preset("lite"), folder)
+    build_engines(load_preset(IMAGENET_PRESET), folder)
     return folder

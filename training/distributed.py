@@ -45,7 +45,7 @@ class Ranks:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        for gradient, summed in zip(gradients, torch.split(flat, [part.numel() for part in gradients]), strict=True):
             gradient.copy_(summed.reshape(gradient.shape))
 
     def wait(self) -> None:

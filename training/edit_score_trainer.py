@@ -1,4 +1,4 @@
-"""Trains an edit-score model on frame features: is there a copy in this query? Knows nothing of videos or files' labels.
+"""Trains an edit-score model on frame features: is there a copy in this query? Knows nothing of video files.
 
 A run that was killed goes on from the last whole epoch to the same losses: what an epoch does depends on the seed and
 its number alone, and the checkpoint holds everything else.
@@ -156,7 +156,7 @@ class EditScoreTrainer:
             labels = torch.tensor([float(video.is_copy) for video in batch], device=ranks.device)
             loss = functional.binary_cross_entropy_with_logits(self.model.logits(features), labels, reduction="sum")
             self._optimizer.zero_grad(set_to_none=True)
-            (loss / self._batch).backward()
+            torch.autograd.backward(loss / self._batch)
             ranks.sum_gradients(self._parameters)
             self._optimizer.step()
             losses.append(ranks.gather(loss.detach()[None]).sum().item() / self._batch)

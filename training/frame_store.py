@@ -238,7 +238,7 @@ def decode_picture(content: bytes) -> Frame:
     with Image.open(io.BytesIO(content)) as image:
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             layered = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+            return np.array(Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB"))
         return np.array(image.convert("RGB"))
 
 

@@ -53,4 +53,5 @@ def entropy_loss(embeddings: Tensor, groups: Tensor) -> Tensor:
     has_others = ~same.all(dim=1)
     nearest = (embeddings.detach() @ embeddings.detach().T).masked_fill(same, -torch.inf).argmax(dim=1)
     distances = torch.linalg.vector_norm(embeddings - embeddings[nearest], dim=1).clamp_min(_MIN_DISTANCE)
-    return -(distances.log() * has_others).sum() / has_others.sum().clamp_min(1)
+    loss: Tensor = -(distances.log() * has_others).sum() / has_others.sum().clamp_min(1)
+    return loss

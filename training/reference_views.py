@@ -78,8 +78,8 @@ def snow(rng: np.random.Generator, picture: Frame, _: DrawPicture) -> Frame:
     """White flakes on up to a twentieth of the pixels, a little blurred."""
     width, height = size_of(picture)
     flakes = (rng.random((height, width), dtype=np.float32) < rng.uniform(0.005, 0.05)).astype(np.float32)
-    cover_ratio = cv2.GaussianBlur(flakes, (0, 0), rng.uniform(0.6, 1.4))
-    cover_ratio = (cover_ratio / max(float(cover_ratio.max()), 1e-6))[..., None]
+    blurred = np.asarray(cv2.GaussianBlur(flakes, (0, 0), rng.uniform(0.6, 1.4)), np.float32)
+    cover_ratio = (blurred / max(float(blurred.max()), 1e-6))[..., None]
     return (picture * (1 - cover_ratio) + 255 * cover_ratio).astype(np.uint8)
 
 

@@ -197,7 +197,7 @@ def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np
     normalize = Normalize(config.mean, config.std)
     pooled: list[Tensor] = []
     with torch.inference_mode():
-        for part in torch.from_numpy(frames).split(64):
+        for part in torch.split(torch.from_numpy(frames), 64):
             pooled.append(gem(model.eval().backbone(normalize(part)), dim=(2, 3)))
     features = torch.cat(pooled).double()
     mean = features.mean(dim=0)

@@ -1,4 +1,4 @@
-"""``python -m training.train_edit_score --videos DIR --ground-truth CSV --output RUN``: trains the model of an edit gate.
+"""``python -m training.train_edit_score --videos DIR --ground-truth CSV --output RUN``: trains an edit gate.
 
 It learns which queries hold a copy, from features that the engine's own graph computes once. Started again, it goes on
 where it stopped. The last line of stdout is a JSON object with the figures of the best epoch.
@@ -169,7 +169,8 @@ def _labelled(queries: QuerySet, extractor: FeatureExtractor, *, num_workers: in
     absent = sorted(copies - {item.video_id for item in media})
     if absent:
         raise ConfigError(
-            f"{queries.ground_truth} names {len(absent)} queries that {queries.videos} does not hold, such as {absent[0]!r}"
+            f"{queries.ground_truth} names {len(absent)} queries that {queries.videos} does not hold, such as "
+            f"{absent[0]!r}"
         )
     with progress(f"features of {queries.videos.name}", len(media)) as advance:
         found = extractor.extract(media, num_workers=num_workers, advance=advance)

@@ -63,7 +63,7 @@ class Trainer:
     def __init__(self, model: nn.Module, preset: TrainingPreset, *, num_steps: int, ranks: Ranks, folder: Path) -> None:
         self.preset, self.num_steps, self.ranks, self.folder = preset, num_steps, ranks, folder
         self.normalize = Normalize(preset.model.mean, preset.model.std).to(ranks.device)
-        self.model = model.to(ranks.device, memory_format=torch.channels_last).eval()
+        self.model = model.to(ranks.device).to(memory_format=torch.channels_last).eval()
         _freeze(self.model, preset.model.frozen)
         if preset.optimization.gradient_checkpointing:
             checkpoint_blocks(self.model)
@@ -122,7 +122,7 @@ class Trainer:
         entropy = entropy_loss(embeddings, groups)
         loss = contrast + losses.entropy_weight * entropy
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
         self.ranks.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         if settings.max_gradient_norm is not None:
@@ -182,8 +182,9 @@ class Trainer:
     def embed(self, frames: NDArray[np.uint8]) -> FloatArray:
         """Unit rows, float32 ``(B, D)``, of uint8 frames ``(B, px, px, 3)``."""
         with torch.inference_mode():
-            parts = torch.from_numpy(frames).split(_EMBED_BATCH)
-            return torch.cat([functional.normalize(self._forward(part)) for part in parts]).cpu().numpy()
+            parts = torch.split(torch.from_numpy(frames), _EMBED_BATCH)
+            rows = torch.cat([functional.normalize(self._forward(part)) for part in parts])
+        return np.asarray(rows.cpu().numpy(), np.float32)
 
     def _validate(self, validation: PictureRetrieval | None) -> dict[str, float]:
         if not self.ranks.is_first:

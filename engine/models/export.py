@@ -43,6 +43,9 @@ MAX_FRAMES = 256
 CHECKED_LENGTHS = (1, 3, MAX_FRAMES - 1, MAX_FRAMES)
 """Frames of a video in the checks of the score graph. At 256 the model sees its closing token, below it does not."""
 
+CHECKED_LENGTHS_POOLED = (1, 3, 9)
+"""For a model that pools over frames, whose number means nothing to it; the cases are shipped with the weights."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -131,8 +134,9 @@ def export_edit_features(gate: ClipGate, model: nn.Module, *, path: Path) -> Non
 
 def export_edit_score(model: EditScore | PooledEditScore, *, path: Path) -> None:
     """Float32 ``features`` ``(n, C)`` of one video, 1 <= n <= 256 -> ``score`` ``(1,)``, a probability."""
+    lengths = CHECKED_LENGTHS_POOLED if isinstance(model, PooledEditScore) else CHECKED_LENGTHS
     generator = torch.Generator().manual_seed(0)
-    cases = [{"features": torch.randn(num, model.feature_dim, generator=generator)} for num in CHECKED_LENGTHS]
+    cases = [{"features": torch.randn(num, model.feature_dim, generator=generator)} for num in lengths]
     cases[1]["features"][1] = 0  # the model does not look at a frame without features
     rows = ({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},)
     _export(model, cases, outputs=["score"], rows=rows, path=path)

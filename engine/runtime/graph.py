@@ -49,19 +49,15 @@ def store_half(onnx_in: Path, onnx_out: Path) -> None:
     """
     model = onnx.load(onnx_in)
     casts = []
-    for index, weight in enumerate(model.graph.initializer):
+    for weight in model.graph.initializer:
         if weight.data_type != TensorProto.FLOAT:
             continue
-        values = numpy_helper.to_array(weight)
+        name, values = weight.name, numpy_helper.to_array(weight)
         with np.errstate(over="ignore"):
             halved = values.astype(np.float16)
         if values.size >= _MIN_HALVED_VALUES and np.array_equal(halved.astype(np.float32), values):
-            name = f"{weight.name}.half"
-            model.graph.initializer[index].CopyFrom(numpy_helper.from_array(halved, name))
-            casts.append(helper.make_node("Cast", [name], [weight.name], to=TensorProto.FLOAT))
-        else:
-            # Written anew, so that nothing refers to the external file.
-            model.graph.initializer[index].CopyFrom(numpy_helper.from_array(values, weight.name))
+            weight.CopyFrom(numpy_helper.from_array(halved, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -147,7 +147,7 @@ def test_norm_set_and_engines_must_fit_the_run(
     assert "1 videos are in the norm set and among the references" in shared
     sides[-1] = mixed_folder / "too_short.mp4"
     assert (
-        "built for the models of preset 'lite'"
+        "built for the models of preset 'imagenet'"
         in run_cli("run", *sides, *arguments, "--preset", "vsc22", expect=1).stderr
     )
 

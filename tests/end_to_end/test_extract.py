@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine import ConfigError, Engine, StoreError
+from engine.config import load_preset
 from engine.media import find_videos
 from engine.pipeline import ExtractionSummary, extract_to_store
+from engine.runtime.build import build_engines
 from engine.store import read_descriptors
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
@@ -80,10 +81,8 @@ def test_an_engine_is_used_inside_its_context(lite_engines: Path) -> None:
         Engine.open(lite_engines, num_workers=0)
 
 
-def test_without_engines_the_cached_ones_of_lite_are_used(
-    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
-) -> None:
-    shutil.copytree(lite_engines, tmp_path / "cache" / "vsc-engine" / "engines" / "lite")
+def test_without_engines_the_cached_ones_of_lite_are_used(videos: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    build_engines(load_preset("lite"), tmp_path / "cache" / "vsc-engine" / "engines" / "lite")
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     result = run_cli("extract", videos, "--role", "query", "--output", tmp_path / "store", env=environment)
     assert "building" not in result.stderr

@@ -18,16 +18,16 @@ from engine.runtime import open_runner
 from engine.runtime.build import build_engines, set_pca
 from engine.runtime.manifest import is_intact, read_manifest
 from tests import graphs
-from tests.conftest import REPOSITORY
+from tests.conftest import IMAGENET_PRESET, REPOSITORY
 
 pytestmark = pytest.mark.torch
 
-LITE = load_preset("lite")
+LITE = load_preset(IMAGENET_PRESET)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engines of preset lite; tests that change something take a copy."""
+    """Engines with ImageNet weights; tests that change something take a copy."""
     directory = tmp_path_factory.mktemp("built") / "engines"
     build_engines(LITE, directory)
     return directory
@@ -167,7 +167,7 @@ def killed_at_check(*_, **__):
 
 build.check_runner = killed_at_check
 if sys.argv[2] == "build":
-    build.build_engines(load_preset("lite"), Path(sys.argv[1]))
+    build.build_engines(load_preset("tests/imagenet.toml"), Path(sys.argv[1]))
 else:
     build.set_pca(Path(sys.argv[1]), graphs.random_pca(1280, 8))
 """
@@ -222,7 +222,7 @@ def test_missing_torch_names_the_extra(tmp_path: Path) -> None:
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "from engine.config import load_preset; from engine.runtime.build import build_engines\n"
-        "build_engines(load_preset('lite'), Path(sys.argv[1]))"
+        "build_engines(load_preset('tests/imagenet.toml'), Path(sys.argv[1]))"
     )
     result = run_python(script, tmp_path)
     assert "BackendUnavailable: building engines needs torch: pip install 'vsc-engine[build]'" in result.stderr

@@ -1,4 +1,4 @@
-"""A PCA folded into a graph: right, replaceable, and without touching the weights beside the graph."""
+"""A PCA folded into a graph: right, replaceable, and without touching the weights beside it. Weights as float16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from engine.errors import ConfigError
-from engine.runtime.graph import fold_pca
+from engine.runtime.graph import fold_pca, store_half
 from tests import graphs
 
 
@@ -81,3 +81,34 @@ def test_another_folder_fails(graph: Path, tmp_path: Path) -> None:
 def _shape(path: Path, name: str) -> list[onnx.TensorShapeProto.Dimension]:
     outputs = onnx.load(path, load_external_data=False).graph.output
     return list(next(output for output in outputs if output.name == name).type.tensor_type.shape.dim)
+
+
+def test_weights_that_lose_nothing_are_stored_as_float16(graph: Path, tmp_path: Path) -> None:
+    model = onnx.load(graph)
+    exact, inexact = model.graph.initializer
+    values = onnx.numpy_helper.to_array(exact).astype(np.float16).astype(np.float32)
+    exact.CopyFrom(onnx.numpy_helper.from_array(values, exact.name))
+    onnx.save(model, graph, save_as_external_data=True, location="rounded.data", size_threshold=64)
+    (tmp_path / "apart").mkdir()
+    stored = tmp_path / "apart" / "stored.onnx"
+    store_half(graph, stored)
+    kinds = {weight.name: weight.data_type for weight in onnx.load(stored).graph.initializer}
+    assert kinds == {f"{exact.name}.half": onnx.TensorProto.FLOAT16, inexact.name: onnx.TensorProto.FLOAT}
+    frames = graphs.frames(3)
+    np.testing.assert_array_equal(evaluate(stored, frames)["embedding"], evaluate(graph, frames)["embedding"])
+
+
+def test_values_beyond_float16_and_small_weights_stay_as_they_are(tmp_path: Path) -> None:
+    large, small = np.full(64, 70000, np.float32), np.ones(63, np.float32)
+    nodes = [onnx.helper.make_node("Concat", ["large", "small"], ["values"], axis=0)]
+    output = onnx.helper.make_tensor_value_info("values", onnx.TensorProto.FLOAT, [127])
+    weights = [onnx.numpy_helper.from_array(large, "large"), onnx.numpy_helper.from_array(small, "small")]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [output], weights)), tmp_path / "a.onnx")
+    store_half(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert {weight.name for weight in onnx.load(tmp_path / "b.onnx").graph.initializer} == {"large", "small"}
+
+
+def test_storing_gives_the_same_bytes_each_time(graph: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        store_half(graph, tmp_path / f"{name}.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()

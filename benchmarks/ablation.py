@@ -1,0 +1,201 @@
+"""What each part brings: `python -m benchmarks.ablation DATA... [--exact-copies DATA] [--output benchmarks/results]`.
+
+Every row is what `vsc-engine run` gives with the same switches. Descriptors that two rows share are computed once, and
+the seconds of a row count them as if they had been computed for it. Nothing is random here; the sets that
+`benchmarks.val_hard` makes follow from their seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.data_sets import DataSet, find_data_set
+from benchmarks.harness import report
+from engine.config import EnsembleGate, NoGate, Preset
+from engine.console import progress
+from engine.errors import ConfigError
+from engine.evaluate import micro_average_precision, segment_average_precision
+from engine.pipeline import Engine
+from engine.protocol import RunSettings, run_protocol
+from engine.records import Role
+from engine.runtime.cache import user_engines
+from engine.runtime.manifest import read_manifest
+from engine.tables import read_ground_truth
+
+STORES: dict[str, Role] = {"references": "reference", "queries": "query"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: the engines and the switches of `vsc-engine run`."""
+
+    name: str
+    engines: Path
+    preset: Preset
+    use_score_norm: bool = True
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a row reaches on a set. ``seconds``: of the whole run, loading the engines included."""
+
+    row: str
+    data: str
+    uap: float
+    segment_ap: float
+    num_failures: int
+    seconds: float
+
+
+def planned_rows(engines: Path, *, one_model: Path | None) -> list[Row]:
+    """The rows of the ablation; ``one_model``: engines of the first model alone, where ``engines`` have two.
+
+    Raises ``ConfigError`` where ``engines`` have several models and ``one_model`` is missing.
+    """
+    preset = read_manifest(engines).preset
+    if (len(preset.models) > 1) != (one_model is not None):
+        raise ConfigError(
+            f"{engines} have {len(preset.models)} models: the engines of the first model alone (--one-model) are "
+            "needed with two, and make no sense with one"
+        )
+    first = one_model or engines
+    every = read_manifest(first).preset.with_gate(enabled=False)
+    base = _without_scenes(every)
+    rows = [
+        Row("base", first, base, use_score_norm=False),
+        Row("+ score normalization", first, base),
+        Row("+ scenes", first, every),
+    ]
+    if has_gate(every):
+        rows.append(Row("+ gate", first, every.with_gate(enabled=True)))
+    if one_model is not None:
+        rows.append(Row("+ second model", engines, preset.with_gate(enabled=has_gate(preset))))
+    return rows
+
+
+def gate_rows(engines: Path) -> list[Row]:
+    """The rows of the exact-copy experiment. Raises ``ConfigError`` where the engines have no gate for it."""
+    preset = read_manifest(engines).preset
+    if not isinstance(preset.gate, EnsembleGate):
+        raise ConfigError(f"{engines} have no edit gate that could count near-identical queries")
+    gated = preset.with_gate(enabled=True)
+    strict = preset.gate.model_copy(update={"mode": "vsc", "near_identical_cosine": None})
+    return [
+        Row("gate off", engines, preset.with_gate(enabled=False)),
+        Row("gate on, near-identical not counted", engines, preset.model_copy(update={"gate": strict})),
+        Row("gate on", engines, gated),
+    ]
+
+
+def has_gate(preset: Preset) -> bool:
+    """Whether the preset has an edit gate that can be turned on."""
+    return not isinstance(preset.gate, NoGate)
+
+
+def _without_scenes(preset: Preset) -> Preset:
+    return preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
+
+
+@dataclass
+class StageTimer:
+    """Seconds of each stage of a run that says its progress, which is shown on the way."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, title: str, total: int) -> Iterator[Callable[[], None]]:
+        """Time one stage."""
+        start_s = time.perf_counter()
+        with progress(title, total) as advance:
+            yield advance
+        self.seconds[title] = time.perf_counter() - start_s
+
+
+@dataclass
+class Bench:
+    """Measures rows in ``folder``, which keeps all descriptors. ``norm_set``: videos, or None for the engines' own."""
+
+    folder: Path
+    norm_set: Path | None = None
+    _described: dict[str, tuple[Path, float]] = field(default_factory=dict)
+
+    def measure(self, row: Row, data: DataSet) -> Figures:
+        """Run the protocol on a set with the switches of a row."""
+        output = self.folder / f"{len(list(self.folder.iterdir())):03d}"
+        keys = {name: self._key(row, data, name) for name in STORES}
+        reused_s = {}
+        for name, key in keys.items():
+            if key in self._described:
+                store, reused_s[name] = self._described[key]
+                shutil.copytree(store, output / name)
+        timer = StageTimer()
+        start_s = time.perf_counter()
+        result = run_protocol(_settings(row, data, output, norm_set=self.norm_set), progress=timer)
+        elapsed_s = time.perf_counter() - start_s
+        for name, key in keys.items():
+            self._described.setdefault(key, (output / name, timer.seconds[name]))
+        truth = read_ground_truth(data.ground_truth)
+        uap = micro_average_precision(result.candidates, truth.pairs).average_precision
+        segment_ap = segment_average_precision(result.matches, truth.matches or ()).average_precision
+        seconds = elapsed_s + sum(original_s - timer.seconds[name] for name, original_s in reused_s.items())
+        return Figures(row.name, data.name, uap, segment_ap, len(result.failures), seconds)
+
+    def _key(self, row: Row, data: DataSet, name: str) -> str:
+        videos = data.references if name == "references" else data.queries
+        identity = Engine.open(row.engines, preset=row.preset).identity(role=STORES[name])
+        return json.dumps([str(videos.resolve()), identity], sort_keys=True)
+
+
+def _settings(row: Row, data: DataSet, output: Path, *, norm_set: Path | None) -> RunSettings:
+    return RunSettings(
+        queries=data.queries,
+        references=data.references,
+        norm_set=norm_set,
+        output=output,
+        engines=row.engines,
+        preset=row.preset,
+        use_score_norm=row.use_score_norm,
+    )
+
+
+def table(results: Sequence[Figures]) -> list[str]:
+    """Lines with a heading: a line for each result."""
+    lines = [f"{'set':<16}{'row':<48}{'uAP':>8}{'segment AP':>12}{'seconds':>9}"]
+    for figures in results:
+        columns = f"{figures.uap:>8.4f}{figures.segment_ap:>12.4f}{figures.seconds:>9.1f}"
+        lines.append(f"{figures.data:<16}{figures.row:<48}{columns}")
+    return lines
+
+
+def main() -> None:
+    """Measure all rows on all sets and report one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", type=Path, metavar="DATA", help="folders of evaluation sets")
+    parser.add_argument("--exact-copies", type=Path, metavar="DATA", help="a set with exact copies, for the gate")
+    parser.add_argument("--engines", type=Path, help="engines directory; default: preset lite")
+    parser.add_argument("--one-model", type=Path, help="engines of the first model alone, where --engines have two")
+    parser.add_argument("--norm-set", type=Path, help="folder of videos; default: the norm set of the engines")
+    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
+    arguments = parser.parse_args()
+    engines = arguments.engines or user_engines("lite")
+    rows = planned_rows(engines, one_model=arguments.one_model)
+    planned = [(row, find_data_set(folder)) for folder in arguments.data for row in rows]
+    if arguments.exact_copies is not None:
+        planned += [(row, find_data_set(arguments.exact_copies)) for row in gate_rows(engines)]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), norm_set=arguments.norm_set)
+        results = [bench.measure(row, data) for row, data in planned]
+    figures = {"results": [asdict(item) for item in results]}
+    report("ablation", lines=table(results), figures=figures, output=arguments.output)
+
+
+if __name__ == "__main__":
+    main()

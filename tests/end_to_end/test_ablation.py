@@ -1,0 +1,60 @@
+"""Rows of the ablation are what `vsc-engine run` gives with the same switches, whatever was computed before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ablation import Bench, gate_rows, planned_rows, table
+from benchmarks.data_sets import DataSet
+from engine.errors import ConfigError
+from engine.runtime.build import build_engines
+from engine.runtime.manifest import read_manifest
+from tests.end_to_end.conftest import Catalogue, RunCli
+
+pytestmark = pytest.mark.torch
+
+SWITCHES = {
+    "base": ["--no-scenes", "--no-score-norm"],
+    "+ score normalization": ["--no-scenes"],
+    "+ scenes": [],
+}
+
+
+def test_rows_equal_runs_with_the_same_switches(
+    catalogue: Catalogue, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    data = DataSet("tiny", catalogue.queries, catalogue.references, catalogue.ground_truth)
+    (tmp_path / "bench").mkdir()
+    bench = Bench(tmp_path / "bench", norm_set=catalogue.norm_set)
+    rows = planned_rows(lite_engines, one_model=None)
+    assert [row.name for row in rows] == list(SWITCHES)
+    results = [bench.measure(row, data) for row in rows]
+    for number, figures in enumerate(results):
+        run = run_cli(
+            "run", "--queries", data.queries, "--references", data.references, "--norm-set", catalogue.norm_set,
+            "--ground-truth", data.ground_truth, "--engines", lite_engines, "--output", tmp_path / str(number),
+            *SWITCHES[figures.row],
+        )  # fmt: skip
+        expected = json.loads(run.stdout.splitlines()[-1])
+        assert (figures.uap, figures.segment_ap) == (expected["uap"], expected["segment_ap"])
+        assert figures.seconds > 0
+    assert all(row.name in line for row, line in zip(rows, table(results)[1:], strict=True))
+
+
+def test_two_models_need_engines_of_the_first(lite_engines: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="have 1 models"):
+        planned_rows(lite_engines, one_model=lite_engines)
+    preset = read_manifest(lite_engines).preset
+    second = preset.models[0].model_copy(update={"name": "second"})
+    build_engines(preset.model_copy(update={"models": (*preset.models, second)}), tmp_path / "two")
+    with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
+        planned_rows(tmp_path / "two", one_model=None)
+    assert [row.name for row in planned_rows(tmp_path / "two", one_model=lite_engines)][-1] == "+ second model"
+
+
+def test_the_gate_experiment_needs_a_gate(lite_engines: Path) -> None:
+    with pytest.raises(ConfigError, match="have no edit gate"):
+        gate_rows(lite_engines)
