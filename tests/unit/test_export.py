@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.config import ClipGate, DescriptorModel, load_preset
+from engine.config import ClipGate, DescriptorModel, NoGate, load_preset
 from engine.errors import ConfigError
 from engine.runtime.check import check_runner, load_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
@@ -114,7 +114,8 @@ def test_an_embedding_of_zeros_stays_zero() -> None:
     zero = Averages(0)
     nn.init.zeros_(zero.matrix)
     module = export.Ensemble(configs()[:1], [zero])
-    assert (module(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)) == 0).all()
+    [embedding] = module(torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
+    assert (embedding == 0).all()
 
 
 def test_normalize_gives_the_bits_of_torchvision() -> None:
@@ -188,8 +189,9 @@ def test_checkpoints_of_each_graph() -> None:
     )
     assert export.checkpoints_of("edit_features", preset) == ("clip.torchscript.pt",)
     assert export.checkpoints_of("edit_score", preset) == ("vsm.torchscript.pt",)
-    with pytest.raises(TypeError, match="'lite' has no edit gate"):
-        export.checkpoints_of("edit_score", load_preset("lite"))
+    ungated = load_preset("lite").model_copy(update={"gate": NoGate()})
+    with pytest.raises(ValueError, match="preset 'lite' has no graph 'edit_score'"):
+        export.checkpoints_of("edit_score", ungated)
 
 
 def test_random_weights_are_recorded_by_their_seed_and_differ_by_checkpoint() -> None:
