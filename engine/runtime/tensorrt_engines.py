@@ -29,7 +29,15 @@ from engine.runtime.manifest import (
     digest,
 )
 from engine.runtime.onnx_runtime import run_graph
-from engine.runtime.precision import Comparisons, Sample, compare_precisions, graph_models, halved_models, table
+from engine.runtime.precision import (
+    Comparisons,
+    Sample,
+    compare_precisions,
+    graph_models,
+    halved_models,
+    table,
+    with_edits,
+)
 from engine.runtime.sources import library_versions
 from engine.runtime.tensorrt_build import (
     TensorRt,
@@ -180,7 +188,8 @@ class TensorRtCompiler:
                 difference = check_results(results, sample.cases, name=f"{name} in ONNX Runtime")
                 say(f"{name}: stays float32; differs from PyTorch by at most {difference:.1e}")
             return {}
-        comparisons = compare_precisions(samples, self._preset, folder=folder)
+        edited = {name: sample if name == "edit_score" else with_edits(sample) for name, sample in samples.items()}
+        comparisons = compare_precisions(edited, self._preset, folder=folder)
         for line in table(comparisons):
             say(line)
         refused = {row.model: row for rows in comparisons.values() for row in rows if row.precision == "fp32"}
