@@ -71,7 +71,7 @@ def make_samples(
         folder / "edit_features.onnx", *model("features", spread=features), {"x": ["rows", 8], "features": ["rows", 6]}
     )
     values: dict[str, Any] = {
-        "w": np.linspace(-1, 1, 6, dtype=np.float32)[:, None],
+        "w": np.linspace(-0.1, 0.1, 6, dtype=np.float32)[:, None],
         "same": np.eye(6, dtype=np.float32),
         "s": np.float32(score),
         "one": np.array([1], np.int64),
