@@ -16,6 +16,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     "version",
     "errors",
+    "machine",
     "atomic",
     "npz",
     "records",
@@ -56,8 +57,12 @@ LAYERS = [
     "plots",
     "figures",
     "pipeline",
+    "jobs",
+    "worker",
+    "supervisor",
+    "placement",
+    "extraction",
     "protocol",
-    "machine",
     "console",
     "cli",
 ]
