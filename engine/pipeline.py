@@ -33,7 +33,6 @@ from engine.timing import StageClock, StageTimes
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 8
 _LOOKAHEAD_PER_WORKER = 8
 _FLUSH_INTERVAL_S = 20.0
 
@@ -109,7 +108,7 @@ class Engine:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             ensemble = self._enter(stack, "ensemble")
-            shared = SharedRunner(ensemble, batch_size=BATCH_SIZE)
+            shared = SharedRunner(ensemble, batch_size=ensemble.batch_size)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
             self._describer = Describer(
@@ -132,7 +131,8 @@ class Engine:
             return None
         features = ensemble
         if isinstance(config, ClipGate):
-            features = SharedRunner(self._enter(stack, "edit_features"), batch_size=BATCH_SIZE)
+            runner = self._enter(stack, "edit_features")
+            features = SharedRunner(runner, batch_size=runner.batch_size)
         return GateRunners(config, features, self._enter(stack, "edit_score"))
 
     def __exit__(

@@ -8,14 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
+from engine.device_array import DeviceArray, Rows
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.runtime.manifest import Manifest
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,22 @@ class Runner(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What `run` returns; known before entry."""
 
+    @property
+    def batch_size(self) -> int:
+        """The number of rows to give to one call where there is a choice; known on entry."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+    def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
         """Run n rows, any n >= 1: ``{input name: (n, ...)} -> {output name: array}``.
 
-        Outputs have a row for every input row, unless `outputs` says that their first dimension is fixed. Raises
-        ``ConfigError`` where names, dtypes or shapes do not fit `inputs`.
+        Several ``parts`` are as one whose arrays follow each other. Runners on a GPU take host and device arrays, those
+        on a CPU only host arrays. Outputs have a row for every input row, unless `outputs` says that their first
+        dimension is fixed. Raises ``ConfigError`` where names, dtypes or shapes do not fit `inputs`.
         """
 
 
@@ -69,6 +76,19 @@ def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:
     num_rows = {name: len(array) for name, array in tensors.items()}
     if len(set(num_rows.values())) > 1 or 0 in num_rows.values():
         raise ConfigError(f"expected the same number of rows, 1 or more, in every input, got {num_rows}")
+
+
+def join_host_rows(parts: Sequence[Tensors], specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
+    """All rows of checked ``parts`` as one host array for each input. Raises ``ConfigError`` for other parts."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for part in parts:
+        check_tensors(part, specs)
+    for name in [spec.name for spec in specs]:
+        found = [part[name] for part in parts]
+        if any(isinstance(array, DeviceArray) for array in found):
+            raise ConfigError(f"input {name!r} lies on a GPU, and these engines run on the CPU: decode on the CPU, too")
+        arrays[name] = np.concatenate(found) if len(found) > 1 else np.asarray(found[0])
+    return arrays
 
 
 def open_runner(manifest: Manifest, directory: Path, name: str, *, num_threads: int | None = None) -> Runner:
