@@ -30,6 +30,7 @@ LAYERS = [
     "norm_set",
     "runtime",
     "runtime.manifest",
+    "runtime.fit",
     "runtime.shipped",
     "runtime.check",
     "runtime.graph",
