@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.runtime.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Rows]
 
@@ -94,13 +97,19 @@ def join_host_rows(parts: Sequence[Tensors], specs: Sequence[TensorSpec]) -> dic
 def open_runner(manifest: Manifest, directory: Path, name: str, *, num_threads: int | None = None) -> Runner:
     """The runner of engine ``name`` (``ensemble``, ``edit_features``, ``edit_score``) of an engines directory.
 
-    ``num_threads``: CPU threads of one call; None takes all cores. Raises ``ConfigError`` if the directory has no such
-    engine, ``BackendUnavailable`` if the library of its backend is not installed.
+    It runs where the directory was built for, and nowhere else. ``num_threads``: CPU threads of one call; None takes all
+    cores. Raises ``ConfigError`` if the directory has no such engine, or one that does not fit this machine;
+    ``BackendUnavailable`` if the library or the device of its backend is not there.
     """
     if name not in manifest.engines:
         raise ConfigError(f"{directory} has no engine {name!r}, only {sorted(manifest.engines)}")
+    if manifest.backend == "tensorrt":
+        from engine.runtime.tensorrt import open_tensorrt_runner
+
+        return open_tensorrt_runner(manifest, directory, name)
     from engine.runtime.openvino import OpenVinoRunner
 
+    logger.info("%s: OpenVINO on the CPU", name)
     return OpenVinoRunner(manifest.engines[name].main_path(directory), num_threads=num_threads)
 
 

@@ -232,12 +232,12 @@ class Stream:
 
     def record(self, submit: Callable[[], None]) -> RecordedWork:
         """Take down what ``submit`` puts on this stream instead of doing it."""
-        _call("cuStreamBeginCapture_v2", self.handle, _CAPTURE_THREAD_LOCAL)
+        _call("cuStreamBeginCapture_v2", ctypes.c_void_p(self.handle), _CAPTURE_THREAD_LOCAL)
         graph = ctypes.c_void_p()
         try:
             submit()
         finally:
-            _call("cuStreamEndCapture", self.handle, ctypes.byref(graph))
+            _call("cuStreamEndCapture", ctypes.c_void_p(self.handle), ctypes.byref(graph))
         return RecordedWork(graph)
 
 
@@ -251,7 +251,7 @@ class RecordedWork:
 
     def submit(self, stream: Stream) -> None:
         """Put it on ``stream``."""
-        _call("cuGraphLaunch", self._instance, stream.handle)
+        _call("cuGraphLaunch", self._instance, ctypes.c_void_p(stream.handle))
 
     def free(self) -> None:
         """Forget it; not while it runs."""
@@ -261,15 +261,18 @@ class RecordedWork:
 def wait_for_producer(stream: int | None) -> None:
     """Block until another library's stream, by its handle, has done its work; None has no work."""
     if stream is not None:
-        _call("cuStreamSynchronize", stream)
+        _call("cuStreamSynchronize", ctypes.c_void_p(stream))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """A function of the driver that PyCUDA does not have. Raises ``EngineError``."""
-    library = ctypes.CDLL("libcuda.so.1")
-    converted = [ctypes.c_void_p(value) if isinstance(value, int) else value for value in arguments]
-    code = getattr(library, name)(*converted)
+    """A function of the driver that PyCUDA does not have, with ctypes values. Raises ``EngineError``."""
+    code = _library()[name](*arguments)
     if code != 0:
         text = ctypes.c_char_p()
-        library.cuGetErrorName(code, ctypes.byref(text))
+        _library().cuGetErrorName(code, ctypes.byref(text))
         raise EngineError(f"{name} failed: {(text.value or b'').decode() or code}")

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -32,10 +32,12 @@ from engine.runtime.cuda import (
     free_pinned,
     wait_for_producer,
 )
+from engine.runtime.manifest import RowProfile
 
 logger = logging.getLogger(__name__)
 
 NUM_SLOTS = 2
+_ALIGNMENT = 256  # bytes, what TensorRT asks of the addresses of tensors
 
 
 class Execution(Protocol):
@@ -53,15 +55,6 @@ class Execution(Protocol):
 
     def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
         """Submit one computation that reads and writes device memory, ``{input or output name: address}``."""
-
-
-@dataclass(frozen=True)
-class RowRange:
-    """How many rows an engine takes: the smallest and largest number, and the one it is tuned for."""
-
-    min_rows: int
-    opt_rows: int
-    max_rows: int
 
 
 class _Slot:
@@ -117,9 +110,9 @@ class DeviceRunner:
     """A `Runner` on a GPU.
 
     ``load`` gives the execution, in a current context, when the runner is entered. ``batch_size``: rows of one
-    computation, at most ``row_range.max_rows``; None takes ``row_range.opt_rows``. If the device has too little memory
+    computation, at most ``profile.max_rows``; None takes ``profile.opt_rows``. If the device has too little memory
     for that, it is halved once, with a warning; `OutOfDeviceMemory` is raised if that does not suffice. Engines without
-    a row of output for each row of input get memory for ``row_range.max_rows``. ``name`` is for people.
+    a row of output for each row of input get memory for ``profile.max_rows``. ``name`` is for people.
     """
 
     def __init__(
@@ -130,7 +123,7 @@ class DeviceRunner:
         name: str,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
-        row_range: RowRange,
+        profile: RowProfile,
         batch_size: int | None = None,
     ) -> None:
         self._load = load
@@ -138,12 +131,12 @@ class DeviceRunner:
         self._name = name
         self._inputs = inputs
         self._outputs = outputs
-        self._row_range = row_range
+        self._profile = profile
         self._gives_rows = all(spec.shape[:1] == (None,) for spec in outputs)
-        wanted = (batch_size or row_range.opt_rows) if self._gives_rows else row_range.max_rows
-        if not row_range.min_rows <= wanted <= row_range.max_rows:
+        wanted = (batch_size or profile.opt_rows) if self._gives_rows else profile.max_rows
+        if not profile.min_rows <= wanted <= profile.max_rows:
             raise ConfigError(
-                f"{name}: the engine takes {row_range.min_rows} to {row_range.max_rows} rows, not batches of {wanted}; "
+                f"{name}: the engine takes {profile.min_rows} to {profile.max_rows} rows, not batches of {wanted}; "
                 "choose another batch size or build it for larger ones"
             )
         self._wanted_rows = self._batch_rows = wanted
@@ -201,9 +194,9 @@ class DeviceRunner:
         for part in parts:
             check_tensors(part, self._inputs)
         num_rows = sum(len(part[self._inputs[0].name]) for part in parts)
-        if not self._gives_rows and not self._row_range.min_rows <= num_rows <= self._batch_rows:
+        if not self._gives_rows and not self._profile.min_rows <= num_rows <= self._batch_rows:
             raise ConfigError(
-                f"{self._name}: the engine takes {self._row_range.min_rows} to {self._batch_rows} rows, got {num_rows}"
+                f"{self._name}: the engine takes {self._profile.min_rows} to {self._batch_rows} rows, got {num_rows}"
             )
         if not self._is_open:
             raise RuntimeError("run() outside of the runner's context; use `with runner:`")
@@ -228,9 +221,11 @@ class DeviceRunner:
                 yield self._results(held[0])
                 self._free.put(held.popleft())
         finally:
-            for slot in held:  # only after an error
-                slot.stream.synchronize()
-                self._free.put(slot)
+            with ExitStack() as stack:  # slots are held here only after an error
+                for slot in held:
+                    stack.callback(self._free.put, slot)
+                    stack.callback(slot.stream.synchronize)
+                    stack.callback(self._stream.synchronize)
 
     def _free_slot(self, *, wait: bool) -> _Slot | None:
         # Who holds a slot never waits for another one: two threads could wait for each other.
@@ -243,10 +238,10 @@ class DeviceRunner:
         slot.num_rows = num_rows
         addresses = slot.addresses
         for name, parts in columns.items():
-            whole = parts[0]
-            if isinstance(whole, DeviceArray) and len(whole) == self._batch_rows:
-                wait_for_producer(whole.stream)
-                addresses[name] = whole.address
+            first = parts[0]
+            if isinstance(first, DeviceArray) and len(first) == self._batch_rows and first.address % _ALIGNMENT == 0:
+                wait_for_producer(first.stream)
+                addresses[name] = first.address
             else:
                 slot.fill(name, parts)
         filled = slot.stream.mark()
@@ -278,7 +273,7 @@ class DeviceRunner:
             self._allocate_for(execution)
         except OutOfDeviceMemory as error:
             halved = self._wanted_rows // 2
-            if not self._gives_rows or halved < self._row_range.min_rows:
+            if not self._gives_rows or halved < self._profile.min_rows:
                 raise
             logger.warning("%s: batches of %d instead of %d rows: %s", self._name, halved, self._wanted_rows, error)
             self._batch_rows = halved

@@ -333,7 +333,7 @@ static void *work_off(void *argument) {
 }
 
 static CUresult submit(CUstream stream, const Op *op) {
-    if (stream == NULL) return CUDA_ERROR_NOT_SUPPORTED;
+    if (stream == NULL) return CUDA_ERROR_NOT_SUPPORTED; /* the default stream: the engine does not use it */
     if (depth == 0) return CUDA_ERROR_INVALID_CONTEXT;
     pthread_mutex_lock(&lock);
     if (stream->capture != NULL) {
@@ -366,6 +366,7 @@ CUresult cuStreamDestroy(CUstream stream) {
 }
 
 CUresult cuStreamSynchronize(CUstream stream) {
+    if (stream == NULL || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD) return failure; /* idle */
     pthread_mutex_lock(&lock);
     demand(stream);
     size_t goal = stream->num_queued;

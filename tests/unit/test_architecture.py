@@ -19,6 +19,7 @@ LAYERS = [
     "atomic",
     "npz",
     "records",
+    "device_array",
     "timing",
     "config",
     "media",
@@ -35,6 +36,9 @@ LAYERS = [
     "runtime.check",
     "runtime.graph",
     "runtime.openvino",
+    "runtime.cuda",
+    "runtime.device_runner",
+    "runtime.tensorrt",
     "models",
     "runtime.artefacts",
     "runtime.sources",
@@ -71,6 +75,7 @@ HOMES = {
     "onnx": {"engine.runtime.graph"},
     "openvino": {"engine.runtime.openvino"},
     "pyarrow": {"engine.shards"},
+    "pycuda": {"engine.runtime.cuda"},
 }
 BUILD_ONLY = {"torch", "timm", "safetensors", "skimage", "torchvision"}
 
