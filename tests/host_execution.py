@@ -24,13 +24,26 @@ SCRATCH_BYTES_PER_ROW = 1000
 
 
 class HostExecution:
-    """Computes with an OpenVINO runner, and spoils its scratch memory as an engine does."""
+    """Computes with an OpenVINO runner, and spoils its scratch memory as an engine does.
 
-    def __init__(self, runner: OpenVinoRunner, *, is_recordable: bool = True) -> None:
+    ``on_enqueue`` is called when work is submitted, ``on_compute`` when it is done. ``num_rows`` lists those of each
+    submission.
+    """
+
+    def __init__(
+        self,
+        onnx_path: Path,
+        *,
+        is_recordable: bool = True,
+        on_enqueue: Callable[[], object] = lambda: None,
+        on_compute: Callable[[], object] = lambda: None,
+    ) -> None:
+        compile_to_ir(onnx_path, onnx_path.with_suffix(".xml"))
+        self.runner = OpenVinoRunner(onnx_path.with_suffix(".xml"), num_threads=1).__enter__()
         self.is_recordable = is_recordable
         self.num_rows: list[int] = []
-        self._runner = runner
-        self._specs = {spec.name: spec for spec in (*runner.inputs, *runner.outputs)}
+        self._on_enqueue, self._on_compute = on_enqueue, on_compute
+        self._specs = {spec.name: spec for spec in (*self.runner.inputs, *self.runner.outputs)}
         self._scratch: DeviceMemory | None = None
         self._submitted: list[Any] = []
 
@@ -41,14 +54,16 @@ class HostExecution:
         self._scratch = memory
 
     def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
+        self._on_enqueue()
         self.num_rows.append(num_rows)
         arrays = {name: _view(address, self._specs[name], num_rows) for name, address in addresses.items()}
-        scratch = _bytes(self._scratch.address, self.scratch_bytes(num_rows)) if self._scratch else None
+        assert self._scratch is not None
+        scratch = _bytes(self._scratch.address, self.scratch_bytes(num_rows))
 
         def compute(_: object) -> None:
-            if scratch is not None:
-                scratch[:] = 0xEE
-            outputs = self._runner.run({spec.name: arrays[spec.name] for spec in self._runner.inputs})
+            self._on_compute()
+            scratch[:] = 0xEE
+            outputs = self.runner.run({spec.name: arrays[spec.name] for spec in self.runner.inputs})
             for name, values in outputs.items():
                 arrays[name][...] = values
 
@@ -57,20 +72,15 @@ class HostExecution:
         ctypes.CDLL("libcuda.so.1").cuLaunchHostFunc(ctypes.c_void_p(stream.handle), function, None)
 
 
-def device_runner(onnx_path: Path, *, batch_size: int | None = 4, is_recordable: bool = True) -> DeviceRunner:
-    """A runner of a graph on the first device of the stub driver."""
-    xml = onnx_path.with_suffix(".xml")
-    compile_to_ir(onnx_path, xml)
-    host = OpenVinoRunner(xml, num_threads=1)
-    load: Callable[[], HostExecution] = lambda: HostExecution(host.__enter__(), is_recordable=is_recordable)  # noqa: E731
-    profile = RowProfile(min_rows=1, opt_rows=4, max_rows=32)
+def device_runner(execution: HostExecution, *, batch_size: int | None = 4) -> DeviceRunner:
+    """A runner of an execution on the first device of the stub driver; it takes 1 to 32 rows."""
     return DeviceRunner(
-        load,
+        lambda: execution,
         gpu=Gpu(devices()[0]),
-        name=onnx_path.stem,
-        inputs=host.inputs,
-        outputs=host.outputs,
-        profile=profile,
+        name="ensemble",
+        inputs=execution.runner.inputs,
+        outputs=execution.runner.outputs,
+        profile=RowProfile(min_rows=1, opt_rows=4, max_rows=32),
         batch_size=batch_size,
     )
 

@@ -30,11 +30,11 @@ def on_stub_driver(*, lazy: int, is_recordable: bool) -> Any:
     """The runner for GPUs, with a driver that works at once or puts off what it can."""
 
     def opener(onnx_path: Path) -> Runner:
-        from tests.host_execution import device_runner
+        from tests.host_execution import HostExecution, device_runner
 
         assert STUB_DRIVER is not None
         STUB_DRIVER.configure(lazy=lazy)
-        return device_runner(onnx_path, is_recordable=is_recordable)
+        return device_runner(HostExecution(onnx_path, is_recordable=is_recordable))
 
     return pytest.param(opener, marks=pytest.mark.stub_driver)
 
