@@ -24,7 +24,11 @@ Backend = Literal["openvino", "tensorrt"]
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 """TensorRT for data centres, or TensorRT-RTX; both are imported under these names."""
 
+Frontend = Literal["onnx", "torch-tensorrt"]
+"""What reads a graph for TensorRT: its own ONNX parser, or Torch-TensorRT, which converts the PyTorch program."""
+
 Precision = Literal["fp16", "fp32"]
+PrecisionChoice = Literal["auto", "fp16", "fp32"]
 
 
 class _Record(BaseModel):
@@ -85,14 +89,16 @@ class TensorRtFacts(_Record):
     """What a TensorRT engine was built with and what it runs on.
 
     ``version``: that of ``flavour``, which alone can load it. ``compute_capabilities``: of the GPUs it was built for,
-    such as ``8.6``. ``precisions``: of each model of the graph. ``graph_sha256``: of the exported ONNX graph.
-    ``refittable``: the weights that can be replaced without building again, by their names in the graph.
+    such as ``8.6``. ``precisions``: of each model of the graph; ``precision_choice``: what was asked for.
+    ``graph_sha256``: of the exported ONNX graph. ``refittable``: the weights that can be replaced without building
+    again, by their names in the graph. ``build_s``: seconds that TensorRT took.
     """
 
     flavour: Flavour
     version: str
-    frontend: Literal["onnx", "torch-tensorrt"]
+    frontend: Frontend
     compute_capabilities: tuple[str, ...]
+    precision_choice: PrecisionChoice
     precisions: dict[str, Precision]
     comparisons: tuple[Comparison, ...]
     profile: RowProfile

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from engine.errors import BackendUnavailable, EngineError
+from engine.errors import EngineError
 from engine.runtime import TensorSpec
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, Stream, devices
 from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.fit import check_tensorrt_engine
-from engine.runtime.manifest import Flavour, Manifest
+from engine.runtime.manifest import Manifest
+from engine.runtime.tensorrt_build import ErrorLog, TensorRt, import_tensorrt
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = {"tensorrt": "gpu", "tensorrt_rtx": "tensorrt-rtx"}
-
-
-def load_flavour(flavour: Flavour) -> ModuleType:
-    """The Python module of a flavour. Raises ``BackendUnavailable`` if it is not installed."""
-    try:
-        return importlib.import_module(flavour)
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"these engines need {flavour} ({error}): pip install 'vsc-engine[{_PACKAGES[flavour]}]'"
-        ) from error
-
 
 def open_tensorrt_runner(manifest: Manifest, directory: Path, name: str, *, batch_size: int | None = None) -> DeviceRunner:
     """A runner of engine ``name`` on the first GPU that this process sees; ``CUDA_VISIBLE_DEVICES`` chooses it.
@@ -41,14 +26,14 @@ def open_tensorrt_runner(manifest: Manifest, directory: Path, name: str, *, batc
     device = devices()[0]
     engine = manifest.engines[name]
     flavour = engine.tensorrt.flavour if engine.tensorrt is not None else "tensorrt"
-    version: str = load_flavour(flavour).__version__
+    tensorrt = import_tensorrt(flavour)
     facts = check_tensorrt_engine(
-        manifest, name, directory, flavour=flavour, version=version, compute_capability=device.capability
+        manifest, name, directory, flavour=flavour, version=tensorrt.version, compute_capability=device.capability
     )
-    logger.info("%s: %s %s on GPU %d, %s", name, flavour, version, device.index, device)
+    logger.info("%s: %s %s on GPU %d, %s", name, flavour, tensorrt.version, device.index, device)
     gpu, path = Gpu(device), engine.main_path(directory)
     return DeviceRunner(
-        lambda: TensorRtExecution(path, flavour=flavour, inputs=engine.inputs, gpu=gpu),
+        lambda: TensorRtExecution(path, tensorrt=tensorrt, inputs=engine.inputs, gpu=gpu),
         gpu=gpu,
         name=name,
         inputs=engine.inputs,
@@ -64,19 +49,19 @@ class TensorRtExecution:
     Raises ``EngineError`` if TensorRT cannot load the file.
     """
 
-    def __init__(self, path: Path, *, flavour: Flavour, inputs: tuple[TensorSpec, ...], gpu: Gpu) -> None:
-        trt = load_flavour(flavour)
-        self._log = _make_log(trt)
+    def __init__(self, path: Path, *, tensorrt: TensorRt, inputs: tuple[TensorSpec, ...], gpu: Gpu) -> None:
+        trt = tensorrt.module
+        self._log = ErrorLog(trt)
         self._inputs = inputs
         # TensorRT-RTX compiles kernels while it runs, which cannot be recorded from outside; it records by itself.
-        self._records_itself = flavour == "tensorrt_rtx"
-        self._runtime = trt.Runtime(self._log)
+        self._records_itself = tensorrt.flavour == "tensorrt_rtx"
+        self._runtime = self._log.call(trt.Runtime, doing="start")
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             free, total = gpu.memory()
             raise EngineError(
-                f"{flavour} {trt.__version__} cannot load {path} ({path.stat().st_size / MIB:.0f} MiB, {free / MIB:.0f} "
-                f"of {total / MIB:.0f} MiB of {gpu.device.name} are free): {self._log.text()}"
+                f"{tensorrt.flavour} {tensorrt.version} cannot load {path} ({path.stat().st_size / MIB:.0f} MiB, {free / MIB:.0f} "
+                f"of {total / MIB:.0f} MiB of {gpu.device.name} are free): {self._log.last}"
             )
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -113,24 +98,5 @@ class TensorRtExecution:
     def _checked(self, answer: Any, action: str) -> Any:
         """``answer``, unless it is what TensorRT gives for a failure."""
         if answer is None or answer is False:
-            raise EngineError(f"TensorRT cannot {action}: {self._log.text()}")
+            raise EngineError(f"TensorRT cannot {action}: {self._log.last}")
         return answer
-
-
-def _make_log(trt: ModuleType) -> Any:
-    """An ``ILogger`` that keeps the last errors: TensorRT's functions answer only whether they failed."""
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._errors: deque[str] = deque(maxlen=3)
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity in {trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR}:
-                self._errors.append(text.strip())
-            logger.debug("TensorRT: %s", text)
-
-        def text(self) -> str:
-            return "; ".join(self._errors) or "no reason given"
-
-    return Log()

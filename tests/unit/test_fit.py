@@ -24,6 +24,7 @@ def tensorrt_manifest(directory: Path, **changes: Any) -> Manifest:
         "version": "1.7",
         "frontend": "onnx",
         "compute_capabilities": ("8.6", "8.9"),
+        "precision_choice": "auto",
         "precisions": {"lite": "fp16"},
         "comparisons": (),
         "profile": RowProfile(min_rows=1, opt_rows=8, max_rows=8),
