@@ -29,7 +29,6 @@ from engine.timing import StageClock, StageTimes, stages_line
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 8
 _LOOKAHEAD_PER_THREAD = 8
 
 Result = Descriptors | Failure
@@ -105,7 +104,7 @@ class Engine:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             ensemble = self._enter(stack, "ensemble")
-            shared = SharedRunner(ensemble, batch_size=BATCH_SIZE)
+            shared = SharedRunner(ensemble, batch_size=ensemble.batch_size)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
             self._describer = Describer(
@@ -128,7 +127,8 @@ class Engine:
             return None
         features = ensemble
         if isinstance(config, ClipGate):
-            features = SharedRunner(self._enter(stack, "edit_features"), batch_size=BATCH_SIZE)
+            runner = self._enter(stack, "edit_features")
+            features = SharedRunner(runner, batch_size=runner.batch_size)
         return GateRunners(config, features, self._enter(stack, "edit_score"))
 
     def __exit__(
