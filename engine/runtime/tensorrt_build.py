@@ -65,7 +65,7 @@ def import_tensorrt(flavour: Flavour | None = None) -> TensorRt:
             return TensorRt(name, _import(name))
         except ImportError as error:
             reasons.append(f"{name}: {error}; pip install 'vsc-engine[{_EXTRAS[name]}]'")
-    raise BackendUnavailable(f"building TensorRT engines needs TensorRT ({' or '.join(reasons)})")
+    raise BackendUnavailable(f"TensorRT engines need TensorRT ({' or '.join(reasons)})")
 
 
 def _import(flavour: Flavour) -> Any:
@@ -110,7 +110,7 @@ def build_engine(
     """
     check_operators(onnx_path)
     trt = tensorrt.module
-    log = _Log(trt)
+    log = ErrorLog(trt)
     start_s = time.perf_counter()
     builder = log.call(trt.Builder, doing="start")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -150,7 +150,7 @@ def refit(tensorrt: TensorRt, engine_in: Path, engine_out: Path, weights: Mappin
     Raises ``EngineError`` if TensorRT refuses.
     """
     trt = tensorrt.module
-    log = _Log(trt)
+    log = ErrorLog(trt)
     runtime = log.call(trt.Runtime, doing="start")
     engine = runtime.deserialize_cuda_engine(engine_in.read_bytes())
     if engine is None:
@@ -175,7 +175,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-class _Log:
+class ErrorLog:
     """Keeps TensorRT's last error for the one line that people see; all it says goes to the debug log."""
 
     def __init__(self, trt: Any) -> None:
