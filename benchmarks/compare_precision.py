@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import report
-from engine.config import ClipGate
 from engine.frames import InputSpec
 from engine.frames.pyav import PyAvFrameSource
 from engine.media import find_videos
 from engine.records import Frames, Media
-from engine.runtime import Tensors
 from engine.runtime.check import Case, load_cases
 from engine.runtime.graph import io_specs
 from engine.runtime.manifest import Manifest, parse_manifest
@@ -38,10 +36,10 @@ def read_frames(media: Media, specs: Sequence[InputSpec], *, max_frames: int) ->
     return {spec.name: np.concatenate([chunk[spec.name] for chunk in chunks]) for spec in specs}
 
 
-def make_sample(path: Path, inputs: Sequence[Tensors]) -> Sample:
+def make_sample(path: Path, inputs: Sequence[dict[str, Frames]]) -> Sample:
     """The inputs with what the graph gives for them in float32."""
     outputs = run_graph(path, inputs)
-    return Sample(path, [Case(dict(one), other) for one, other in zip(inputs, outputs, strict=True)])
+    return Sample(path, [Case(one, other) for one, other in zip(inputs, outputs, strict=True)])
 
 
 def make_samples(manifest: Manifest, directory: Path, media: Sequence[Media], *, max_frames: int) -> dict[str, Sample]:
@@ -53,8 +51,10 @@ def make_samples(manifest: Manifest, directory: Path, media: Sequence[Media], *,
         if name == "edit_score":
             samples[name] = Sample(path, load_cases(directory / files[-1].path))
             continue
-        fit = "center_crop" if isinstance(manifest.preset.gate, ClipGate) and name == "edit_features" else "stretch"
-        specs = [InputSpec(spec.name, int(spec.shape[1] or 0), fit) for spec in io_specs(path)[0]]
+        specs = [
+            InputSpec(spec.name, int(spec.shape[1] or 0), "center_crop" if name == "edit_features" else "stretch")
+            for spec in io_specs(path)[0]
+        ]
         samples[name] = make_sample(path, [read_frames(item, specs, max_frames=max_frames) for item in media])
     return samples
 

@@ -17,7 +17,6 @@ from engine.runtime import TensorSpec, half
 from engine.runtime.artefacts import Artefacts
 from engine.runtime.check import check_results, load_cases
 from engine.runtime.compiling import Converter, TensorRtOptions
-from engine.runtime.gpu import compute_capability
 from engine.runtime.graph import DESCRIPTOR, PCA_WEIGHTS, fold_pca, io_specs
 from engine.runtime.half import halve
 from engine.runtime.manifest import (
@@ -234,7 +233,9 @@ def compiler_of(manifest: Manifest) -> TensorRtCompiler:
 def _targets(tensorrt: TensorRt, options: TensorRtOptions) -> tuple[str, ...]:
     check_targets(tensorrt, options.compute_capabilities)
     if tensorrt.flavour == "tensorrt":
-        return (compute_capability(),)
+        from engine.runtime.cuda import devices  # asks for the driver, which TensorRT-RTX does without
+
+        return (devices()[0].capability,)
     return options.compute_capabilities or DEFAULT_COMPUTE_CAPABILITIES
 
 

@@ -1,7 +1,7 @@
 """Every graph of both presets is parsed and built by TensorRT-RTX for GPUs that are not here.
 
 Those of ``vsc22`` are twins: the same classes and operations with fewer and narrower layers and random weights, because
-the true ones take minutes (`benchmarks/results/tensorrt_engines.md` has them). Those of ``lite`` are the real ones.
+the true ones take minutes (`benchmarks/results/tensorrt_engines_vsc22.md` has them). Those of ``lite`` are the real ones.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def test_attention_of_a_swin_block_is_full_and_its_linear_layers_are_half(
 ) -> None:
     halve(vsc22["ensemble"], tmp_path / "g.onnx", names=NAMES, halved=NAMES)
     model = onnx.load(tmp_path / "g.onnx", load_external_data=False)
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(tmp_path / "g.onnx")
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = [*inferred.value_info, *inferred.output, *inferred.input]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
