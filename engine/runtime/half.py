@@ -30,7 +30,9 @@ from engine.errors import EngineError
 _EMBEDDING = "embedding"
 _LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 _ISLANDS = frozenset({"LayerNormalization", "Softmax"})
-_FULL = frozenset({"Div", "Exp", "Log", "Pow", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sqrt"})
+_FULL = frozenset(
+    {"Cast", "Div", "Exp", "Log", "Pow", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sqrt"}
+)
 _MAX_SCALAR_ERROR = 1e-3
 """Relative rounding error from which on a single number counts as one that float16 cannot hold."""
 

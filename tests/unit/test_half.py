@@ -135,6 +135,20 @@ def test_cosine_attention_is_full_from_the_lengths_to_the_softmax(tmp_path: Path
     assert kinds == [HALF, FULL, FULL, FULL, FULL, FULL, FULL, FULL, HALF, HALF, FULL]
 
 
+def test_a_cast_keeps_the_type_that_it_names(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("Cast", "a", "b", to=FULL),
+        node("Add", "b b", "c"),
+        node("MatMul", "c w", "y"),
+    ]
+    assert computed_in(halved(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y",)))) == [
+        ("MatMul", HALF),
+        ("Add", FULL),
+        ("MatMul", FULL),
+    ]
+
+
 @pytest.mark.parametrize("constant", [-1e30, -np.inf, 1e-12, 70000.0])
 def test_constants_that_float16_cannot_hold_stay_full(tmp_path: Path, constant: float) -> None:
     nodes = [node("MatMul", "x w", "a"), node("Add", "a c", "b"), node("MatMul", "b w", "y")]
