@@ -205,8 +205,8 @@ def _plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, nu
         say(f"{workers.name(place):<12}{share.num_videos:>9}{hours}")
     say(
         f"memory of each, at least: {memory.engine_bytes / 2**20:.0f} MiB engines ({engine.manifest.backend}) and "
-        f"{memory.buffer_bytes / 2**20:.0f} MiB for two batches of inputs and outputs, both from the manifest; "
-        "what engines need while they run, decoders and libraries come on top"
+        f"{memory.buffer_bytes / 2**20:.0f} MiB buffers of inputs and outputs, as the manifest has their sizes; what "
+        "engines need while they run, decoders and libraries come on top"
     )
     placement = [
         {"name": workers.name(place), "num_videos": share.num_videos, "footage_s": share.footage_s}

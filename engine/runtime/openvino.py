@@ -42,7 +42,7 @@ except ImportError as _error:
     raise BackendUnavailable("engines for the CPU need openvino: pip install 'vsc-engine[cpu]'") from _error
 
 
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 
 
 class OpenVinoRunner:
@@ -81,7 +81,7 @@ class OpenVinoRunner:
     @property
     def batch_size(self) -> int:
         """Rows that fill the cores; more make no difference."""
-        return _BATCH_SIZE
+        return BATCH_SIZE
 
     def __enter__(self) -> Self:
         # f32: processors with bfloat16 units would use them, and give other results than the rest.
