@@ -14,7 +14,7 @@ from typing import Self
 
 from engine.config import Preset
 from engine.errors import ConfigError
-from engine.runtime import TensorSpec
+from engine.runtime import HOST_BATCH_SIZE, TensorSpec
 from engine.runtime.manifest import CompiledEngine, Manifest
 
 _BYTES = {"uint8": 1, "float16": 2, "float32": 4}
@@ -136,11 +136,8 @@ class Memory:
 
 
 def _buffer_bytes(engine: CompiledEngine) -> int:
-    if engine.tensorrt is None:
-        from engine.runtime.openvino import BATCH_SIZE
-
-        num_slots, num_rows = 1, BATCH_SIZE
-    else:
+    num_slots, num_rows = 1, HOST_BATCH_SIZE
+    if engine.tensorrt is not None:
         num_slots, num_rows = _NUM_SLOTS, engine.tensorrt.profile.opt_rows
     return num_slots * sum(_tensor_bytes(spec, num_rows) for spec in (*engine.inputs, *engine.outputs))
 

@@ -10,8 +10,8 @@ import pytest
 from engine.config import load_preset
 from engine.errors import ConfigError
 from engine.placement import Memory, Share, Workers, choose_workers, forecast, imagined_workers
+from engine.runtime import HOST_BATCH_SIZE
 from engine.runtime.manifest import Manifest, RowProfile, TensorRtFacts
-from engine.runtime.openvino import BATCH_SIZE
 from tests.manifests import make_manifest
 from tests.stub_driver.control import StubDriver
 
@@ -103,7 +103,7 @@ def test_memory_on_a_cpu_is_that_of_the_files_and_of_one_batch(tmp_path: Path) -
     manifest = make_manifest(tmp_path)
     memory = Memory.of(manifest, load_preset("lite"))
     assert memory.engine_bytes == sum((tmp_path / name).stat().st_size for name in ("engine.xml", "engine.bin"))
-    assert memory.buffer_bytes == BATCH_SIZE * ROW_BYTES
+    assert memory.buffer_bytes == HOST_BATCH_SIZE * ROW_BYTES
 
 
 def test_memory_on_a_gpu_has_two_batches_of_the_rows_that_an_engine_is_tuned_for(tmp_path: Path) -> None:
