@@ -1,4 +1,4 @@
-"""The NVIDIA driver through PyCUDA: which GPUs there are, their memory, streams, recorded work. Knows nothing of engines.
+"""The NVIDIA driver through PyCUDA: GPUs, their memory, streams, recorded work. Knows nothing of engines.
 
 Everything happens in the primary context of a device, which DALI, TensorRT and FAISS use too, so that an address from
 one of them is valid for all. It is kept until the process ends. A context is current in one thread at a time: each call
@@ -28,7 +28,9 @@ except ModuleNotFoundError as _error:
     raise BackendUnavailable("engines on a GPU need pycuda: pip install 'vsc-engine[gpu]'") from _error
 except ImportError as _error:
     if "undefined symbol" in str(_error):
-        raise BackendUnavailable(f"the NVIDIA driver is too old for this PyCUDA ({_error}); {_UPDATE_DRIVER}") from _error
+        raise BackendUnavailable(
+            f"the NVIDIA driver is too old for this PyCUDA ({_error}); {_UPDATE_DRIVER}"
+        ) from _error
     raise BackendUnavailable(
         f"no NVIDIA driver on this machine ({_error}): install it, or start the container with access to GPUs "
         "(--gpus all); engines for the CPU need neither"
@@ -163,8 +165,8 @@ class Gpu:
         except driver.MemoryError as error:
             free, total = self.memory()
             raise OutOfDeviceMemory(
-                f"GPU {self.device.index}, {self.device.name}: asked for {num_bytes / MIB:.1f} MiB, "
-                f"{free / MIB:.1f} of {total / MIB:.1f} MiB are free"
+                f"GPU {self.device.index}, {self.device.name}: asked for {num_bytes / MIB:.2f} MiB, "
+                f"{free / MIB:.2f} of {total / MIB:.2f} MiB are free"
             ) from error
 
 
@@ -229,6 +231,10 @@ class Stream:
     def synchronize(self) -> None:
         """Block this thread until all that was submitted is done."""
         self._stream.synchronize()
+
+    def free(self) -> None:
+        """Give it back; work that was submitted is still done. Needs the current context, as all else."""
+        del self._stream
 
     def record(self, submit: Callable[[], None]) -> RecordedWork:
         """Take down what ``submit`` puts on this stream instead of doing it."""
