@@ -18,6 +18,6 @@ def test_the_runner_for_gpus_passes_on_the_stub_driver(tmp_path: Path) -> None:
     environment = os.environ | {VARIABLE: str(compile_driver(tmp_path))}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *map(str, FILES)]
     result = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]

@@ -16,6 +16,7 @@ from tests.conftest import REPOSITORY
 LAYERS = [
     "version",
     "errors",
+    "machine",
     "atomic",
     "npz",
     "records",
@@ -71,8 +72,12 @@ LAYERS = [
     "plots",
     "figures",
     "pipeline",
+    "jobs",
+    "worker",
+    "supervisor",
+    "placement",
+    "extraction",
     "protocol",
-    "machine",
     "console",
     "cli",
 ]
