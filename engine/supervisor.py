@@ -158,6 +158,8 @@ class Supervisor(Generic[Settings]):
     def _stop(self) -> None:
         for worker in self._workers:
             worker.connection.close()
+            if not worker.is_ready:  # it holds nothing, and would first load its engines
+                worker.process.kill()
         deadline_s = time.monotonic() + _GRACE_S
         for worker in self._workers:
             worker.process.join(max(0.0, deadline_s - time.monotonic()))

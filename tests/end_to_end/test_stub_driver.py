@@ -11,7 +11,9 @@ from tests.conftest import ON_STUB_DRIVER, REPOSITORY
 from tests.stub_driver.build import compile_driver
 from tests.stub_driver.control import VARIABLE
 
-FILES = [REPOSITORY / "tests" / name for name in ("contracts/test_runner.py", *ON_STUB_DRIVER)]
+FILES = [
+    REPOSITORY / "tests" / name for name in ("contracts/test_runner.py", "unit/test_placement.py", *ON_STUB_DRIVER)
+]
 
 
 def test_the_runner_for_gpus_passes_on_the_stub_driver(tmp_path: Path) -> None:

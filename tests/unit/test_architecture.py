@@ -63,6 +63,7 @@ LAYERS = [
     "challenge_npz",
     "shards",
     "store",
+    "nearest",
     "index",
     "readmit",
     "score_norm",
@@ -85,7 +86,7 @@ LAYERS = [
 HOMES = {
     "av": {"engine.media", "engine.frames.pyav"},
     "cv2": {"engine.frames.statistics"},
-    "faiss": {"engine.index"},
+    "faiss": {"engine.nearest"},
     "matplotlib": {"engine.plots"},
     "onnx": {"engine.runtime.graph", "engine.runtime.half", "engine.runtime.operators"},
     "onnxruntime": {"engine.runtime.onnx_runtime"},

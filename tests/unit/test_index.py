@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine import index
+from engine import index, nearest
 from engine.errors import ConfigError, StoreError
 from engine.index import Neighbours, RowPairs, global_top_k, top_k
 from engine.records import FloatArray
@@ -38,8 +38,8 @@ def assert_same(found: RowPairs | Neighbours, expected: RowPairs | Neighbours) -
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch, *, query_block: int, reference_block: int) -> None:
-    monkeypatch.setattr(index, "_QUERY_BLOCK", query_block)
-    monkeypatch.setattr(index, "_REFERENCE_BLOCK", reference_block)
+    monkeypatch.setattr(nearest, "_QUERY_BLOCK", query_block)
+    monkeypatch.setattr(nearest, "_REFERENCE_BLOCK", reference_block)
     monkeypatch.setattr(index, "_KNN_RESULTS", query_block * 16)
     monkeypatch.setattr(index, "_SCORING_BLOCK", 5)
 
