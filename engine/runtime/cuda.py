@@ -103,7 +103,7 @@ def choose_devices(num_gpus: int, *, built_for: Sequence[str] | None = None) -> 
         raise ConfigError(
             f"the engines were built for compute capability {', '.join(built_for)}, which GPUs "
             f"{', '.join(str(device.index) for device in others)} do not have ({listing}); build them for all "
-            f"(--compute-capability {wanted}), or choose GPUs that are alike (CUDA_VISIBLE_DEVICES)"
+            f"(TensorRT-RTX: --compute-capability {wanted}), or choose GPUs that are alike (CUDA_VISIBLE_DEVICES)"
         )
     return chosen
 
