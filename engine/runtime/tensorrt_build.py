@@ -191,6 +191,7 @@ class ErrorLog:
 
     @property
     def last(self) -> str:
+        """The last error, in one line."""
         return _one_line(self.logger.last)
 
     def call(self, make: Any, *, doing: str) -> Any:

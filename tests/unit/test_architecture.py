@@ -44,6 +44,7 @@ LAYERS = [
     "runtime.precision",
     "runtime.tensorrt_build",
     "runtime.cuda",
+    "runtime.device_buffers",
     "runtime.device_runner",
     "runtime.tensorrt",
     "models",
