@@ -1,0 +1,15 @@
+"""Tests that only a GPU can run: `make test-gpu`. All else leaves them out by their mark, and pytest says how many."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu.device import why_no_gpu
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _gpu() -> None:
+    """Without a GPU the whole run fails: a skipped test of a GPU would look like one that passed."""
+    reason = why_no_gpu()
+    if reason:
+        pytest.exit(f"the tests in tests/gpu need an NVIDIA GPU, and they do not skip: {reason}", returncode=1)

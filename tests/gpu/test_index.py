@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+
+def test_x():
+    pass
