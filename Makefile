@@ -43,7 +43,7 @@ check: lint test
 	touch $@
 
 .venv/ready: .venv/demo-ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,train,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,train,demo,dev,tensorrt-rtx]'
 	touch $@
 
 # An environment of its own: faiss-gpu excludes faiss-cpu. OpenVINO computes what the GPU is compared with.
