@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.end_to_end.conftest import catalogue, run_cli
 from tests.gpu.device import why_no_gpu
+
+__all__ = ["catalogue", "run_cli"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,0 @@
-from __future__ import annotations
-
-import pytest
-
-pytestmark = pytest.mark.gpu
-
-
-def test_x():
-    pass
