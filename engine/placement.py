@@ -15,8 +15,7 @@ from typing import Self
 from engine.config import Preset
 from engine.errors import ConfigError
 from engine.machine import visible_gpus
-from engine.pipeline import BATCH_SIZE
-from engine.runtime import TensorSpec
+from engine.runtime import HOST_BATCH_SIZE, TensorSpec
 from engine.runtime.manifest import CompiledEngine, Manifest
 
 _BYTES = {"uint8": 1, "float16": 2, "float32": 4}
@@ -127,8 +126,9 @@ class Memory:
 
 
 def _batch_bytes(engine: CompiledEngine) -> int:
-    return sum(_tensor_bytes(spec) for spec in (*engine.inputs, *engine.outputs))
+    num_rows = HOST_BATCH_SIZE if engine.tensorrt is None else engine.tensorrt.profile.opt_rows
+    return sum(_tensor_bytes(spec, num_rows=num_rows) for spec in (*engine.inputs, *engine.outputs))
 
 
-def _tensor_bytes(spec: TensorSpec) -> int:
-    return _BYTES[spec.dtype] * math.prod(BATCH_SIZE if size is None else size for size in spec.shape)
+def _tensor_bytes(spec: TensorSpec, *, num_rows: int) -> int:
+    return _BYTES[spec.dtype] * math.prod(num_rows if size is None else size for size in spec.shape)

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Rows]
 
+HOST_BATCH_SIZE = 8
+"""Rows that fill the cores of a CPU."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -28,7 +28,9 @@ except ModuleNotFoundError as _error:
     raise BackendUnavailable("engines on a GPU need pycuda: pip install 'vsc-engine[gpu]'") from _error
 except ImportError as _error:
     if "undefined symbol" in str(_error):
-        raise BackendUnavailable(f"the NVIDIA driver is too old for this PyCUDA ({_error}); {_UPDATE_DRIVER}") from _error
+        raise BackendUnavailable(
+            f"the NVIDIA driver is too old for this PyCUDA ({_error}); {_UPDATE_DRIVER}"
+        ) from _error
     raise BackendUnavailable(
         f"no NVIDIA driver on this machine ({_error}): install it, or start the container with access to GPUs "
         "(--gpus all); engines for the CPU need neither"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, ConfigError
-from engine.runtime import Tensors, TensorSpec, join_host_rows
+from engine.runtime import HOST_BATCH_SIZE, Tensors, TensorSpec, join_host_rows
 
 
 @contextmanager
@@ -40,9 +40,6 @@ try:
         import openvino
 except ImportError as _error:
     raise BackendUnavailable("engines for the CPU need openvino: pip install 'vsc-engine[cpu]'") from _error
-
-
-_BATCH_SIZE = 8
 
 
 class OpenVinoRunner:
@@ -81,7 +78,7 @@ class OpenVinoRunner:
     @property
     def batch_size(self) -> int:
         """Rows that fill the cores; more make no difference."""
-        return _BATCH_SIZE
+        return HOST_BATCH_SIZE
 
     def __enter__(self) -> Self:
         # f32: processors with bfloat16 units would use them, and give other results than the rest.

@@ -17,7 +17,10 @@ from engine.runtime.tensorrt_build import ErrorLog, TensorRt, import_tensorrt
 
 logger = logging.getLogger(__name__)
 
-def open_tensorrt_runner(manifest: Manifest, directory: Path, name: str, *, batch_size: int | None = None) -> DeviceRunner:
+
+def open_tensorrt_runner(
+    manifest: Manifest, directory: Path, name: str, *, batch_size: int | None = None
+) -> DeviceRunner:
     """A runner of engine ``name`` on the first GPU that this process sees; ``CUDA_VISIBLE_DEVICES`` chooses it.
 
     ``batch_size``: rows of one computation, None for what the engine is tuned for. Raises ``BackendUnavailable``

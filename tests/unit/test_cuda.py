@@ -94,7 +94,9 @@ def test_more_gpus_than_there_are(stub_driver: StubDriver) -> None:
     stub_driver.devices([(AMPERE, 100 * MIB)] * 2)
     assert [device.index for device in choose_devices(2)] == [0, 1]
     for wrong in (0, 3, 8):
-        with pytest.raises(ConfigError, match=rf"--gpus {wrong}: this machine has 2 \(0: Stub 8.6 .*1: .*\); ask for 1"):
+        with pytest.raises(
+            ConfigError, match=rf"--gpus {wrong}: this machine has 2 \(0: Stub 8.6 .*1: .*\); ask for 1"
+        ):
             choose_devices(wrong)
 
 
@@ -102,7 +104,9 @@ def test_gpus_of_several_generations(stub_driver: StubDriver) -> None:
     stub_driver.devices([(AMPERE, 100 * MIB), (HOPPER, 200 * MIB)])
     assert len(choose_devices(2, built_for=["8.6", "9.0"])) == 2
     assert len(choose_devices(1, built_for=["8.6"])) == 1
-    with pytest.raises(ConfigError, match=r"capability 8\.6, which GPUs 1 do not have .*--compute-capability 8\.6 9\.0"):
+    with pytest.raises(
+        ConfigError, match=r"capability 8\.6, which GPUs 1 do not have .*--compute-capability 8\.6 9\.0"
+    ):
         choose_devices(2, built_for=["8.6"])
 
 

@@ -14,7 +14,12 @@ class Owner:
     """What a library that decodes on a GPU hands over."""
 
     def __init__(self, shape: tuple[int, ...], *, dtype: str = "|u1", **changes: Any) -> None:
-        self.__cuda_array_interface__ = {"shape": shape, "typestr": dtype, "data": (4096, False), "version": 3} | changes
+        self.__cuda_array_interface__ = {
+            "shape": shape,
+            "typestr": dtype,
+            "data": (4096, False),
+            "version": 3,
+        } | changes
 
 
 def test_reads_what_the_interface_says() -> None:

@@ -216,9 +216,7 @@ def test_a_batch_is_halved_once_where_memory_is_short(
 
 def test_too_little_memory_for_half_a_batch(graph: Path, stub_driver: StubDriver) -> None:
     stub_driver.devices([((8, 6), 1 << 14)])
-    message = (
-        r"^ensemble needs 0\.0 MiB for batches of 16 rows; GPU 0, Stub 8\.6: asked for 0\.0 MiB, 0\.0 of 0\.0 MiB are free$"
-    )
+    message = r"^ensemble needs 0\.0 MiB for batches of 16 rows; GPU 0, Stub 8\.6: asked for 0\.0 MiB, 0\.0 of 0\.0 MiB are free$"
     runner = device_runner(HostExecution(graph), batch_size=32)
     for _ in range(2):
         with pytest.raises(OutOfDeviceMemory, match=message):
@@ -232,7 +230,10 @@ def test_too_little_memory_for_half_a_batch(graph: Path, stub_driver: StubDriver
 def test_an_engine_without_rows_is_not_halved(tmp_path: Path, stub_driver: StubDriver) -> None:
     graphs.write_score(tmp_path / "score.onnx")
     stub_driver.devices([((8, 6), 20 * SCRATCH_BYTES_PER_ROW)])
-    with pytest.raises(OutOfDeviceMemory, match="batches of 32 rows"), device_runner(HostExecution(tmp_path / "score.onnx")):
+    with (
+        pytest.raises(OutOfDeviceMemory, match="batches of 32 rows"),
+        device_runner(HostExecution(tmp_path / "score.onnx")),
+    ):
         pass
 
 

@@ -10,8 +10,8 @@ import pytest
 from engine import placement
 from engine.config import load_preset
 from engine.errors import BackendUnavailable, ConfigError
-from engine.pipeline import BATCH_SIZE
 from engine.placement import Memory, Share, Workers, choose_workers, forecast, imagined_workers
+from engine.runtime import HOST_BATCH_SIZE
 from engine.runtime.manifest import Manifest
 from tests.manifests import make_manifest
 
@@ -91,7 +91,7 @@ def test_memory_is_that_of_the_files_and_of_two_batches(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path)
     memory = Memory.of(manifest, load_preset("lite"))
     assert memory.engine_bytes == sum((tmp_path / name).stat().st_size for name in ("engine.xml", "engine.bin"))
-    assert memory.buffer_bytes == 2 * BATCH_SIZE * (224 * 224 * 3 + 1280 * 4)
+    assert memory.buffer_bytes == 2 * HOST_BATCH_SIZE * (224 * 224 * 3 + 1280 * 4)
 
 
 def test_a_gate_that_is_on_counts(tmp_path: Path) -> None:
