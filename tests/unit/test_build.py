@@ -163,13 +163,13 @@ KILLED_BUILD = """
 import os, signal, sys
 from pathlib import Path
 from engine.config import load_preset
-from engine.runtime import build, openvino
+from engine.runtime import build, openvino_engines
 from tests import graphs
 
 def killed_at_check(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-build.check_runner = killed_at_check
+openvino_engines.check_runner = killed_at_check
 if sys.argv[2] == "build":
     build.build_engines(load_preset("tests/imagenet.toml"), Path(sys.argv[1]), checkpoints=Path(sys.argv[3]))
 else:
