@@ -56,7 +56,7 @@ class Model:
 
 
 GPUS = (
-    Gpu("A100 SXM 80 GB", num_nvdecs=5, peak_tflops=312, dollars_per_hour=1.35),
+    Gpu("A100 80 GB", num_nvdecs=5, peak_tflops=312, dollars_per_hour=1.35),
     Gpu("L40S", num_nvdecs=3, peak_tflops=362, dollars_per_hour=0.87),
     Gpu("H100 SXM", num_nvdecs=7, peak_tflops=989, dollars_per_hour=2.25),
 )
@@ -164,8 +164,8 @@ def page() -> str:
                 for gpu in GPUS
             ),
         ),
-        _wrapped("""NVDECs: NVIDIA's Video Encode and Decode Support Matrix. Peaks: NVIDIA's data sheets. Prices:
-            assumed, from a published comparison of cloud prices of December 2025."""),
+        _wrapped("""NVDECs: NVIDIA's Video Encode and Decode Support Matrix, read second hand. Peaks: NVIDIA's data
+            sheets. Prices: assumed, from a published comparison of cloud prices of December 2025."""),
         _table(
             ["model", "GFLOP a frame (**measured**)", "share of the peak (assumed)", "published on an A100"],
             ([name, f"{model.gflop:g}", f"{model.utilisation:.0%}", model.published] for name, model in MODELS.items()),
@@ -229,7 +229,7 @@ def _other_assumptions() -> list[list[str]]:
         [
             "one NVDEC, 1080p H.264",
             f"{NVDEC_1080P_FPS:.0f} frames/s",
-            "NVDEC Application Note for Ampere; taken for all",
+            "NVIDIA's NVDEC Application Note for Ampere, second hand; taken for all",
         ],
         ["... of which reached", f"{NVDEC_UTILISATION:.0%}", "assumed: short files, starts of sessions"],
         ["pictures below 1280x720", "cost as much as 1280x720", "assumed"],
