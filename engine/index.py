@@ -23,7 +23,6 @@ from engine.records import FloatArray
 logger = logging.getLogger(__name__)
 
 _SCORING_BLOCK = 256
-_KNN_RESULTS = 2**22
 # Neighbours looked at beyond the k asked for, and by how much more where a row's best references are near-copies.
 _SPARE_NEIGHBOURS = 7
 _WIDENING = 8
@@ -81,7 +80,7 @@ def _offer_nearest(
     width = min(max(_MIN_WIDTH, _FIRST_WIDTH * -(-k // len(queries))), nearest.max_k)
     while len(rows):
         last = np.empty(len(rows), dtype=np.float32)
-        for block in query_blocks(len(rows)):
+        for block in query_blocks(len(rows), results_per_row=width):
             scores, ref_rows = nearest.search(queries[rows[block]], k=width)
             last[block] = scores[:, -1]
             query_rows = np.repeat(rows[block], width)
@@ -163,9 +162,8 @@ class RowSearch:
             return
         # A reference that was not found scores at most the last one found, give or take the error.
         unsettled = rows[rough[:, -1] + errors[rows] >= found.scores[rows, -1]]
-        num_rows = max(1, _KNN_RESULTS // (width * _WIDENING))
-        for start in range(0, len(unsettled), num_rows):
-            self._settle(found, queries, errors, unsettled[start : start + num_rows], width=width * _WIDENING)
+        for block in query_blocks(len(unsettled), results_per_row=width * _WIDENING):
+            self._settle(found, queries, errors, unsettled[block], width=width * _WIDENING)
 
 
 class _Pairs(NamedTuple):

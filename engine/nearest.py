@@ -19,6 +19,7 @@ from engine.records import FloatArray
 # The block that faiss multiplies at once: smaller ones wait more often for all threads, larger ones only take memory.
 _QUERY_BLOCK = 4096
 _REFERENCE_BLOCK = 1024
+_MAX_RESULTS = 2**22
 _GPU_MAX_K = 2048
 _FLOAT32_ROUNDOFF = 2.0**-24
 _FLOAT16_ROUNDOFF = 2.0**-11
@@ -180,10 +181,11 @@ class FlatIndexNearest:
         return scores, rows
 
 
-def query_blocks(num_rows: int) -> Iterator[slice]:
-    """Slices of query rows that are multiplied at once."""
-    for start in range(0, num_rows, _QUERY_BLOCK):
-        yield slice(start, start + _QUERY_BLOCK)
+def query_blocks(num_rows: int, *, results_per_row: int = 1) -> Iterator[slice]:
+    """Slices of query rows that are multiplied at once; fewer where each has many results to be held."""
+    size = max(1, min(_QUERY_BLOCK, _MAX_RESULTS // results_per_row))
+    for start in range(0, num_rows, size):
+        yield slice(start, start + size)
 
 
 def reference_blocks(references: FloatArray) -> Iterator[CpuBlock]:
