@@ -44,6 +44,13 @@ class RoleName(StrEnum):
     reference = "reference"
 
 
+class DecoderChoice(StrEnum):
+    """What decodes videos."""
+
+    pyav = "pyav"
+    dali = "dali"
+
+
 EnginesOption = Annotated[
     Path | None,
     typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
@@ -54,6 +61,10 @@ ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split 
 GateOption = Annotated[
     bool | None,
     typer.Option("--gate/--no-gate", help="Stop queries that show no sign of an edit; default: as in the preset."),
+]
+DecoderOption = Annotated[
+    DecoderChoice | None,
+    typer.Option(help="Decode with PyAV or, on the device of the engines, with DALI; default: DALI on a GPU."),
 ]
 QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
 ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
@@ -120,6 +131,7 @@ def extract(
     raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
     scenes: ScenesOption = True,
     gate: GateOption = None,
+    decoder: DecoderOption = None,
 ) -> None:
     """Describe videos."""
     from engine.media import find_videos
@@ -133,6 +145,7 @@ def extract(
         fps=fps,
         num_workers=workers,
         raw_embeddings=raw_embeddings,
+        decoder=None if decoder is None else decoder.value,
     )
     if not engine.use_pca and not raw_embeddings:
         say(f"{folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
@@ -303,6 +316,7 @@ def run(
     workers: WorkersOption = None,
     scenes: ScenesOption = True,
     gate: GateOption = None,
+    decoder: DecoderOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP."""
@@ -323,6 +337,7 @@ def run(
         use_score_norm=score_norm,
         fps=fps,
         num_workers=workers,
+        decoder=None if decoder is None else decoder.value,
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}

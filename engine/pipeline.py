@@ -20,7 +20,7 @@ from typing import Any, Self
 from engine.config import ClipGate, Preset
 from engine.describe import Describer, GateRunners
 from engine.errors import ConfigError, EngineError
-from engine.frames.pyav import PyAvFrameSource
+from engine.frames.decoder import Decoder, DecoderName
 from engine.gated import shut_out
 from engine.media import find_videos
 from engine.records import Descriptors, Failure, Media, Role
@@ -59,6 +59,7 @@ class Engine:
         fps: float,
         num_workers: int,
         raw_embeddings: bool,
+        decoder: DecoderName,
     ) -> None:
         if fps <= 0 or num_workers < 1:
             raise ConfigError(f"expected fps > 0 and at least one worker, got fps {fps} and {num_workers} workers")
@@ -68,6 +69,7 @@ class Engine:
         self.fps = fps
         self.num_workers = num_workers
         self.use_pca = manifest.pca is not None and not raw_embeddings
+        self.decoder = Decoder(decoder, device="cpu" if manifest.backend == "openvino" else "gpu", fps=fps)
         self.failures: list[Failure] = []
         self.times = StageTimes()
         self._resources = ExitStack()
@@ -82,13 +84,16 @@ class Engine:
         fps: float = 1.0,
         num_workers: int | None = None,
         raw_embeddings: bool = False,
+        decoder: DecoderName | None = None,
     ) -> Engine:
         """Read the manifest of an engines directory; graphs are loaded on entering the context.
 
         Without ``directory`` the preset ``lite`` is used, built into the user's cache folder on first use. ``preset``
         replaces the settings the engines were built with, for example to turn frame scenes off; its models must be
         the same, those of the gate too if it is on. ``num_workers`` threads decode (default: one per core).
-        ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. Raises ``ConfigError``.
+        ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. ``decoder``: ``dali`` decodes on the
+        device that the engines run on, and is the default where that is a GPU. Raises ``ConfigError``, and
+        ``BackendUnavailable`` for a decoder that this machine does not have.
         """
         folder = Path(directory) if directory is not None else user_engines("lite")
         manifest = read_manifest(folder)
@@ -104,6 +109,7 @@ class Engine:
             fps=fps,
             num_workers=num_workers if num_workers is not None else os.cpu_count() or 1,
             raw_embeddings=raw_embeddings,
+            decoder=decoder or ("pyav" if manifest.backend == "openvino" else "dali"),
         )
 
     def __enter__(self) -> Self:
@@ -142,6 +148,8 @@ class Engine:
         self._resources.close()
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.times.as_dict().items())
         logger.info("seconds per stage, all workers: %s", stages or "nothing to do")
+        if summary := self.decoder.summary():
+            logger.info("%s", summary)
 
     def extract(self, paths: Iterable[str | Path], *, role: Role) -> Iterator[Descriptors]:
         """Describe video files and the videos of folders, in the order of their ids.
@@ -193,7 +201,7 @@ class Engine:
     def _describe_one(self, describer: Describer, media: Media, role: Role) -> Result:
         clock = StageClock(self.times)
         try:
-            with closing(PyAvFrameSource(media, fps=self.fps)) as source:
+            with closing(self.decoder.open(media)) as source:
                 return describer.describe(source, video_id=media.video_id, role=role, clock=clock)
         except EngineError as error:
             return Failure(media.video_id, media.path, clock.current, str(error))

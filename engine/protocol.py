@@ -22,6 +22,7 @@ from engine.atomic import written_aside
 from engine.candidates import find_candidates
 from engine.config import EnsembleGate, Preset
 from engine.errors import ConfigError
+from engine.frames.decoder import DecoderName
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
 from engine.norm_set import load_norm_set
@@ -61,6 +62,7 @@ class RunSettings:
     use_score_norm: bool = True
     fps: float = 1.0
     num_workers: int | None = None
+    decoder: DecoderName | None = None
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -193,6 +195,7 @@ def _open(settings: RunSettings, engines: Path, *, raw_embeddings: bool) -> Engi
         fps=settings.fps,
         num_workers=settings.num_workers,
         raw_embeddings=raw_embeddings,
+        decoder=settings.decoder,
     )
 
 

@@ -67,6 +67,7 @@ HOMES = {
     "cv2": {"engine.frames.statistics"},
     "faiss": {"engine.index"},
     "matplotlib": {"engine.plots"},
+    "nvidia": {"engine.frames.dali"},
     "onnx": {"engine.runtime.graph"},
     "openvino": {"engine.runtime.openvino"},
     "pyarrow": {"engine.shards"},
