@@ -73,7 +73,8 @@ class Timeline:
 
     The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
     ``matroska,webm``). ``is_interlaced``: the first picture says so. ``num_dropped``: frames that an edit list drops.
-    ``num_video_streams``: those of the file, cover pictures included. ``size_bytes``: of the file.
+    ``has_one_size``: the last keyframe is as large as the first. ``num_video_streams``: those of the file, cover
+    pictures included. ``size_bytes``: of the file.
     """
 
     times_s: NDArray[np.float64]
@@ -87,6 +88,7 @@ class Timeline:
     container: str
     is_interlaced: bool
     num_dropped: int
+    has_one_size: bool
     num_video_streams: int
     size_bytes: int
 
@@ -192,7 +194,7 @@ def _preference(stream: VideoStream) -> tuple[bool, bool, int]:
 
 
 def index_timeline(media: Media) -> Timeline:
-    """Read the times of all frames from the packets; of the pictures only one is decoded, for what it says of itself.
+    """Read the times of all frames from the packets; of the pictures only the first and last keyframe are decoded.
 
     Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
     """
@@ -202,9 +204,12 @@ def index_timeline(media: Media) -> Timeline:
         shown: list[Stamp] = []
         num_dropped = 0
         picture: VideoFrame | None = None
+        last_keyframe: Packet[VideoStream] | None = None
         for packet in video.packets():
-            if picture is None and packet.is_keyframe:
+            if packet.is_keyframe and picture is None:
                 picture = _decode_alone(video.stream, packet)
+            elif packet.is_keyframe:
+                last_keyframe = packet
             if packet.is_discard:
                 num_dropped += 1
             else:
@@ -212,6 +217,7 @@ def index_timeline(media: Media) -> Timeline:
         if not shown:
             raise MediaError(f"{media.path}: the video stream has no frames")
         times = video.show_times(shown)
+        last_picture = _decode_alone(video.stream, last_keyframe) if last_keyframe else None
         return Timeline(
             times_s=times.times_s,
             end_s=times.end_s,
@@ -224,6 +230,7 @@ def index_timeline(media: Media) -> Timeline:
             container=video.container.format.name,
             is_interlaced=picture is not None and picture.interlaced_frame,
             num_dropped=num_dropped,
+            has_one_size=picture is None or last_picture is None or _size(picture) == _size(last_picture),
             num_video_streams=len(video.container.streams.video),
             size_bytes=video.container.size,
         )
@@ -246,3 +253,7 @@ def _decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFr
         frames = []
     context.flush_buffers()
     return frames[0] if frames else None
+
+
+def _size(picture: VideoFrame) -> tuple[int, int]:
+    return picture.width, picture.height

@@ -177,10 +177,10 @@ class DaliFrameSource:
     that edges are looked for in, at most 20, are copied from a GPU to the host. ``refused`` says why PyAV decodes this
     video and not DALI, None if it does not; ``on_refusal`` is called with the same words.
 
-    A video that DALI takes by the table and then cannot decode is damaged, if FFmpeg finds damage too: frames before
-    it come from DALI, the others from PyAV, and ``warnings`` tells what is lost. If FFmpeg does not, DALI or the device
-    has failed, and ``MediaError`` is raised, because a slow run must not look like a healthy one. Damage that NVDEC
-    conceals is not noticed.
+    What cannot be known before decoding is damage, and pictures of several sizes in one video. Where DALI stops at them
+    and FFmpeg finds them too, the frames before come from DALI, the others from PyAV, and ``warnings`` tells what is
+    lost. If FFmpeg finds neither, DALI or the device has failed, and ``MediaError`` is raised, because a slow run must
+    not look like a healthy one. What NVDEC conceals is not noticed.
 
     The bytes of the file are held in memory during a pass. Decoded frames are kept on the device if all of them fit
     into ``cache_bytes``. Raises ``MediaError`` as `PyAvFrameSource` does, ``BackendUnavailable`` as `open_dali`.
@@ -328,14 +328,14 @@ class DaliFrameSource:
         host = self._open_host()
         for _ in host.pictures():
             pass
-        if not host.warnings:
+        if not host.warnings and host.has_one_size:
             raise MediaError(
                 f"{self._media.path}: DALI cannot decode it ({_first_line(error)}) and FFmpeg can: an error of DALI or "
                 "of the device; --decoder pyav does without them"
             ) from error
-        self._on_refusal("damaged")
-        self._host, self._kept = host, None
-        self._num_dali = max(start, _num_equal(self._slots, host.source_frames))
+        self._on_refusal("damaged" if host.warnings else "pictures of several sizes")
+        self._host = host
+        self._num_dali = max(start, _num_equal(self._slots, host.source_frames)) if host.warnings else start
 
 
 def _num_equal(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:

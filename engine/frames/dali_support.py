@@ -86,6 +86,8 @@ def _unsound_numbering(timeline: Timeline) -> str | None:
         return "packets without sound times"
     if timeline.num_dropped:
         return "frames dropped by an edit list"
+    if not timeline.has_one_size:
+        return "pictures of several sizes"
     if timeline.num_video_streams > 1:
         return "several video streams"
     if timeline.is_interlaced:

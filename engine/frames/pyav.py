@@ -74,6 +74,7 @@ class PyAvFrameSource:
         self._warnings: tuple[str, ...] = ()
         self._reformatter = VideoReformatter()
         self._size_wh: tuple[int, int] | None = None
+        self._has_one_size = True
         self._timeline = timeline or index_timeline(media)
         self._trusts_index = self._timeline.is_exact
         if self._trusts_index:
@@ -93,6 +94,11 @@ class PyAvFrameSource:
         Frames are counted in presentation order; those that do not decode count until the damage is found.
         """
         return np.repeat(list(self._runs.keys()), list(self._runs.values()))
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all sampled pictures were coded in the size of the first; final after the first full pass."""
+        return self._has_one_size
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -198,6 +204,7 @@ class PyAvFrameSource:
     def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """RGB of a frame, turned upright; all pictures get the size of the first."""
         self._size_wh = self._size_wh or (frame.width, frame.height)
+        self._has_one_size = self._has_one_size and self._size_wh == (frame.width, frame.height)
         subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
         full_range = self._reformatter.reformat(
             frame,
