@@ -29,7 +29,7 @@ check: lint test
 	touch $@
 
 .venv/ready: .venv/demo-ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dali,train,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dali,train,demo,dev,tensorrt-rtx]'
 	touch $@
 
 clean:

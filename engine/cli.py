@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -22,7 +23,8 @@ from engine.version import __version__
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help and usage errors answer at once
     from engine.config import Preset
     from engine.figures import Figures
-    from engine.records import CandidatePair, Descriptors, Failure, Role
+    from engine.pipeline import Engine
+    from engine.records import CandidatePair, Descriptors, Failure, Media, Role
 
 
 EXIT_CONFIG = 1
@@ -55,7 +57,10 @@ EnginesOption = Annotated[
     Path | None,
     typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
 ]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Videos decoded at once; default: one per core.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that describe videos on the CPU and share its cores; default: 1.")
+]
+GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs to use, one process each.")]
 FpsOption = Annotated[float, typer.Option(min=0.01, help="Sampled frames per second.")]
 ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split queries into frame scenes.")]
 GateOption = Annotated[
@@ -101,19 +106,54 @@ def build(
     preset: Annotated[str, typer.Option(help="lite, vsc22, or a preset file (.toml).")] = "lite",
     checkpoints: Annotated[Path | None, typer.Option(help="Folder with the reference solution's checkpoints.")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Seeded random weights.")] = False,
-    backend: Annotated[str, typer.Option(help="Backend to compile for.")] = "openvino",
+    backend: Annotated[Literal["openvino", "tensorrt"], typer.Option(help="What runs the engines.")] = "openvino",
     pca: Annotated[Path | None, typer.Option(help="Fitted PCA to fold in: .npz, or the reference's .pkl.")] = None,
+    flavour: Annotated[
+        Literal["tensorrt", "tensorrt_rtx"] | None,
+        typer.Option(help="TensorRT for data centres, or TensorRT-RTX; default: the one that is installed."),
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(help="GPUs that TensorRT-RTX builds for (default: 8.6 8.9). They need not be there."),
+    ] = None,
+    more_capabilities: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="CAPABILITY")] = None,
+    precision: Annotated[
+        Literal["auto", "fp16", "fp32"] | None,
+        typer.Option(help="TensorRT: auto (default) takes fp16 for the models that a comparison allows it for."),
+    ] = None,
+    frontend: Annotated[
+        Literal["onnx", "torch-tensorrt"] | None, typer.Option(help="TensorRT: what reads the models; default: onnx.")
+    ] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="TensorRT: frames in one call; default: 32.")] = None,
 ) -> None:
     """Export the models of a preset, check the graphs against PyTorch, compile them."""
     from engine.config import load_preset
     from engine.runtime.build import build_engines
+    from engine.runtime.compiling import TensorRtOptions
 
+    # The parser gives an option one value; of `--compute-capability 8.6 8.9` the rest arrives as arguments.
+    if more_capabilities and not compute_capability:
+        raise ConfigError(f"unexpected arguments: {' '.join(more_capabilities)}")
+    given: dict[str, Any] = {
+        "flavour": flavour,
+        "compute_capabilities": tuple(dict.fromkeys([*(compute_capability or ()), *(more_capabilities or ())])),
+        "precision": precision,
+        "frontend": frontend,
+        "max_batch": max_batch,
+    }
+    options = {name: value for name, value in given.items() if value}
+    if options and backend != "tensorrt":
+        raise ConfigError(
+            "--flavour, --compute-capability, --precision, --frontend and --max-batch are for --backend tensorrt, not "
+            f"for {backend}"
+        )
     build_engines(
         load_preset(preset),
         output,
         checkpoints=checkpoints,
         random_weights=random_weights,
         backend=backend,
+        tensorrt=TensorRtOptions(**options),
         pca=pca,
         progress=say,
     )
@@ -128,14 +168,20 @@ def extract(
     engines: EnginesOption = None,
     fps: FpsOption = 1.0,
     workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what each worker would do and hold; no GPU needed.")
+    ] = False,
     raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
     scenes: ScenesOption = True,
     gate: GateOption = None,
     decoder: DecoderOption = None,
 ) -> None:
     """Describe videos."""
+    from engine.extraction import extract_to_npz, extract_to_store
     from engine.media import find_videos
-    from engine.pipeline import Engine, extract_to_npz, extract_to_store
+    from engine.pipeline import Engine
+    from engine.placement import choose_workers
 
     media = find_videos(paths)
     folder = _engines_folder(engines)
@@ -143,19 +189,48 @@ def extract(
         folder,
         preset=_preset(folder, scenes=scenes, gate=gate),
         fps=fps,
-        num_workers=workers,
         raw_embeddings=raw_embeddings,
         decoder=None if decoder is None else decoder.value,
     )
+    if plan:
+        _plan(engine, media, num_workers=workers, num_gpus=gpus)
+        return
+    chosen = choose_workers(engine.manifest, num_workers=workers, num_gpus=gpus)
     if not engine.use_pca and not raw_embeddings:
         say(f"{folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
     write = extract_to_npz if output.suffix == ".npz" else extract_to_store
     side: Role = role.value
-    with engine, progress("extract", len(media)) as advance:
-        summary = write(engine, media, role=side, output=output, on_result=lambda _: advance())
+    with progress("extract", len(media)) as advance:
+        summary = write(engine, media, role=side, output=output, workers=chosen, on_done=advance)
     say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(summary.failures)} failed")
-    figures: Figures = {"output": str(output), "num_videos": len(media)}
+    figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
+    if engine.decoder.name == "dali":
+        figures["num_left_to_pyav"] = sum(summary.refusals.values())
     _finish(summary.failures, failures_csv=_failures_path(output), result=figures)
+
+
+def _plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None) -> None:
+    from engine.extraction import probe_durations
+    from engine.placement import Memory, forecast, imagined_workers
+
+    workers = imagined_workers(num_workers=num_workers, num_gpus=num_gpus)
+    shares = forecast(probe_durations(media, num_workers=min(workers.count, len(media))), num_workers=workers.count)
+    memory = Memory.of(engine.manifest, engine.preset)
+    say(f"{len(media)} videos, the longest first, to whoever is free; with workers of equal speed:")
+    say(f"{'':<12}{'videos':>9}{'hours':>9}{'longest, hours':>16}")
+    for place, share in enumerate(shares):
+        hours = f"{share.footage_s / 3600:>9.2f}{share.longest_s / 3600:>16.2f}"
+        say(f"{workers.name(place):<12}{share.num_videos:>9}{hours}")
+    say(
+        f"memory of each, at least: {memory.engine_bytes / 2**20:.0f} MiB engines ({engine.manifest.backend}) and "
+        f"{memory.buffer_bytes / 2**20:.0f} MiB for two batches of inputs and outputs, both from the manifest; "
+        "what engines need while they run, decoders and libraries come on top"
+    )
+    placement = [
+        {"name": workers.name(place), "num_videos": share.num_videos, "footage_s": share.footage_s}
+        for place, share in enumerate(shares)
+    ]
+    print(json.dumps({"num_videos": len(media), "workers": placement, **asdict(memory)}))
 
 
 @app.command("fit-pca")
@@ -314,6 +389,7 @@ def run(
     engines: EnginesOption = None,
     fps: FpsOption = 1.0,
     workers: WorkersOption = None,
+    gpus: GpusOption = None,
     scenes: ScenesOption = True,
     gate: GateOption = None,
     decoder: DecoderOption = None,
@@ -337,6 +413,7 @@ def run(
         use_score_norm=score_norm,
         fps=fps,
         num_workers=workers,
+        num_gpus=gpus,
         decoder=None if decoder is None else decoder.value,
     )
     result = run_protocol(settings, progress=progress)
@@ -393,7 +470,7 @@ def _failures_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}_failures.csv") if output.suffix == ".npz" else output / "failures.csv"
 
 
-def _finish(failures: Sequence[Failure], *, failures_csv: Path, result: Figures) -> None:
+def _finish(failures: Sequence[Failure], *, failures_csv: Path, result: Mapping[str, Any]) -> None:
     """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status."""
     from engine.tables import write_failures
 

@@ -7,13 +7,19 @@ it (random and generated content only) under ``tests/golden``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.stub_driver import control
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED_GOLDEN = REPOSITORY / "tests" / "golden"
 IMAGENET_PRESET = REPOSITORY / "tests" / "imagenet.toml"
+STUB_DRIVER = control.loaded()
+ON_STUB_DRIVER = ("unit/test_cuda.py", "unit/test_device_runner.py", "unit/test_tensorrt.py")
+collect_ignore = [] if STUB_DRIVER is not None else [*ON_STUB_DRIVER]  # they cannot be imported without a driver
 FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
 
 
@@ -28,6 +34,25 @@ def golden_root() -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     return golden_root()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A process has one driver: tests on the stub and all others exclude each other.
+
+    ``tests/end_to_end/test_stub_driver.py`` starts the process with the stub.
+    """
+    others = [item for item in items if (item.get_closest_marker("stub_driver") is None) == (STUB_DRIVER is not None)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+@pytest.fixture
+def stub_driver() -> Iterator[control.StubDriver]:
+    """The stub driver; for tests with the mark ``stub_driver``."""
+    assert STUB_DRIVER is not None
+    STUB_DRIVER.reset()
+    yield STUB_DRIVER
+    STUB_DRIVER.reset()
 
 
 def pytest_report_header() -> str:

@@ -5,15 +5,17 @@ No call of DALI takes two videos, so that a bad file fails alone. What DALI cann
 (`engine.frames.dali_support`) PyAV decodes on the CPU, and its pictures are uploaded; that is decided before the first
 frame is decoded.
 
-How the pixels differ from those of `PyAvFrameSource`, measured with DALI 2.4 on the CPU device, in grey levels: colours
-by 0.8 on average and 4 at most on synthetic video, by {REAL} on camera footage, because DALI's conversion places the
-chroma samples otherwise (matrix, BT.601, and range are those of the reference); resizing by another 0.02 on average
-and 3 at most, because DALI repeats the pixels at the border where Pillow cuts its kernel off.
+How pixels differ from those of `PyAvFrameSource`, measured with DALI 2.4 on its CPU device, in grey levels: colours by
+0.7-0.9 on average and 11 at most on camera footage in VP9, for two reasons. FFmpeg rounds chroma down where it widens
+the range for the JPEGs that the reference reads (half a level on average, so 0.7 in red and 0.9 in blue), DALI does
+not; and its scaler places chroma samples at the left pixel of a pair, not between the two (on a GPU its own kernel
+places them between). Matrix (BT.601) and range are those of the reference. Resizing adds 0.02 on average and 3 at most:
+DALI repeats the pixels at the border where Pillow cuts its kernel off. Descriptors of preset ``lite`` keep a cosine of
+0.994-0.998 on average and 0.986 at least; a JPEG of quality 96 between decoder and model leaves 0.997-0.998 and 0.995.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from engine.frames.resize import Fit, check_inside
 from engine.frames.statistics import SceneStatistics, edge_frame_indices, edge_map, statistics_from_sums
 from engine.media import index_timeline
 from engine.records import Frames, Media, Region
+from engine.runtime.gpu import compute_capability
 
 CHUNK_FRAMES = 16
 STACK_BYTES = 128 << 20
@@ -153,17 +156,8 @@ def open_dali(device: Device) -> DaliOperators:
             f"DALI cannot use a GPU on this machine: {_first_line(error)}. It needs an NVIDIA GPU of compute "
             "capability 7.5 or newer and a driver for CUDA 13; or decode with PyAV (--decoder pyav)"
         ) from error
-    return DaliOperators(dali, device, _compute_capability(ordinal))
-
-
-def _compute_capability(ordinal: int) -> ComputeCapability:
-    driver = ctypes.CDLL("libcuda.so.1")
-    handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    driver.cuDeviceGet(ctypes.byref(handle), ordinal)
-    # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
-    for value, attribute in ((major, 75), (minor, 76)):
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
-    return major.value, minor.value
+    major, minor = compute_capability(ordinal).split(".")
+    return DaliOperators(dali, device, (int(major), int(minor)))
 
 
 def _first_line(error: Exception) -> str:

@@ -59,5 +59,5 @@ def test_dali_gives_what_pyav_gives_and_bad_files_fail_alone(
     assert "decoder: DALI on the CPU for mjpeg, vp9; other videos by PyAV" in said["dali"]
     assert "h264: decoded by PyAV, not by DALI: codec h264" in said["dali"]
     assert "damaged: decoded by PyAV, not by DALI: damaged" in said["dali"]
-    assert "videos decoded by DALI, " in said["dali"]
+    assert "3 videos decoded by DALI, 2 by PyAV (" in said["dali"]
     assert "DALI" not in said["pyav"]

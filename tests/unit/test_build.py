@@ -203,7 +203,7 @@ def test_random_weights_and_checkpoints_exclude_each_other(tmp_path: Path) -> No
 
 
 def test_an_unknown_backend_fails(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown backend 'abacus'; expected one of \['openvino'\]"):
+    with pytest.raises(ConfigError, match=r"unknown backend 'abacus'; expected one of \['openvino', 'tensorrt'\]"):
         build_engines(LITE, tmp_path, backend="abacus")
 
 

@@ -72,7 +72,7 @@ def expected_embedding(frames: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "ensemble.onnx"
-    export.export_ensemble(configs(), models(), path=path)
+    export.write_graph(export.ensemble_program(configs(), models()), path=path)
     return path
 
 
@@ -131,7 +131,8 @@ def edit_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ClipVisual(input_resolution=28, patch_size=14, width=32, layers=2, heads=2)
     random_weights(model, seed=1)
     path = tmp_path_factory.mktemp("export") / "edit_features.onnx"
-    export.export_edit_features(gate.model_copy(update={"input_px": 28}), freeze_for_export(model), path=path)
+    gate = gate.model_copy(update={"input_px": 28})
+    export.write_graph(export.edit_features_program(gate, freeze_for_export(model)), path=path)
     return path
 
 
@@ -149,7 +150,7 @@ def edit_score(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     random_weights(model, seed=1)
     path = tmp_path_factory.mktemp("export") / "edit_score.onnx"
-    export.export_edit_score(freeze_for_export(model), path=path)
+    export.write_graph(export.edit_score_program(freeze_for_export(model)), path=path)
     return path
 
 

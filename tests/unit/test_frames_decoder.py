@@ -35,12 +35,13 @@ def test_dali_leaves_to_pyav_what_it_must_says_so_and_counts(
 ) -> None:
     caplog.set_level(logging.INFO, logger="engine")
     decoder = Decoder("dali", device="cpu", fps=2)
+    decoder.start()
     assert caplog.messages == ["decoder: DALI on the CPU for mjpeg, vp9; other videos by PyAV"]
     sources = [decoder.open(item) for item in videos[:3]]
     assert all(isinstance(source, DaliFrameSource) for source in sources)
     assert caplog.messages[1:] == [f"{name}: decoded by PyAV, not by DALI: codec h264" for name in ("b", "c")]
     with pytest.raises(MediaError, match=r"d\.mp4: the file is empty"):
         decoder.open(videos[3])
-    assert decoder.refusals == {"codec h264": 2}
+    assert decoder.refusals == {"b": "codec h264", "c": "codec h264"}
     assert decoder.summary() == "1 videos decoded by DALI, 2 by PyAV (2 x codec h264)"
     assert {type(source.scene_statistics().variance) for source in sources} == {np.ndarray}
