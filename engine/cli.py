@@ -23,6 +23,7 @@ from engine.version import __version__
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help and usage errors answer at once
     from engine.config import Preset
     from engine.figures import Figures
+    from engine.nearest import SearchDevice
     from engine.pipeline import Engine
     from engine.records import CandidatePair, Descriptors, Failure, Media, Role
 
@@ -223,8 +224,8 @@ def _plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, nu
         say(f"{workers.name(place):<12}{share.num_videos:>9}{hours}")
     say(
         f"memory of each, at least: {memory.engine_bytes / 2**20:.0f} MiB engines ({engine.manifest.backend}) and "
-        f"{memory.buffer_bytes / 2**20:.0f} MiB for two batches of inputs and outputs, both from the manifest; "
-        "what engines need while they run, decoders and libraries come on top"
+        f"{memory.buffer_bytes / 2**20:.0f} MiB buffers of inputs and outputs, as the manifest has their sizes; what "
+        "engines need while they run, decoders and libraries come on top"
     )
     placement = [
         {"name": workers.name(place), "num_videos": share.num_videos, "footage_s": share.footage_s}
@@ -266,6 +267,7 @@ def normalize(
     engines: EnginesOption = None,
     beta: Annotated[float, typer.Option(help="Strength of the normalization.")] = 1.2,
     nk: Annotated[int, typer.Option(min=1, help="Nearest norm-set rows that are averaged.")] = 1,
+    gpus: GpusOption = None,
 ) -> None:
     """Normalize scores against a norm set: adapts descriptors so that inner products are normalized scores."""
     import numpy as np
@@ -282,8 +284,10 @@ def normalize(
     else:
         rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
     normalizer = ScoreNormalizer.fit(rows, beta=beta, nk=nk)
+    device = _search_device(gpus)
     ref_rows = read_descriptors(references, role="reference")
-    write_npz(output / "queries.npz", list(normalizer.queries(read_queries(queries, ref_rows))))
+    query_rows = read_queries(queries, ref_rows, device=device)
+    write_npz(output / "queries.npz", list(normalizer.queries(query_rows, device=device)))
     write_npz(output / "references.npz", list(normalizer.references(ref_rows)))
     say(f"normalized descriptors are in {output}")
 
@@ -295,30 +299,46 @@ def search(
     output: Annotated[Path, typer.Option(help="CSV of candidate pairs to write.")],
     retrieve_per_query: Annotated[int, typer.Option(min=1, help="Frame pairs per query, on average.")] = 1200,
     candidates_per_query: Annotated[int, typer.Option(min=1, help="Video pairs per query, on average.")] = 25,
+    gpus: GpusOption = None,
 ) -> None:
     """Find candidate pairs by exact search with one global threshold."""
     from engine.tables import write_candidates
 
     candidates = _search(
-        queries, references, retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query
+        queries,
+        references,
+        device=_search_device(gpus),
+        retrieve_per_query=retrieve_per_query,
+        candidates_per_query=candidates_per_query,
     )
     write_candidates(output, candidates)
     say(f"{len(candidates)} candidate pairs are in {output}")
 
 
-def _search(queries: Path, references: Path, **limits: int) -> list[CandidatePair]:
+def _search_device(num_gpus: int | None) -> SearchDevice:
+    from engine.nearest import SearchDevice
+
+    device = SearchDevice(num_gpus=num_gpus or 0)
+    device.check()
+    say(f"search: FAISS on {device}")
+    return device
+
+
+def _search(queries: Path, references: Path, *, device: SearchDevice, **limits: int) -> list[CandidatePair]:
     from engine.candidates import find_candidates
 
-    query_rows, ref_rows = _read_sides(queries, references)
-    return find_candidates(query_rows, ref_rows, **limits)
+    query_rows, ref_rows = _read_sides(queries, references, device=device)
+    return find_candidates(query_rows, ref_rows, device=device, **limits)
 
 
-def _read_sides(queries: Path, references: Path) -> tuple[list[Descriptors], list[Descriptors]]:
+def _read_sides(
+    queries: Path, references: Path, *, device: SearchDevice
+) -> tuple[list[Descriptors], list[Descriptors]]:
     from engine.readmit import read_queries
     from engine.store import check_same_dimensions, read_descriptors
 
     ref_rows = read_descriptors(references, role="reference")
-    query_rows = read_queries(queries, ref_rows)
+    query_rows = read_queries(queries, ref_rows, device=device)
     check_same_dimensions(query_rows, ref_rows)
     return query_rows, ref_rows
 
@@ -333,9 +353,10 @@ def localize(
 ) -> None:
     """Find the copied segments of candidate pairs."""
     from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
+    from engine.nearest import CPU
     from engine.tables import check_ids, read_candidates, write_matches
 
-    query_rows, ref_rows = _read_sides(queries, references)
+    query_rows, ref_rows = _read_sides(queries, references, device=CPU)
     pairs = read_candidates(candidates)
     check_ids(
         pairs,
@@ -359,6 +380,7 @@ def evaluate(
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth."""
     from engine.figures import candidate_figures, match_figures
+    from engine.nearest import CPU
     from engine.tables import read_candidates, read_ground_truth, read_matches
 
     given = (candidates is not None, matches is not None, queries is not None and references is not None)
@@ -370,7 +392,7 @@ def evaluate(
     elif candidates is not None:
         figures = candidate_figures(read_candidates(candidates), truth, plot=plot)
     elif queries is not None and references is not None:
-        figures = candidate_figures(_search(queries, references), truth, plot=plot)
+        figures = candidate_figures(_search(queries, references, device=CPU), truth, plot=plot)
     print(json.dumps(figures))
 
 

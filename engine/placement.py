@@ -14,12 +14,11 @@ from typing import Self
 
 from engine.config import Preset
 from engine.errors import ConfigError
-from engine.machine import visible_gpus
 from engine.runtime import HOST_BATCH_SIZE, TensorSpec
 from engine.runtime.manifest import CompiledEngine, Manifest
 
 _BYTES = {"uint8": 1, "float16": 2, "float32": 4}
-_NUM_BUFFERS = 2
+_NUM_SLOTS = 2  # sets of buffers of a runner on a GPU (`engine.runtime.device_runner`)
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,18 @@ def choose_workers(manifest: Manifest, *, num_workers: int | None, num_gpus: int
         return Workers.share_cores(num_workers or 1)
     if num_workers is not None:
         raise ConfigError(f"--workers is for engines on a CPU, these are for GPUs ({manifest.backend}); use --gpus")
-    wanted, gpus = num_gpus or 1, visible_gpus()
-    if len(gpus) < wanted:
-        raise ConfigError(f"--gpus {wanted}: this machine has {len(gpus)}; ask for no more than that")
-    return Workers.share_cores(wanted, gpus=gpus[:wanted])
+    return Workers.share_cores(num_gpus or 1, gpus=_gpu_names(manifest, num_gpus or 1))
+
+
+def _gpu_names(manifest: Manifest, num_gpus: int) -> tuple[str, ...]:
+    from engine.runtime.cuda import choose_devices
+
+    facts = [engine.tensorrt for engine in manifest.engines.values() if engine.tensorrt is not None]
+    capable = set.intersection(*(set(fact.compute_capabilities) for fact in facts)) if facts else set()
+    chosen = choose_devices(num_gpus, built_for=sorted(capable))
+    # The driver counts the GPUs that this process sees; a worker is told the name of one.
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(visible[device.index] if visible else str(device.index) for device in chosen)
 
 
 def imagined_workers(*, num_workers: int | None, num_gpus: int | None) -> Workers:
@@ -116,19 +123,24 @@ class Memory:
 
     @classmethod
     def of(cls, manifest: Manifest, preset: Preset) -> Self:
-        """From the sizes in a manifest: the engines that ``preset`` uses, and two batches of rows for each."""
+        """From the sizes in a manifest, for the engines that ``preset`` uses.
+
+        Buffers hold two batches of the rows that a TensorRT engine is tuned for, or one of those of OpenVINO.
+        """
         names = {"ensemble"} if preset.gate.mode == "off" else set(manifest.engines)
         engines = [manifest.engines[name] for name in sorted(names)]
         return cls(
             engine_bytes=sum(file.size_bytes for engine in engines for file in engine.files),
-            buffer_bytes=_NUM_BUFFERS * sum(_batch_bytes(engine) for engine in engines),
+            buffer_bytes=sum(map(_buffer_bytes, engines)),
         )
 
 
-def _batch_bytes(engine: CompiledEngine) -> int:
-    num_rows = HOST_BATCH_SIZE if engine.tensorrt is None else engine.tensorrt.profile.opt_rows
-    return sum(_tensor_bytes(spec, num_rows=num_rows) for spec in (*engine.inputs, *engine.outputs))
+def _buffer_bytes(engine: CompiledEngine) -> int:
+    num_slots, num_rows = 1, HOST_BATCH_SIZE
+    if engine.tensorrt is not None:
+        num_slots, num_rows = _NUM_SLOTS, engine.tensorrt.profile.opt_rows
+    return num_slots * sum(_tensor_bytes(spec, num_rows) for spec in (*engine.inputs, *engine.outputs))
 
 
-def _tensor_bytes(spec: TensorSpec, *, num_rows: int) -> int:
+def _tensor_bytes(spec: TensorSpec, num_rows: int) -> int:
     return _BYTES[spec.dtype] * math.prod(num_rows if size is None else size for size in spec.shape)

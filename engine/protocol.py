@@ -26,6 +26,7 @@ from engine.extraction import extract_to_store
 from engine.frames.decoder import DecoderName
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
+from engine.nearest import SearchDevice
 from engine.norm_set import load_norm_set
 from engine.pipeline import Engine
 from engine.placement import choose_workers
@@ -104,6 +105,9 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     workers = choose_workers(
         read_manifest(settings.engines), num_workers=settings.num_workers, num_gpus=settings.num_gpus
     )
+    device = SearchDevice(num_gpus=settings.num_gpus or 0)
+    device.check()
+    logger.info("search: FAISS on %s", device)
     _claim(settings)
     failures: list[Failure] = []
 
@@ -127,17 +131,20 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     engine = _open(settings, engines, raw_embeddings=False)
     references = describe(engine, "references", "reference")
     queries = settle_gated(
-        describe(engine, "queries", "query"), references, near_identical_cosine=settings.near_identical_cosine
+        describe(engine, "queries", "query"),
+        references,
+        near_identical_cosine=settings.near_identical_cosine,
+        device=device,
     )
     if settings.use_score_norm:
         config = settings.preset.score_norm
         normalizer = ScoreNormalizer.fit(norm_rows, beta=config.beta, nk=config.nk)
-        queries, references = list(normalizer.queries(queries)), list(normalizer.references(references))
+        queries, references = list(normalizer.queries(queries, device=device)), list(normalizer.references(references))
         network = SCORE_NORMALIZED
     else:
         queries, references = _unit_length(queries), _unit_length(references)
         network = COSINE
-    candidates = find_candidates(queries, references)
+    candidates = find_candidates(queries, references, device=device)
     matches = localize_candidates(queries, references, candidates, network=network)
     write_candidates(folder / "candidates.csv", candidates)
     write_matches(folder / "matches.csv", matches)

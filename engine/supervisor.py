@@ -92,6 +92,7 @@ class Supervisor(Generic[Settings]):
         self._suspects: deque[Job] = deque()
         self._deaths: Counter[tuple[str, str]] = Counter()
         self._num_failed_starts = 0
+        self._said: set[str] = set()
         self._stages_s: dict[BaseProcess, dict[str, float]] = {}
         self._resources = ExitStack()
 
@@ -158,6 +159,8 @@ class Supervisor(Generic[Settings]):
     def _stop(self) -> None:
         for worker in self._workers:
             worker.connection.close()
+            if not worker.is_ready:  # it holds nothing, and would first load its engines
+                worker.process.kill()
         deadline_s = time.monotonic() + _GRACE_S
         for worker in self._workers:
             worker.process.join(max(0.0, deadline_s - time.monotonic()))
@@ -196,7 +199,9 @@ class Supervisor(Generic[Settings]):
                 worker.is_saving = False
                 worker.unsaved = self._not_saved(worker.unsaved)
             case LogLine(level, text):
-                logger.log(level, "%s", text)
+                if text not in self._said:  # several workers choose the same backend
+                    logger.log(level, "%s", text)
+                self._said.add(text)
             case Broken(error):
                 raise error
 

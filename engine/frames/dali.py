@@ -16,6 +16,7 @@ DALI repeats the pixels at the border where Pillow cuts its kernel off. Descript
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,11 +36,12 @@ from engine.frames.resize import Fit, check_inside
 from engine.frames.statistics import SceneStatistics, edge_frame_indices, edge_map, statistics_from_sums
 from engine.media import index_timeline
 from engine.records import Frames, Media, Region
-from engine.runtime.gpu import compute_capability
 
 CHUNK_FRAMES = 16
 STACK_BYTES = 128 << 20
 """Pixels that one call of DALI decodes: each call reads the packets of the whole file again."""
+
+_MAJOR, _MINOR = 75, 76  # CUdevice_attribute: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 Stack = Any
 """A DALI tensor, uint8 ``(F, H, W, 3)``, on the device of its operators."""
@@ -156,8 +158,19 @@ def open_dali(device: Device) -> DaliOperators:
             f"DALI cannot use a GPU on this machine: {_first_line(error)}. It needs an NVIDIA GPU of compute "
             "capability 7.5 or newer and a driver for CUDA 13; or decode with PyAV (--decoder pyav)"
         ) from error
-    major, minor = compute_capability(ordinal).split(".")
-    return DaliOperators(dali, device, (int(major), int(minor)))
+    return DaliOperators(dali, device, _compute_capability(ordinal))
+
+
+def _compute_capability(ordinal: int) -> ComputeCapability:
+    """Asked from the driver itself, because DALI does not tell it and needs no other library of CUDA."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    status = driver.cuInit(0)
+    for value, attribute in ((major, _MAJOR), (minor, _MINOR)):
+        status = status or driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, ordinal)
+    if status:
+        raise BackendUnavailable(f"the NVIDIA driver answers with error {status} when asked for GPU {ordinal}")
+    return major.value, minor.value
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device_array import DeviceArray, Rows
+from engine.device_array import Rows
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,23 +85,24 @@ def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:
 
 
 def join_host_rows(parts: Sequence[Tensors], specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
-    """All rows of checked ``parts`` as one host array for each input. Raises ``ConfigError`` for other parts."""
-    arrays: dict[str, NDArray[Any]] = {}
+    """All rows of ``parts``, checked, as one host array for each input. Raises ``ConfigError`` if one is on a GPU."""
     for part in parts:
         check_tensors(part, specs)
-    for name in [spec.name for spec in specs]:
-        found = [part[name] for part in parts]
-        if any(isinstance(array, DeviceArray) for array in found):
-            raise ConfigError(f"input {name!r} lies on a GPU, and these engines run on the CPU: decode on the CPU, too")
-        arrays[name] = np.concatenate(found) if len(found) > 1 else np.asarray(found[0])
-    return arrays
+    return {spec.name: _joined(spec.name, [part[spec.name] for part in parts]) for spec in specs}
+
+
+def _joined(name: str, arrays: Sequence[Rows]) -> NDArray[Any]:
+    on_host = [array for array in arrays if isinstance(array, np.ndarray)]
+    if len(on_host) < len(arrays):
+        raise ConfigError(f"input {name!r} lies on a GPU, and these engines run on the CPU: decode on the CPU, too")
+    return on_host[0] if len(on_host) == 1 else np.concatenate(on_host)
 
 
 def open_runner(manifest: Manifest, directory: Path, name: str, *, num_threads: int | None = None) -> Runner:
     """The runner of engine ``name`` (``ensemble``, ``edit_features``, ``edit_score``) of an engines directory.
 
-    It runs where the directory was built for, and nowhere else. ``num_threads``: CPU threads of one call; None takes all
-    cores. Raises ``ConfigError`` if the directory has no such engine, or one that does not fit this machine;
+    It runs where the directory was built for, and nowhere else. ``num_threads``: CPU threads of one call; None takes
+    all cores. Raises ``ConfigError`` if the directory has no such engine, or one that does not fit this machine;
     ``BackendUnavailable`` if the library or the device of its backend is not there.
     """
     if name not in manifest.engines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, EngineError
 from engine.npz import load_arrays, save_arrays
-from engine.runtime import Runner, Tensors
+from engine.runtime import Runner
 
 TOLERANCE = 5e-6
 """Largest accepted difference, relative to the largest value of the output where that is above 1."""
@@ -35,7 +35,7 @@ def check_runner(runner: Runner, cases: Sequence[Case], *, name: str) -> float:
     return check_results([runner.run(case.inputs) for case in cases], cases, name=name)
 
 
-def check_results(results: Sequence[Tensors], cases: Sequence[Case], *, name: str) -> float:
+def check_results(results: Sequence[Mapping[str, NDArray[Any]]], cases: Sequence[Case], *, name: str) -> float:
     """The same for what was computed elsewhere; ``results`` are the outputs for each case."""
     differences = [
         _difference(outputs[key], want)

@@ -1,4 +1,4 @@
-"""The NVIDIA driver through PyCUDA: which GPUs there are, their memory, streams, recorded work. Knows nothing of engines.
+"""The NVIDIA driver through PyCUDA: GPUs, their memory, streams, recorded work. Knows nothing of engines.
 
 Everything happens in the primary context of a device, which DALI, TensorRT and FAISS use too, so that an address from
 one of them is valid for all. It is kept until the process ends. A context is current in one thread at a time: each call
@@ -103,7 +103,7 @@ def choose_devices(num_gpus: int, *, built_for: Sequence[str] | None = None) -> 
         raise ConfigError(
             f"the engines were built for compute capability {', '.join(built_for)}, which GPUs "
             f"{', '.join(str(device.index) for device in others)} do not have ({listing}); build them for all "
-            f"(--compute-capability {wanted}), or choose GPUs that are alike (CUDA_VISIBLE_DEVICES)"
+            f"(TensorRT-RTX: --compute-capability {wanted}), or choose GPUs that are alike (CUDA_VISIBLE_DEVICES)"
         )
     return chosen
 
@@ -165,8 +165,8 @@ class Gpu:
         except driver.MemoryError as error:
             free, total = self.memory()
             raise OutOfDeviceMemory(
-                f"GPU {self.device.index}, {self.device.name}: asked for {num_bytes / MIB:.1f} MiB, "
-                f"{free / MIB:.1f} of {total / MIB:.1f} MiB are free"
+                f"GPU {self.device.index}, {self.device.name}: asked for {num_bytes / MIB:.2f} MiB, "
+                f"{free / MIB:.2f} of {total / MIB:.2f} MiB are free"
             ) from error
 
 
@@ -231,6 +231,10 @@ class Stream:
     def synchronize(self) -> None:
         """Block this thread until all that was submitted is done."""
         self._stream.synchronize()
+
+    def free(self) -> None:
+        """Give it back; work that was submitted is still done. Needs the current context, as all else."""
+        del self._stream
 
     def record(self, submit: Callable[[], None]) -> RecordedWork:
         """Take down what ``submit`` puts on this stream instead of doing it."""

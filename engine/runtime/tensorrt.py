@@ -1,4 +1,4 @@
-"""Loads TensorRT engines on a GPU and computes with them: ``tensorrt`` and ``tensorrt_rtx``, one code. Builds nothing."""
+"""Loads TensorRT engines on a GPU and computes with them: ``tensorrt`` and ``tensorrt_rtx``, one code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import EngineError
 from engine.runtime import TensorSpec
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, Stream, devices
+from engine.runtime.device_buffers import full_shape
 from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.fit import check_tensorrt_engine
 from engine.runtime.manifest import Manifest
@@ -63,8 +64,8 @@ class TensorRtExecution:
         if self._engine is None:
             free, total = gpu.memory()
             raise EngineError(
-                f"{tensorrt.flavour} {tensorrt.version} cannot load {path} ({path.stat().st_size / MIB:.0f} MiB, {free / MIB:.0f} "
-                f"of {total / MIB:.0f} MiB of {gpu.device.name} are free): {self._log.last}"
+                f"{tensorrt.flavour} {tensorrt.version} cannot load {path} ({path.stat().st_size / MIB:.0f} MiB; "
+                f"{free / MIB:.0f} of {total / MIB:.0f} MiB of {gpu.device.name} are free): {self._log.last}"
             )
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -95,7 +96,7 @@ class TensorRtExecution:
 
     def _set_shapes(self, num_rows: int) -> None:
         for spec in self._inputs:
-            shape = tuple(num_rows if size is None else size for size in spec.shape)
+            shape = full_shape(spec, num_rows)
             self._checked(self._context.set_input_shape(spec.name, shape), f"take {spec.name} of shape {shape}")
 
     def _checked(self, answer: Any, action: str) -> Any:

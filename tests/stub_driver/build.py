@@ -7,11 +7,13 @@ when it is imported: the stub in tests, the driver on a machine that has one. Th
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -41,6 +43,15 @@ def compile_driver(folder: Path) -> Path:
     return library
 
 
+def has_pycuda() -> bool:
+    """Whether the version that ``constraints.txt`` names is installed."""
+    try:
+        wanted = f"pycuda=={metadata.version('pycuda')}"
+    except metadata.PackageNotFoundError:
+        return False
+    return wanted in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
 def install_pycuda(folder: Path) -> None:
     """Build the version of PyCUDA that ``constraints.txt`` names, and install it beside this Python."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -63,7 +74,9 @@ def install_pycuda(folder: Path) -> None:
     subprocess.run([*pip, "install", *constraints, str(source)], check=True)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not has_pycuda():
+    if shutil.which("cc") is None or shutil.which("c++") is None:
+        sys.exit("the tests need a C and a C++ compiler (cc, c++) to build PyCUDA: apt install build-essential")
     with tempfile.TemporaryDirectory() as name:
         compile_driver(Path(name))
         install_pycuda(Path(name))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import ConfigError, EngineError
 from engine.runtime.batching import SharedRunner
 from engine.runtime.cuda import Gpu, OutOfDeviceMemory, Stream, devices, free_pinned
+from engine.runtime.device_runner import DeviceRunner
 from tests import graphs
 from tests.host_execution import SCRATCH_BYTES_PER_ROW, HostExecution, device_runner
 from tests.stub_driver.control import StubDriver
@@ -63,7 +64,7 @@ def on_device(
         for memory, host in held:
             memory.free()
             free_pinned(host)
-        del stream
+        stream.free()
 
 
 @pytest.fixture
@@ -77,12 +78,18 @@ def check(result: dict[str, NDArray[Any]], frames: dict[str, NDArray[np.uint8]])
     np.testing.assert_allclose(result["embedding"], graphs.ensemble(frames), atol=1e-4, rtol=0)
 
 
+def run_one_video(runner: DeviceRunner, arrays: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    with SharedRunner(runner, batch_size=4).open_stream() as stream:
+        stream.submit(arrays)
+        return stream.results()
+
+
 def test_batches_are_whole_and_recorded_once(graph: Path, stub_driver: StubDriver) -> None:
     execution, frames = HostExecution(graph), graphs.frames(9)
     with device_runner(execution) as runner:
         for _ in range(3):
             check(runner.run(frames), frames)
-    assert execution.num_rows == [4, 4, 4]  # one to set things up, one recorded for each set of buffers
+    assert execution.num_rows == [4] * 4  # for each set of buffers one to set things up, and one recorded
     assert stub_driver.count("num_graph_launches") == 3 * 3
 
 
@@ -119,30 +126,25 @@ def test_frames_on_the_device_never_visit_the_host(
     graph: Path, stub_driver: StubDriver, num_rows: int, finished: bool, is_recordable: bool
 ) -> None:
     frames = graphs.frames(num_rows)
-    with device_runner(HostExecution(graph, is_recordable=is_recordable)) as runner:
-        with on_device(frames, finished=finished) as arrays, SharedRunner(runner, batch_size=4).open_stream() as stream:
-            before = stub_driver.count("bytes_htod")
-            stream.submit(arrays)
-            check(stream.results(), frames)
-            assert stub_driver.count("bytes_htod") == before
-            assert stub_driver.count("bytes_dtoh") == num_rows * RESULT_BYTES
+    runner = device_runner(HostExecution(graph, is_recordable=is_recordable))
+    with runner, on_device(frames, finished=finished) as arrays:
+        before = stub_driver.count("bytes_htod")
+        check(run_one_video(runner, arrays), frames)
+        assert stub_driver.count("bytes_htod") == before
+        assert stub_driver.count("bytes_dtoh") == num_rows * RESULT_BYTES
 
 
 def test_a_whole_batch_on_the_device_is_not_copied_at_all(graph: Path, stub_driver: StubDriver) -> None:
     frames = graphs.frames(4)
-    with device_runner(HostExecution(graph)) as runner, SharedRunner(runner, batch_size=4).open_stream() as stream:
-        with on_device(frames) as arrays:
-            stream.submit(arrays)
-            check(stream.results(), frames)
+    with device_runner(HostExecution(graph)) as runner, on_device(frames) as arrays:
+        check(run_one_video(runner, arrays), frames)
     assert stub_driver.count("bytes_dtod") == 0
 
 
 def test_a_batch_at_an_odd_address_is_copied(graph: Path, stub_driver: StubDriver) -> None:
     frames = graphs.frames(4)
-    with device_runner(HostExecution(graph)) as runner, SharedRunner(runner, batch_size=4).open_stream() as stream:
-        with on_device(frames, offset=48) as arrays:
-            stream.submit(arrays)
-            check(stream.results(), frames)
+    with device_runner(HostExecution(graph)) as runner, on_device(frames, offset=48) as arrays:
+        check(run_one_video(runner, arrays), frames)
     assert stub_driver.count("bytes_dtod") == 4 * ROW_BYTES
 
 
@@ -210,13 +212,18 @@ def test_a_batch_is_halved_once_where_memory_is_short(
         assert runner.batch_size == 16
         check(runner.run(frames), frames)
     assert set(execution.num_rows) == {16}
-    assert "ensemble: batches of 16 instead of 32 rows: ensemble needs 0.1 MiB for batches of 32 rows" in caplog.text
+    assert (
+        "batches of 16 instead of 32 rows: ensemble needs 0.05 MiB besides its weights for batches of 32" in caplog.text
+    )
     assert stub_driver.count("num_device_allocations") == 0
 
 
 def test_too_little_memory_for_half_a_batch(graph: Path, stub_driver: StubDriver) -> None:
-    stub_driver.devices([((8, 6), 1 << 14)])
-    message = r"^ensemble needs 0\.0 MiB for batches of 16 rows; GPU 0, Stub 8\.6: asked for 0\.0 MiB, 0\.0 of 0\.0 MiB are free$"
+    stub_driver.devices([((8, 6), 1 << 13)])
+    message = (
+        r"^ensemble needs 0\.03 MiB besides its weights for batches of 16 rows; "
+        r"GPU 0, Stub 8\.6: asked for 0\.02 MiB, 0\.01 of 0\.01 MiB are free$"
+    )
     runner = device_runner(HostExecution(graph), batch_size=32)
     for _ in range(2):
         with pytest.raises(OutOfDeviceMemory, match=message):

@@ -7,17 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import placement
 from engine.config import load_preset
-from engine.errors import BackendUnavailable, ConfigError
+from engine.errors import ConfigError
 from engine.placement import Memory, Share, Workers, choose_workers, forecast, imagined_workers
 from engine.runtime import HOST_BATCH_SIZE
-from engine.runtime.manifest import Manifest
+from engine.runtime.manifest import Manifest, RowProfile, TensorRtFacts
 from tests.manifests import make_manifest
+from tests.stub_driver.control import StubDriver
 
 
 def for_gpus(folder: Path) -> Manifest:
-    return make_manifest(folder).model_copy(update={"backend": "tensorrt"})
+    manifest = make_manifest(folder)
+    facts = TensorRtFacts.model_construct(
+        compute_capabilities=("8.6",), profile=RowProfile(min_rows=1, opt_rows=5, max_rows=9)
+    )
+    engines = {name: engine.model_copy(update={"tensorrt": facts}) for name, engine in manifest.engines.items()}
+    return manifest.model_copy(update={"backend": "tensorrt", "engines": engines})
 
 
 class TestForecast:
@@ -67,31 +72,43 @@ class TestChoice:
         with pytest.raises(ConfigError, match="exclude each other"):
             choose_workers(manifest, num_workers=2, num_gpus=8)
 
-    def test_engines_for_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        manifest = for_gpus(tmp_path)
-        monkeypatch.setattr(placement, "visible_gpus", lambda: ("1", "2", "6"))
-        assert choose_workers(manifest, num_workers=None, num_gpus=None).gpus == ("1",)
-        assert choose_workers(manifest, num_workers=None, num_gpus=2).gpus == ("1", "2")
-        with pytest.raises(ConfigError, match=r"--gpus 8: this machine has 3;"):
-            choose_workers(manifest, num_workers=None, num_gpus=8)
+    def test_engines_for_gpus_are_not_for_workers_on_a_cpu(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"these are for GPUs \(tensorrt\); use --gpus"):
-            choose_workers(manifest, num_workers=2, num_gpus=None)
+            choose_workers(for_gpus(tmp_path), num_workers=2, num_gpus=None)
 
-    @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has a GPU")
-    def test_a_machine_without_gpus_says_so(self, tmp_path: Path) -> None:
-        with pytest.raises(BackendUnavailable, match="NVIDIA driver"):
-            choose_workers(for_gpus(tmp_path), num_workers=None, num_gpus=8)
+    @pytest.mark.stub_driver
+    def test_engines_for_gpus(self, tmp_path: Path, stub_driver: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        manifest = for_gpus(tmp_path)
+        stub_driver.devices([((8, 6), 1 << 30)] * 3)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        assert choose_workers(manifest, num_workers=None, num_gpus=None).gpus == ("0",)
+        assert choose_workers(manifest, num_workers=None, num_gpus=2).gpus == ("0", "1")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6,7")
+        assert choose_workers(manifest, num_workers=None, num_gpus=2).gpus == ("4", "6")
+        with pytest.raises(ConfigError, match=r"--gpus 8: this machine has 3 \("):
+            choose_workers(manifest, num_workers=None, num_gpus=8)
+        stub_driver.devices([((8, 6), 1 << 30), ((9, 0), 1 << 30)])
+        with pytest.raises(ConfigError, match=r"built for compute capability 8\.6, which GPUs 1 do not have"):
+            choose_workers(manifest, num_workers=None, num_gpus=2)
 
     def test_a_plan_is_for_any_machine(self) -> None:
         assert imagined_workers(num_workers=None, num_gpus=8).gpus == tuple("01234567")
         assert imagined_workers(num_workers=3, num_gpus=None) == Workers.share_cores(3)
 
 
-def test_memory_is_that_of_the_files_and_of_two_batches(tmp_path: Path) -> None:
+ROW_BYTES = 224 * 224 * 3 + 1280 * 4
+
+
+def test_memory_on_a_cpu_is_that_of_the_files_and_of_one_batch(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path)
     memory = Memory.of(manifest, load_preset("lite"))
     assert memory.engine_bytes == sum((tmp_path / name).stat().st_size for name in ("engine.xml", "engine.bin"))
-    assert memory.buffer_bytes == 2 * HOST_BATCH_SIZE * (224 * 224 * 3 + 1280 * 4)
+    assert memory.buffer_bytes == HOST_BATCH_SIZE * ROW_BYTES
+
+
+def test_memory_on_a_gpu_has_two_batches_of_the_rows_that_an_engine_is_tuned_for(tmp_path: Path) -> None:
+    memory = Memory.of(for_gpus(tmp_path), load_preset("lite"))
+    assert memory.buffer_bytes == 2 * 5 * ROW_BYTES
 
 
 def test_a_gate_that_is_on_counts(tmp_path: Path) -> None:
