@@ -114,7 +114,8 @@ def test_an_embedding_of_zeros_stays_zero() -> None:
     zero = Averages(0)
     nn.init.zeros_(zero.matrix)
     module = export.Ensemble(configs()[:1], [zero])
-    assert (module(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)) == 0).all()
+    [embedding] = module(torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
+    assert (embedding == 0).all()
 
 
 def test_normalize_gives_the_bits_of_torchvision() -> None:
