@@ -80,7 +80,7 @@ def snow(rng: np.random.Generator, picture: Frame, _: DrawPicture) -> Frame:
     flakes = (rng.random((height, width), dtype=np.float32) < rng.uniform(0.005, 0.05)).astype(np.float32)
     blurred = np.asarray(cv2.GaussianBlur(flakes, (0, 0), rng.uniform(0.6, 1.4)), np.float32)
     cover_ratio = (blurred / max(float(blurred.max()), 1e-6))[..., None]
-    return (picture * (1 - cover_ratio) + 255 * cover_ratio).astype(np.uint8)
+    return np.asarray(picture * (1 - cover_ratio) + 255 * cover_ratio, np.float32).astype(np.uint8)
 
 
 def shrink_and_enlarge(rng: np.random.Generator, picture: Frame, _: DrawPicture) -> Frame:

@@ -101,8 +101,8 @@ def random_crop(rng: np.random.Generator, picture: Frame, *, area: tuple[float, 
     width, height = size_of(picture)
     side = np.sqrt(rng.uniform(*area))
     stretch = np.exp(rng.uniform(-np.log(_ASPECT), np.log(_ASPECT)) / 2)
-    new_width = min(width, max(1, round(width * side * stretch)))
-    new_height = min(height, max(1, round(height * side / stretch)))
+    new_width = min(width, max(2, round(width * side * stretch)))
+    new_height = min(height, max(2, round(height * side / stretch)))
     left, top = (int(rng.integers(0, free, endpoint=True)) for free in (width - new_width, height - new_height))
     return picture[top : top + new_height, left : left + new_width]
 

@@ -82,9 +82,7 @@ def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
 ) -> None:
     assert run(run_cli, catalogue, gated.folder, tmp_path / "run", "--gate") == {EXACT_COPY: "R1"}
-    without = run(
-        run_cli, catalogue, gated.folder, tmp_path / "other", "--gate", "--preset", gated.without_readmission
-    )
+    without = run(run_cli, catalogue, gated.folder, tmp_path / "other", "--gate", "--preset", gated.without_readmission)
     assert without == {}
 
 

@@ -63,7 +63,9 @@ def write_labels(path: Path, query_ids: list[str]) -> None:
     path.write_text("\n".join(["query_id,ref_id,query_start,query_end,ref_start,ref_end", *lines]) + "\n")
 
 
-def train(work: Path, *options: str | Path, expect: int = 0, num_processes: int = 1) -> subprocess.CompletedProcess[str]:
+def train(
+    work: Path, *options: str | Path, expect: int = 0, num_processes: int = 1
+) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m"]
     if num_processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]

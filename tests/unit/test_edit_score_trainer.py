@@ -145,6 +145,8 @@ def test_shorter_videos_are_padded_with_zeros() -> None:
 
 
 def test_average_precision_of_a_ranking() -> None:
-    videos = [LabelledVideo(VideoFeatures("same id", np.ones((1, 1), np.float32)), flag) for flag in (True, False, True)]
+    videos = [
+        LabelledVideo(VideoFeatures("same id", np.ones((1, 1), np.float32)), flag) for flag in (True, False, True)
+    ]
     # Ranked: copy, plain, copy; precision 1/1 and 2/3 at the copies.
     assert average_precision(videos, np.array([0.9, 0.5, 0.1])) == pytest.approx((1 + 2 / 3) / 2)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.config import ClipGate, DescriptorModel, load_preset
+from engine.config import ClipGate, DescriptorModel, NoGate, load_preset
 from engine.errors import ConfigError
 from engine.runtime.check import check_runner, load_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
@@ -189,8 +189,9 @@ def test_checkpoints_of_each_graph() -> None:
     )
     assert export.checkpoints_of("edit_features", preset) == ("clip.torchscript.pt",)
     assert export.checkpoints_of("edit_score", preset) == ("vsm.torchscript.pt",)
-    with pytest.raises(TypeError, match="'lite' has no edit gate"):
-        export.checkpoints_of("edit_score", load_preset("lite"))
+    ungated = load_preset("lite").model_copy(update={"gate": NoGate()})
+    with pytest.raises(ValueError, match="preset 'lite' has no graph 'edit_score'"):
+        export.checkpoints_of("edit_score", ungated)
 
 
 def test_random_weights_are_recorded_by_their_seed_and_differ_by_checkpoint() -> None:

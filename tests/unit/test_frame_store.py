@@ -107,8 +107,12 @@ def test_workers_and_processes_give_the_same_store(pictures: Path, tmp_path: Pat
     build_store(find_sources([pictures, VIDEO]), tmp_path / "two", num_workers=2)
     one, two = (FrameStore.open(tmp_path / name) for name in ("one", "two"))
     assert one.names() == two.names()
-    sent = pickle.loads(pickle.dumps(two))  # noqa: S301 - as a process sends it to another
+    pictures_of_two = [two.picture(index) for index in range(len(two))]
+    content = pickle.dumps(two)
+    del two  # LMDB opens a file once in a process
+    sent = pickle.loads(content)  # noqa: S301 - as a process sends it to another
     for index in range(len(one)):
+        np.testing.assert_array_equal(one.picture(index), pictures_of_two[index])
         np.testing.assert_array_equal(one.picture(index), sent.picture(index))
 
 

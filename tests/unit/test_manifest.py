@@ -129,7 +129,7 @@ def test_identity_does_not_change_with_anything_else(tmp_path: Path) -> None:
 
 
 def test_graph_parts_of_the_presets() -> None:
-    assert list(graph_parts(load_preset("lite"))) == ["ensemble"]
+    assert list(graph_parts(load_preset("lite"))) == ["ensemble", "edit_score"]
     parts = graph_parts(load_preset("vsc22"))
     assert list(parts) == ["ensemble", "edit_features", "edit_score"]
     assert [model["name"] for model in parts["ensemble"]["models"]] == ["v115", "v107", "v106", "v68"]

@@ -81,7 +81,7 @@ def test_engines_of_it_compute_what_pytorch_computes_with_rounded_weights(packed
     manifest = build_engines(preset, trained / "engines", shipped=packed)
     for case in load_cases(packed / "ensemble.check.npz"):
         with torch.inference_mode():
-            expected = ensemble(torch.from_numpy(case.inputs["frames_224"])).numpy()
+            expected = ensemble(torch.from_numpy(case.inputs["frames_224"]))[0].numpy()
         with open_runner(manifest, trained / "engines", "ensemble") as runner:
             got = runner.run(case.inputs)["embedding"]
         np.testing.assert_allclose(got, expected, rtol=0, atol=5e-6)
