@@ -30,9 +30,11 @@ from training.distributed import joined_ranks
 from training.edit_score_config import EditScorePreset, load_edit_score_preset
 from training.edit_score_trainer import WEIGHTS, EditScoreTrainer, LabelledVideo, average_precision
 from training.frame_features import FeatureExtractor
+from training.query_plans import Difficulty
 from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 
 FEATURES, SYNTHESIZED = "features", "synthesized"
+NUM_EDITS = (1, 4)
 PASSED_SHARES = (1.0, 0.99, 0.98, 0.95)
 """Shares of the validation's copies for which the highest threshold that lets them pass is reported."""
 
@@ -143,7 +145,7 @@ def _query_sets(videos: Sequence[Path], ground_truth: Sequence[Path]) -> list[Qu
 
 
 def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, num_workers: int) -> QuerySet:
-    """Queries made of the sources, which are copied and plain alike: so no content tells which is which."""
+    """Queries made of the sources, each of which is copied and plain alike: no content may tell which is which."""
     folder = output / SYNTHESIZED
     queries = QuerySet(folder / QUERIES, folder / GROUND_TRUTH)
     if queries.ground_truth.is_file():
@@ -157,6 +159,8 @@ def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, 
             num_copies=num // 2,
             num_plain=num - num // 2,
             seed=seed,
+            difficulty=Difficulty(num_edits=NUM_EDITS),
+            copied_share=1.0,
             num_workers=num_workers,
             advance=advance,
         )
