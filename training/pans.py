@@ -1,7 +1,7 @@
-"""``python -m training.pans PICTURES --output DIR``: videos of slow pans over pictures, for more content than videos give.
+"""``python -m training.pans PICTURES --output DIR``: slow pans over pictures, for more content than videos give.
 
-An edit-score model sees edits only against content. A few dozen videos hold too little of it: their pictures are learned
-by heart. Each picture becomes a short video with few frames, which is quick to edit and to encode.
+An edit-score model sees edits only against content. A few dozen videos hold too little of it: their pictures are
+learned by heart. Each picture becomes a short video with few frames, which is quick to edit and to encode.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _write_pan(item: tuple[int, Path], *, output: Path, seed: int) -> bool:
 
 
 def pan(picture: Frame, *, rng: np.random.Generator) -> Iterator[Frame]:
-    """Yield 14 frames: a window of 70 to 95% of the picture's sides that moves on a straight line, enlarged to 288 px."""
+    """Yield 14 frames: a window of 70 to 95% of the sides that moves on a straight line, enlarged to 288 px."""
     factor = SHORT_SIDE_PX / min(size_of(picture))
     picture = resize(picture, scaled(size_of(picture), factor, factor))
     share = rng.uniform(*_WINDOW)

@@ -57,7 +57,8 @@ def synthesize(
     ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``); ``matching_ground_truth.csv`` in the format
     of the Video Similarity Challenge 2022; ``provenance.json`` with sources, edits and strengths. Only
     ``copied_share`` of the references is copied; of longer ones the first ``max_source_s`` seconds are used.
-    ``advance`` is called after each query. References and distractors must not share content, or the ground truth is incomplete.
+    ``advance`` is called after each query. References and distractors must not share content, or the ground truth is
+    incomplete.
 
     Raises ``ConfigError`` where no reference or no distractor lasts 2 s, ``MediaError`` for one that cannot be read.
     """
