@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.records import Match
+from training.frame_store import video_and_slot
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class AnnotatedPairSource:
         """
         slots: dict[str, dict[int, int]] = defaultdict(dict)
         for index, name in enumerate(names):
-            folder, _, slot = name.rpartition("/")
-            if slot.isdigit():
-                slots[folder.rpartition("/")[2]][int(slot)] = index
+            shown = video_and_slot(name)
+            if shown is not None:
+                slots[shown[0]][shown[1]] = index
         missing = sorted({video for match in matches for video in (match.query_id, match.ref_id)} - set(slots))
         if missing:
             raise ConfigError(

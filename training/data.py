@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from training.annotated_pairs import AnnotatedPairSource
-from training.frame_store import FrameStore
+from training.frame_store import FrameStore, video_and_slot
 from training.resizing import Frame
 from training.views import Views, easy_view, fit
 
@@ -164,5 +164,5 @@ def group_names(names: Sequence[str], *, same: Sequence[tuple[str, str]] = ()) -
 
 def video_of(name: str) -> str | None:
     """The video id in the name of a video's picture; None for a picture file."""
-    folder, _, last = name.rpartition("/")
-    return folder.rpartition("/")[2] if last.isdigit() else None
+    shown = video_and_slot(name)
+    return None if shown is None else shown[0]

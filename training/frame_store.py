@@ -317,6 +317,12 @@ class FrameStore:
         return bytes(value)
 
 
+def video_and_slot(name: str) -> tuple[str, int] | None:
+    """The video id and the slot in the name of a video's picture; None for a picture file."""
+    folder, _, last = name.rpartition("/")
+    return (folder.rpartition("/")[2], int(last)) if last.isdigit() else None
+
+
 def _key(kind: str, position: int) -> bytes:
     return f"{kind} {position:09d}".encode()
 

@@ -103,13 +103,17 @@ def train(
         raise ConfigError("there is nothing to train on; give --videos with --ground-truth, or --num-synthesized")
     output.mkdir(parents=True, exist_ok=True)
     weights = Weights(folder=checkpoints, random=False)
-    with FeatureExtractor(preset, weights, folder=output / FEATURES) as extractor:
-        shown = [video for part in training for video in _labelled(part, extractor, num_workers=num_workers)]
-        held_out = [] if validation is None else _labelled(validation, extractor, num_workers=num_workers)
-    if validation is None:
-        shown, held_out = _split(shown, share=recipe.validation_share, seed=recipe.seed)
     model = build_edit_score(preset.gate.score_architecture)
     with joined_ranks() as ranks:
+        if not ranks.is_first:
+            ranks.wait()  # the first rank fills the cache of features
+        with FeatureExtractor(preset, weights, folder=output / FEATURES) as extractor:
+            shown = [video for part in training for video in _labelled(part, extractor, num_workers=num_workers)]
+            held_out = [] if validation is None else _labelled(validation, extractor, num_workers=num_workers)
+        if ranks.is_first:
+            ranks.wait()
+        if validation is None:
+            shown, held_out = _split(shown, share=recipe.validation_share, seed=recipe.seed)
         trainer = EditScoreTrainer(model, recipe, shown=shown, held_out=held_out, ranks=ranks, folder=output)
         if trainer.resume():
             say(f"going on after epoch {len(trainer.history)} of {recipe.optimization.epochs}")
