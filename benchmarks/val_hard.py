@@ -49,35 +49,35 @@ class Recipe:
 
 
 def _dark_or_bright(rng: np.random.Generator) -> float:
-    return uniform(*((0.35, 0.55), (1.5, 1.9))[rng.integers(2)])(rng)
+    return uniform(*((0.45, 0.65), (1.35, 1.6))[rng.integers(2)])(rng)
 
 
 STRONG: Strengths = {
-    "change_video_speed": {"factor": factor_or_inverse(1.6, 2.2)},
-    "fps": {"step": integer(4, 8)},
+    "change_video_speed": {"factor": factor_or_inverse(1.5, 2.0)},
+    "fps": {"step": integer(3, 6)},
     "color_jitter": {
         "brightness": _dark_or_bright,
-        "contrast": uniform(1.3, 2.0),
-        "saturation": uniform(0.0, 0.3),
+        "contrast": uniform(1.2, 1.7),
+        "saturation": uniform(0.0, 0.5),
     },
-    "blur": {"sigma": uniform(0.015, 0.03)},
-    "add_noise": {"std": uniform(30, 60)},
-    "pixelization": {"ratio": uniform(0.08, 0.2)},
-    "crop": {"width": uniform(0.4, 0.6), "height": uniform(0.4, 0.6)},
-    "pad": {"amount": uniform(0.2, 0.4)},
-    "pad_blurred": {"factor": uniform(1.7, 2.3)},
-    "rotate": {"degrees": either_sign(15, 40)},
-    "change_aspect_ratio": {"factor": factor_or_inverse(1.6, 2.2)},
-    "perspective_transform": {"insets": lambda rng: tuple(rng.uniform(0.1, 0.3, size=8).round(4).tolist())},
-    "overlay_text": {"height": uniform(0.14, 0.24)},
-    "overlay_emoji": {"scale": uniform(0.4, 0.7)},
-    "overlay": {"scale": uniform(0.4, 0.6)},
-    "overlay_onto_background_video": {"scale": uniform(0.3, 0.5)},
-    "blend_videos": {"opacity": uniform(0.4, 0.55)},
-    "jpeg_compression": {"quality": integer(3, 8)},
-    "encoding_quality": {"crf": integer(40, 48)},
+    "blur": {"sigma": uniform(0.012, 0.025)},
+    "add_noise": {"std": uniform(25, 45)},
+    "pixelization": {"ratio": uniform(0.12, 0.25)},
+    "crop": {"width": uniform(0.45, 0.7), "height": uniform(0.45, 0.7)},
+    "pad": {"amount": uniform(0.15, 0.3)},
+    "pad_blurred": {"factor": uniform(1.5, 2.1)},
+    "rotate": {"degrees": either_sign(10, 30)},
+    "change_aspect_ratio": {"factor": factor_or_inverse(1.5, 2.0)},
+    "perspective_transform": {"insets": lambda rng: tuple(rng.uniform(0.06, 0.24, size=8).round(4).tolist())},
+    "overlay_text": {"height": uniform(0.12, 0.2)},
+    "overlay_emoji": {"scale": uniform(0.35, 0.55)},
+    "overlay": {"scale": uniform(0.35, 0.5)},
+    "overlay_onto_background_video": {"scale": uniform(0.38, 0.6)},
+    "blend_videos": {"opacity": uniform(0.35, 0.5)},
+    "jpeg_compression": {"quality": integer(4, 14)},
+    "encoding_quality": {"crf": integer(38, 46)},
 }
-"""The strong end of each edit and beyond; edits that are not here have no strength, or no strong end."""
+"""The strong end of each edit and somewhat beyond; edits that are not here have no strength, or no strong end."""
 
 RECIPES = {
     "val-hard": Recipe(80, 40, Difficulty(num_edits=(3, 4), strengths=STRONG), seed=2022),
