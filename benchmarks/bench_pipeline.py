@@ -36,9 +36,9 @@ class Pass:
     stages_s: dict[str, float]
 
 
-def describe_all(engines: Path, preset: Preset, media: list[Media], *, num_workers: int) -> Pass:
+def describe_all(engines: Path, preset: Preset, media: list[Media], *, num_threads: int) -> Pass:
     """Describe the clips as queries; loading the engines is not part of the time."""
-    with Engine.open(engines, preset=preset, num_workers=num_workers) as engine:
+    with Engine.open(engines, preset=preset, num_threads=num_threads) as engine:
         start_s = time.perf_counter()
         results = list(engine.describe_media(media, role="query"))
         total_s = time.perf_counter() - start_s
@@ -84,12 +84,12 @@ def main() -> None:
     media = find_videos(arguments.videos)
     preset = read_manifest(arguments.engines).preset
 
-    describe_all(arguments.engines, with_threshold(preset, 1.0), media[:1], num_workers=1)  # warm-up
-    everything = describe_all(arguments.engines, with_threshold(preset, 0.0), media, num_workers=arguments.workers)
+    describe_all(arguments.engines, with_threshold(preset, 1.0), media[:1], num_threads=1)  # warm-up
+    everything = describe_all(arguments.engines, with_threshold(preset, 0.0), media, num_threads=arguments.workers)
     scores = [float(item.edit_score or 0.0) for item in everything.results]
     threshold = threshold_for(scores, gated_share=arguments.gated_share)
     gate_first = describe_all(
-        arguments.engines, with_threshold(preset, threshold), media, num_workers=arguments.workers
+        arguments.engines, with_threshold(preset, threshold), media, num_threads=arguments.workers
     )
     expected = [
         gated_placeholder(item.video_id, slot_timestamps(1), edit_score=score, num_dims=item.descriptors.shape[1])

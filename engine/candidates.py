@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
 from engine.index import RowPairs, global_top_k
+from engine.nearest import CPU, SearchDevice
 from engine.records import CandidatePair, Descriptors
 from engine.store import check_same_dimensions
 
@@ -20,6 +21,7 @@ def find_candidates(
     *,
     retrieve_per_query: int = 1200,
     candidates_per_query: int = 25,
+    device: SearchDevice = CPU,
 ) -> list[CandidatePair]:
     """Find the pairs of videos that are likeliest to share footage, best first.
 
@@ -28,7 +30,8 @@ def find_candidates(
     pair of videos, then the ``candidates_per_query * len(queries)`` best pairs of videos. Both numbers are averages:
     one threshold holds for all queries, so that a pair's presence says something about its score.
 
-    Equal scores keep the order of the queries, then of the references, as given. Raises ``StoreError`` where there is
+    Equal scores keep the order of the queries, then of the references, as given. ``device`` does not change the result.
+    Raises ``StoreError`` where there is
     nothing to search, a video occurs twice or dimensions differ, ``ConfigError`` for numbers below 1.
     """
     if min(retrieve_per_query, candidates_per_query) < 1:
@@ -43,6 +46,7 @@ def find_candidates(
         np.concatenate([video.descriptors for video in queries]),
         np.concatenate([video.descriptors for video in references]),
         k=retrieve_per_query * len(queries),
+        device=device,
     )
     query_videos, ref_videos, scores = _best_of_videos(pairs, queries, references)
     wanted = slice(candidates_per_query * len(queries))

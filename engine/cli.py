@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -22,7 +23,9 @@ from engine.version import __version__
 if TYPE_CHECKING:  # a command imports what it needs when it runs, so that --help and usage errors answer at once
     from engine.config import Preset
     from engine.figures import Figures
-    from engine.records import CandidatePair, Descriptors, Failure, Role
+    from engine.nearest import SearchDevice
+    from engine.pipeline import Engine
+    from engine.records import CandidatePair, Descriptors, Failure, Media, Role
 
 
 EXIT_CONFIG = 1
@@ -48,7 +51,10 @@ EnginesOption = Annotated[
     Path | None,
     typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
 ]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Videos decoded at once; default: one per core.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that describe videos on the CPU and share its cores; default: 1.")
+]
+GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs to use, one process each.")]
 FpsOption = Annotated[float, typer.Option(min=0.01, help="Sampled frames per second.")]
 ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split queries into frame scenes.")]
 GateOption = Annotated[
@@ -90,19 +96,54 @@ def build(
     preset: Annotated[str, typer.Option(help="lite, vsc22, or a preset file (.toml).")] = "lite",
     checkpoints: Annotated[Path | None, typer.Option(help="Folder with the reference solution's checkpoints.")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Seeded random weights.")] = False,
-    backend: Annotated[str, typer.Option(help="Backend to compile for.")] = "openvino",
+    backend: Annotated[Literal["openvino", "tensorrt"], typer.Option(help="What runs the engines.")] = "openvino",
     pca: Annotated[Path | None, typer.Option(help="Fitted PCA to fold in: .npz, or the reference's .pkl.")] = None,
+    flavour: Annotated[
+        Literal["tensorrt", "tensorrt_rtx"] | None,
+        typer.Option(help="TensorRT for data centres, or TensorRT-RTX; default: the one that is installed."),
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(help="GPUs that TensorRT-RTX builds for (default: 8.6 8.9). They need not be there."),
+    ] = None,
+    more_capabilities: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="CAPABILITY")] = None,
+    precision: Annotated[
+        Literal["auto", "fp16", "fp32"] | None,
+        typer.Option(help="TensorRT: auto (default) takes fp16 for the models that a comparison allows it for."),
+    ] = None,
+    frontend: Annotated[
+        Literal["onnx", "torch-tensorrt"] | None, typer.Option(help="TensorRT: what reads the models; default: onnx.")
+    ] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="TensorRT: frames in one call; default: 32.")] = None,
 ) -> None:
     """Export the models of a preset, check the graphs against PyTorch, compile them."""
     from engine.config import load_preset
     from engine.runtime.build import build_engines
+    from engine.runtime.compiling import TensorRtOptions
 
+    # The parser gives an option one value; of `--compute-capability 8.6 8.9` the rest arrives as arguments.
+    if more_capabilities and not compute_capability:
+        raise ConfigError(f"unexpected arguments: {' '.join(more_capabilities)}")
+    given: dict[str, Any] = {
+        "flavour": flavour,
+        "compute_capabilities": tuple(dict.fromkeys([*(compute_capability or ()), *(more_capabilities or ())])),
+        "precision": precision,
+        "frontend": frontend,
+        "max_batch": max_batch,
+    }
+    options = {name: value for name, value in given.items() if value}
+    if options and backend != "tensorrt":
+        raise ConfigError(
+            "--flavour, --compute-capability, --precision, --frontend and --max-batch are for --backend tensorrt, not "
+            f"for {backend}"
+        )
     build_engines(
         load_preset(preset),
         output,
         checkpoints=checkpoints,
         random_weights=random_weights,
         backend=backend,
+        tensorrt=TensorRtOptions(**options),
         pca=pca,
         progress=say,
     )
@@ -117,32 +158,62 @@ def extract(
     engines: EnginesOption = None,
     fps: FpsOption = 1.0,
     workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what each worker would do and hold; no GPU needed.")
+    ] = False,
     raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
     scenes: ScenesOption = True,
     gate: GateOption = None,
 ) -> None:
     """Describe videos."""
+    from engine.extraction import extract_to_npz, extract_to_store
     from engine.media import find_videos
-    from engine.pipeline import Engine, extract_to_npz, extract_to_store
+    from engine.pipeline import Engine
+    from engine.placement import choose_workers
 
     media = find_videos(paths)
     folder = _engines_folder(engines)
     engine = Engine.open(
-        folder,
-        preset=_preset(folder, scenes=scenes, gate=gate),
-        fps=fps,
-        num_workers=workers,
-        raw_embeddings=raw_embeddings,
+        folder, preset=_preset(folder, scenes=scenes, gate=gate), fps=fps, raw_embeddings=raw_embeddings
     )
+    if plan:
+        _plan(engine, media, num_workers=workers, num_gpus=gpus)
+        return
+    chosen = choose_workers(engine.manifest, num_workers=workers, num_gpus=gpus)
     if not engine.use_pca and not raw_embeddings:
         say(f"{folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
     write = extract_to_npz if output.suffix == ".npz" else extract_to_store
     side: Role = role.value
-    with engine, progress("extract", len(media)) as advance:
-        summary = write(engine, media, role=side, output=output, on_result=lambda _: advance())
+    with progress("extract", len(media)) as advance:
+        summary = write(engine, media, role=side, output=output, workers=chosen, on_done=advance)
     say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(summary.failures)} failed")
-    figures: Figures = {"output": str(output), "num_videos": len(media)}
+    figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
     _finish(summary.failures, failures_csv=_failures_path(output), result=figures)
+
+
+def _plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None) -> None:
+    from engine.extraction import probe_durations
+    from engine.placement import Memory, forecast, imagined_workers
+
+    workers = imagined_workers(num_workers=num_workers, num_gpus=num_gpus)
+    shares = forecast(probe_durations(media, num_workers=min(workers.count, len(media))), num_workers=workers.count)
+    memory = Memory.of(engine.manifest, engine.preset)
+    say(f"{len(media)} videos, the longest first, to whoever is free; with workers of equal speed:")
+    say(f"{'':<12}{'videos':>9}{'hours':>9}{'longest, hours':>16}")
+    for place, share in enumerate(shares):
+        hours = f"{share.footage_s / 3600:>9.2f}{share.longest_s / 3600:>16.2f}"
+        say(f"{workers.name(place):<12}{share.num_videos:>9}{hours}")
+    say(
+        f"memory of each, at least: {memory.engine_bytes / 2**20:.0f} MiB engines ({engine.manifest.backend}) and "
+        f"{memory.buffer_bytes / 2**20:.0f} MiB buffers of inputs and outputs, as the manifest has their sizes; what "
+        "engines need while they run, decoders and libraries come on top"
+    )
+    placement = [
+        {"name": workers.name(place), "num_videos": share.num_videos, "footage_s": share.footage_s}
+        for place, share in enumerate(shares)
+    ]
+    print(json.dumps({"num_videos": len(media), "workers": placement, **asdict(memory)}))
 
 
 @app.command("fit-pca")
@@ -178,6 +249,7 @@ def normalize(
     engines: EnginesOption = None,
     beta: Annotated[float, typer.Option(help="Strength of the normalization.")] = 1.2,
     nk: Annotated[int, typer.Option(min=1, help="Nearest norm-set rows that are averaged.")] = 1,
+    gpus: GpusOption = None,
 ) -> None:
     """Normalize scores against a norm set: adapts descriptors so that inner products are normalized scores."""
     import numpy as np
@@ -194,8 +266,10 @@ def normalize(
     else:
         rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
     normalizer = ScoreNormalizer.fit(rows, beta=beta, nk=nk)
+    device = _search_device(gpus)
     ref_rows = read_descriptors(references, role="reference")
-    write_npz(output / "queries.npz", list(normalizer.queries(read_queries(queries, ref_rows))))
+    query_rows = read_queries(queries, ref_rows, device=device)
+    write_npz(output / "queries.npz", list(normalizer.queries(query_rows, device=device)))
     write_npz(output / "references.npz", list(normalizer.references(ref_rows)))
     say(f"normalized descriptors are in {output}")
 
@@ -207,30 +281,46 @@ def search(
     output: Annotated[Path, typer.Option(help="CSV of candidate pairs to write.")],
     retrieve_per_query: Annotated[int, typer.Option(min=1, help="Frame pairs per query, on average.")] = 1200,
     candidates_per_query: Annotated[int, typer.Option(min=1, help="Video pairs per query, on average.")] = 25,
+    gpus: GpusOption = None,
 ) -> None:
     """Find candidate pairs by exact search with one global threshold."""
     from engine.tables import write_candidates
 
     candidates = _search(
-        queries, references, retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query
+        queries,
+        references,
+        device=_search_device(gpus),
+        retrieve_per_query=retrieve_per_query,
+        candidates_per_query=candidates_per_query,
     )
     write_candidates(output, candidates)
     say(f"{len(candidates)} candidate pairs are in {output}")
 
 
-def _search(queries: Path, references: Path, **limits: int) -> list[CandidatePair]:
+def _search_device(num_gpus: int | None) -> SearchDevice:
+    from engine.nearest import SearchDevice
+
+    device = SearchDevice(num_gpus=num_gpus or 0)
+    device.check()
+    say(f"search: FAISS on {device}")
+    return device
+
+
+def _search(queries: Path, references: Path, *, device: SearchDevice, **limits: int) -> list[CandidatePair]:
     from engine.candidates import find_candidates
 
-    query_rows, ref_rows = _read_sides(queries, references)
-    return find_candidates(query_rows, ref_rows, **limits)
+    query_rows, ref_rows = _read_sides(queries, references, device=device)
+    return find_candidates(query_rows, ref_rows, device=device, **limits)
 
 
-def _read_sides(queries: Path, references: Path) -> tuple[list[Descriptors], list[Descriptors]]:
+def _read_sides(
+    queries: Path, references: Path, *, device: SearchDevice
+) -> tuple[list[Descriptors], list[Descriptors]]:
     from engine.readmit import read_queries
     from engine.store import check_same_dimensions, read_descriptors
 
     ref_rows = read_descriptors(references, role="reference")
-    query_rows = read_queries(queries, ref_rows)
+    query_rows = read_queries(queries, ref_rows, device=device)
     check_same_dimensions(query_rows, ref_rows)
     return query_rows, ref_rows
 
@@ -245,9 +335,10 @@ def localize(
 ) -> None:
     """Find the copied segments of candidate pairs."""
     from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
+    from engine.nearest import CPU
     from engine.tables import check_ids, read_candidates, write_matches
 
-    query_rows, ref_rows = _read_sides(queries, references)
+    query_rows, ref_rows = _read_sides(queries, references, device=CPU)
     pairs = read_candidates(candidates)
     check_ids(
         pairs,
@@ -271,6 +362,7 @@ def evaluate(
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth."""
     from engine.figures import candidate_figures, match_figures
+    from engine.nearest import CPU
     from engine.tables import read_candidates, read_ground_truth, read_matches
 
     given = (candidates is not None, matches is not None, queries is not None and references is not None)
@@ -282,7 +374,7 @@ def evaluate(
     elif candidates is not None:
         figures = candidate_figures(read_candidates(candidates), truth, plot=plot)
     elif queries is not None and references is not None:
-        figures = candidate_figures(_search(queries, references), truth, plot=plot)
+        figures = candidate_figures(_search(queries, references, device=CPU), truth, plot=plot)
     print(json.dumps(figures))
 
 
@@ -301,6 +393,7 @@ def run(
     engines: EnginesOption = None,
     fps: FpsOption = 1.0,
     workers: WorkersOption = None,
+    gpus: GpusOption = None,
     scenes: ScenesOption = True,
     gate: GateOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
@@ -323,6 +416,7 @@ def run(
         use_score_norm=score_norm,
         fps=fps,
         num_workers=workers,
+        num_gpus=gpus,
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}
@@ -378,7 +472,7 @@ def _failures_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}_failures.csv") if output.suffix == ".npz" else output / "failures.csv"
 
 
-def _finish(failures: Sequence[Failure], *, failures_csv: Path, result: Figures) -> None:
+def _finish(failures: Sequence[Failure], *, failures_csv: Path, result: Mapping[str, Any]) -> None:
     """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status."""
     from engine.tables import write_failures
 

@@ -5,30 +5,30 @@ machines, by less than a known bound. They are used to find the pairs that *may*
 scored again, each alone, in float64, and rounded once to float32. So a score depends only on its two rows, equal rows
 give equal scores, and neither block sizes nor the rows around a pair can change what is returned.
 
-The bound: a float32 inner product of D terms, summed in any order, is off by at most ``D u / (1 - D u) * |q| |r|`` with
-``u = 2**-24`` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+How far they can be off is the affair of `engine.nearest`, which does the products, on a CPU or on GPUs.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
+from engine.nearest import CPU, CpuNearest, Nearest, SearchDevice, query_blocks, reference_blocks
 from engine.records import FloatArray
 
-# The block that faiss multiplies at once: smaller ones wait more often for all threads, larger ones only take memory.
-_QUERY_BLOCK = 4096
-_REFERENCE_BLOCK = 1024
+logger = logging.getLogger(__name__)
+
 _SCORING_BLOCK = 256
-_KNN_RESULTS = 2**22
 # Neighbours looked at beyond the k asked for, and by how much more where a row's best references are near-copies.
 _SPARE_NEIGHBOURS = 7
 _WIDENING = 8
-_UNIT_ROUNDOFF = 2.0**-24
+# Neighbours of a row looked at first, in multiples of the average number of its pairs in the result, and at least.
+_FIRST_WIDTH = 2
+_MIN_WIDTH = 32
 
 
 class RowPairs(NamedTuple):
@@ -46,71 +46,124 @@ class Neighbours(NamedTuple):
     scores: FloatArray
 
 
-def global_top_k(queries: FloatArray, references: FloatArray, *, k: int) -> RowPairs:
+def global_top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> RowPairs:
     """Find the ``k`` highest inner products among all pairs of ``queries (Q, D)`` and ``references (R, D)``.
 
     Best first; equal scores are ordered by query row, then reference row, also where the cut falls among them. All
-    Q x R pairs are returned if ``k`` is not smaller. Memory is O(k) and one block, whatever the scores.
+    Q x R pairs are returned if ``k`` is not smaller. Memory is O(k) and one block, whatever the scores. The result does
+    not depend on ``device``.
 
-    A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept. Raises
-    ``ConfigError`` for ``k < 1``, ``StoreError`` where the dimensions differ, and ``ValueError`` for arrays that are
-    not finite float32 with at least one row.
+    A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept. GPUs find the
+    nearest of each row; rows with more pairs above the threshold than they can find are searched on the CPU, which is
+    said. Raises ``ConfigError`` for ``k < 1``, ``StoreError`` where the dimensions differ, ``ValueError`` for arrays
+    that are not finite float32 with at least one row, and what `SearchDevice.check` does.
     """
     _check(queries, references, k=k)
-    errors = _error_bounds(queries, references)
     best = _BestPairs(queries, references, k=k)
-    for first_ref in range(0, len(references), _REFERENCE_BLOCK):
-        index = faiss.IndexFlatIP(references.shape[1])
-        index.add(references[first_ref : first_ref + _REFERENCE_BLOCK])
-        for first_query in range(0, len(queries), _QUERY_BLOCK):
-            block = slice(first_query, first_query + _QUERY_BLOCK)
-            # faiss returns scores above the radius; those equal to it are wanted too.
-            radius = np.nextafter(best.threshold - errors[block].max(), np.float32(-np.inf))
-            limits, scores, ref_rows = index.range_search(queries[block], float(radius))
-            results_per_query = np.diff(limits).astype(np.int64)
-            query_rows = first_query + np.repeat(np.arange(len(results_per_query)), results_per_query)
-            best.offer(_Pairs(query_rows, first_ref + ref_rows, scores, errors[query_rows]))
+    rows = np.arange(len(queries))
+    if device != CPU:
+        errors = device.error_bounds(queries, references)
+        rows = _offer_nearest(best, device.open(references), queries, errors, k=k)
+        if len(rows):
+            logger.info(
+                "%d of %d query rows have too many pairs for a GPU; searched on the CPU", len(rows), len(queries)
+            )
+    _offer_all(best, queries, references, rows)
     return best.result()
 
 
-def top_k(queries: FloatArray, references: FloatArray, *, k: int) -> Neighbours:
+def _offer_nearest(
+    best: _BestPairs, nearest: Nearest, queries: FloatArray, errors: FloatArray, *, k: int
+) -> NDArray[np.intp]:
+    """Offer the nearest of each row, ever more of them where all that were found count; gives the rows still open."""
+    rows = np.arange(len(queries))
+    width = min(max(_MIN_WIDTH, _FIRST_WIDTH * -(-k // len(queries))), nearest.max_k)
+    while len(rows):
+        last = np.empty(len(rows), dtype=np.float32)
+        for block in query_blocks(len(rows), results_per_row=width):
+            scores, ref_rows = nearest.search(queries[rows[block]], k=width)
+            last[block] = scores[:, -1]
+            query_rows = np.repeat(rows[block], width)
+            pairs = _Pairs(query_rows, ref_rows.ravel(), scores.ravel(), errors[query_rows])
+            best.offer(pairs.take(pairs.scores + pairs.errors >= best.threshold))
+        best.tighten()
+        if width == nearest.num_rows:
+            return rows[:0]
+        # A reference that was not found scores at most the last one found, give or take the error.
+        rows = rows[last + errors[rows] >= best.threshold]
+        best.forget(rows)
+        if width == nearest.max_k:
+            return rows
+        width = min(width * _WIDENING, nearest.max_k)
+    return rows
+
+
+def _offer_all(best: _BestPairs, queries: FloatArray, references: FloatArray, rows: NDArray[np.intp]) -> None:
+    """Offer every pair of some query rows that may count."""
+    if len(rows) == 0:
+        return
+    searched, errors = queries[rows], CPU.error_bounds(queries, references)[rows]
+    for references_block in reference_blocks(references):
+        for block in query_blocks(len(rows)):
+            # Scores above the radius are found; those equal to it are wanted too.
+            radius = np.nextafter(best.threshold - errors[block].max(), np.float32(-np.inf))
+            pairs = references_block.above(searched[block], float(radius))
+            query_rows = block.start + pairs.query_rows
+            best.offer(_Pairs(rows[query_rows], pairs.ref_rows, pairs.scores, errors[query_rows]))
+
+
+def top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> Neighbours:
     """Find the ``k`` references of highest inner product for each row of ``queries (Q, D)`` in ``references (R, D)``.
 
     Best first; equal scores are ordered by reference row. Raises ``ConfigError`` for ``k`` outside 1..R, else as
     `global_top_k`.
     """
     _check(queries, references, k=k)
-    if k > len(references):
-        raise ConfigError(f"cannot take the {k} nearest of {len(references)} rows")
-    errors = _error_bounds(queries, references)
-    ref_rows = np.empty((len(queries), k), dtype=np.int64)
-    scores = np.empty((len(queries), k), dtype=np.float32)
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        block = slice(start, start + _QUERY_BLOCK)
-        ref_rows[block], scores[block] = _nearest(
-            queries[block], references, errors[block], k=k, width=k + _SPARE_NEIGHBOURS
-        )
-    return Neighbours(ref_rows, scores)
+    return RowSearch(references, device=device).top_k(queries, k=k)
 
 
-def _nearest(queries: FloatArray, references: FloatArray, errors: FloatArray, *, k: int, width: int) -> Neighbours:
-    """`top_k` of one block: score ``width`` neighbours exactly, and look wider only where they do not settle it."""
-    width = min(width, len(references))
-    rough, found = faiss.knn(queries, references, width, metric=faiss.METRIC_INNER_PRODUCT)
-    query_rows = np.repeat(np.arange(len(queries)), width)
-    scores = _exact_scores(queries, references, query_rows, found.ravel()).reshape(found.shape)
-    order = np.lexsort((found, -scores), axis=1)[:, :k]
-    best = Neighbours(np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1))
-    if width < len(references):
+class RowSearch:
+    """References that are searched many times, for `top_k`; raises as that does."""
+
+    def __init__(self, references: FloatArray, *, device: SearchDevice = CPU) -> None:
+        self._references = references
+        self._device = device
+        self._longest = device.longest(references)
+        self._nearest = device.open(references)
+
+    def top_k(self, queries: FloatArray, *, k: int) -> Neighbours:
+        """See the function of this name."""
+        _check(queries, self._references, k=k)
+        if k > len(self._references):
+            raise ConfigError(f"cannot take the {k} nearest of {len(self._references)} rows")
+        found = Neighbours(np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32))
+        errors = self._device.bounds(queries, self._longest)
+        for block in query_blocks(len(queries)):
+            rows = np.arange(len(queries))[block]
+            self._settle(found, queries, errors, rows, width=k + _SPARE_NEIGHBOURS)
+        return found
+
+    def _settle(
+        self, found: Neighbours, queries: FloatArray, errors: FloatArray, rows: NDArray[np.intp], *, width: int
+    ) -> None:
+        """Score ``width`` neighbours of some query rows exactly, and look wider only where they do not settle it."""
+        width, k = min(width, len(self._references)), found.scores.shape[1]
+        nearest = self._nearest
+        if width > nearest.max_k:
+            logger.info("%d query rows have too many near-copies for a GPU; searched on the CPU", len(rows))
+            nearest = CpuNearest(self._references)
+        rough, ref_rows = nearest.search(queries[rows], k=width)
+        query_rows = np.repeat(rows, width)
+        scores = _exact_scores(queries, self._references, query_rows, ref_rows.ravel()).reshape(ref_rows.shape)
+        order = np.lexsort((ref_rows, -scores), axis=1)[:, :k]
+        found.ref_rows[rows] = np.take_along_axis(ref_rows, order, axis=1)
+        found.scores[rows] = np.take_along_axis(scores, order, axis=1)
+        if width == len(self._references):
+            return
         # A reference that was not found scores at most the last one found, give or take the error.
-        unsettled = np.flatnonzero(rough[:, -1] + errors >= best.scores[:, -1])
-        num_rows = max(1, _KNN_RESULTS // (width * _WIDENING))
-        for start in range(0, len(unsettled), num_rows):
-            rows = unsettled[start : start + num_rows]
-            best.ref_rows[rows], best.scores[rows] = _nearest(
-                queries[rows], references, errors[rows], k=k, width=width * _WIDENING
-            )
-    return best
+        unsettled = rows[rough[:, -1] + errors[rows] >= found.scores[rows, -1]]
+        for block in query_blocks(len(unsettled), results_per_row=width * _WIDENING):
+            self._settle(found, queries, errors, unsettled[block], width=width * _WIDENING)
 
 
 class _Pairs(NamedTuple):
@@ -144,10 +197,20 @@ class _BestPairs:
         if self._count > 2 * self._k:
             self._shrink()
 
-    def result(self) -> RowPairs:
-        """The k best, best first."""
+    def tighten(self) -> None:
+        """Raise the threshold as far as what is held allows."""
         if self._count > self._k:
             self._shrink()
+
+    def forget(self, query_rows: NDArray[np.intp]) -> None:
+        """Drop what is held of some query rows, because all of it will be offered again. The threshold stays true."""
+        if self._count and len(query_rows):
+            pairs = self._release()
+            self._hold(pairs.take(~np.isin(pairs.query_rows, query_rows)))
+
+    def result(self) -> RowPairs:
+        """The k best, best first."""
+        self.tighten()
         best = self._settle(self._release())
         return RowPairs(best.query_rows, best.ref_rows, best.scores)
 
@@ -190,21 +253,6 @@ def _exact_scores(
         right = references[ref_rows[block]].astype(np.float64)
         scores[block] = np.vecdot(left, right)
     return scores
-
-
-def _error_bounds(queries: FloatArray, references: FloatArray) -> FloatArray:
-    """How far a float32 score of each query can be from the exact one, float32 ``(Q,)``.
-
-    Eight more roundings than the D terms need cover those of the lengths here, of sums and differences with the bound,
-    and of the exact score to float32.
-    """
-    num_roundings = queries.shape[1] + 8
-    relative = num_roundings * _UNIT_ROUNDOFF / (1 - num_roundings * _UNIT_ROUNDOFF)
-    lengths = [np.sqrt(np.vecdot(rows, rows)) for rows in (queries, references)]
-    if not all(np.isfinite(values).all() for values in lengths):
-        raise ValueError("expected finite rows, got NaN, infinity or values whose squares are infinite")
-    bounds: FloatArray = (relative * lengths[1].max() * lengths[0]).astype(np.float32)
-    return bounds
 
 
 def _check(queries: FloatArray, references: FloatArray, *, k: int) -> None:

@@ -144,6 +144,15 @@ class OpenVideo:
         return cast(Fraction, self.stream.time_base)
 
 
+def claimed_duration_s(media: Media) -> float:
+    """The length that the header of a file claims, in seconds, 0 where it says nothing; it may lie.
+
+    Raises ``MediaError`` where FFmpeg cannot open the file.
+    """
+    with _open_container(media.path) as container:
+        return (container.duration or 0) / av.time_base
+
+
 @contextmanager
 def open_video(media: Media) -> Iterator[OpenVideo]:
     """Open a file at its video stream: of several, the largest of those marked as default, much as FFmpeg chooses.

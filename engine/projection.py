@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,11 @@ class Pca:
     def bias(self) -> FloatArray:
         """float32 ``(K,)``: ``-mean @ components.T``, summed in float64."""
         return (-(self.components.astype(np.float64) @ self.mean.astype(np.float64))).astype(np.float32)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of mean and components (hexadecimal), whatever file they came from."""
+        return hashlib.sha256(self.mean.tobytes() + self.components.tobytes()).hexdigest()
 
     def transform(self, embeddings: FloatArray) -> FloatArray:
         """Project ``embeddings``, float32 ``(N, E)``, to float32 ``(N, K)``. Raises ``ConfigError`` for another E."""

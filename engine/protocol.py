@@ -22,10 +22,13 @@ from engine.atomic import written_aside
 from engine.candidates import find_candidates
 from engine.config import EnsembleGate, Preset
 from engine.errors import ConfigError
+from engine.extraction import extract_to_store
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
+from engine.nearest import SearchDevice
 from engine.norm_set import load_norm_set
-from engine.pipeline import Engine, extract_to_store
+from engine.pipeline import Engine
+from engine.placement import choose_workers
 from engine.projection import Pca, fit_pca, l2_normalize, load_pca
 from engine.readmit import settle_gated
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
@@ -49,7 +52,8 @@ def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[], N
 class RunSettings:
     """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``.
 
-    ``norm_set``: a folder of videos; None takes the norm set that came with the engines.
+    ``norm_set``: a folder of videos; None takes the norm set that came with the engines. ``num_workers`` and
+    ``num_gpus``: see `engine.placement.choose_workers`.
     """
 
     queries: Path
@@ -61,6 +65,7 @@ class RunSettings:
     use_score_norm: bool = True
     fps: float = 1.0
     num_workers: int | None = None
+    num_gpus: int | None = None
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -95,13 +100,19 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
     media = {name: find_videos([path]) for name, path in folders.items() if path is not None}
     _check_norm_set(media.get("norm_set", []), media["references"])
+    workers = choose_workers(
+        read_manifest(settings.engines), num_workers=settings.num_workers, num_gpus=settings.num_gpus
+    )
+    device = SearchDevice(num_gpus=settings.num_gpus or 0)
+    device.check()
+    logger.info("search: FAISS on %s", device)
     _claim(settings)
     failures: list[Failure] = []
 
     def describe(engine: Engine, name: str, role: Role) -> list[Descriptors]:
         with progress(name, len(media[name])) as advance:
             summary = extract_to_store(
-                engine, media[name], role=role, output=folder / name, on_result=lambda _: advance()
+                engine, media[name], role=role, output=folder / name, workers=workers, on_done=advance
             )
         failures.extend(summary.failures)
         return _not_empty(read_descriptors(folder / name), media[name])
@@ -110,26 +121,28 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
         engines, norm_rows = settings.engines, own_norm_set(settings.engines)
         logger.info("norm set: the one that came with the engines, %d rows", len(norm_rows))
     else:
-        with _open(settings, settings.engines, raw_embeddings=True) as engine:
-            embeddings = _rows(describe(engine, "norm_set", "reference"))
+        embeddings = _rows(describe(_open(settings, settings.engines, raw_embeddings=True), "norm_set", "reference"))
         engines, pca = _with_pca(settings, embeddings)
         norm_rows = pca.transform(embeddings)
         origin = "of the engines" if engines == settings.engines else "fitted on it"
         logger.info("norm set: %s, %d rows; PCA %s", settings.norm_set, len(norm_rows), origin)
-    with _open(settings, engines, raw_embeddings=False) as engine:
-        references = describe(engine, "references", "reference")
-        queries = settle_gated(
-            describe(engine, "queries", "query"), references, near_identical_cosine=settings.near_identical_cosine
-        )
+    engine = _open(settings, engines, raw_embeddings=False)
+    references = describe(engine, "references", "reference")
+    queries = settle_gated(
+        describe(engine, "queries", "query"),
+        references,
+        near_identical_cosine=settings.near_identical_cosine,
+        device=device,
+    )
     if settings.use_score_norm:
         config = settings.preset.score_norm
         normalizer = ScoreNormalizer.fit(norm_rows, beta=config.beta, nk=config.nk)
-        queries, references = list(normalizer.queries(queries)), list(normalizer.references(references))
+        queries, references = list(normalizer.queries(queries, device=device)), list(normalizer.references(references))
         network = SCORE_NORMALIZED
     else:
         queries, references = _unit_length(queries), _unit_length(references)
         network = COSINE
-    candidates = find_candidates(queries, references)
+    candidates = find_candidates(queries, references, device=device)
     matches = localize_candidates(queries, references, candidates, network=network)
     write_candidates(folder / "candidates.csv", candidates)
     write_matches(folder / "matches.csv", matches)
@@ -191,7 +204,6 @@ def _open(settings: RunSettings, engines: Path, *, raw_embeddings: bool) -> Engi
         engines,
         preset=settings.preset,
         fps=settings.fps,
-        num_workers=settings.num_workers,
         raw_embeddings=raw_embeddings,
     )
 

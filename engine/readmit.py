@@ -17,6 +17,7 @@ import numpy as np
 from engine.errors import StoreError
 from engine.gated import is_held, shut_out
 from engine.index import top_k
+from engine.nearest import CPU, SearchDevice
 from engine.projection import l2_normalize
 from engine.records import Descriptors
 from engine.store import check_same_dimensions, read_descriptors, read_manifest
@@ -27,6 +28,7 @@ def settle_gated(
     references: Sequence[Descriptors],
     *,
     near_identical_cosine: float | None,
+    device: SearchDevice = CPU,
 ) -> list[Descriptors]:
     """Let in or shut out the queries that the gate stopped; no gated query of the result holds more than a placeholder.
 
@@ -40,7 +42,7 @@ def settle_gated(
     if held and near_identical_cosine is not None:
         check_same_dimensions(held, references)
         rows, ref_rows = (np.concatenate([item.descriptors for item in side]) for side in (held, references))
-        cosines = top_k(l2_normalize(rows), l2_normalize(ref_rows), k=1).scores[:, 0]
+        cosines = top_k(l2_normalize(rows), l2_normalize(ref_rows), k=1, device=device).scores[:, 0]
         starts = [0, *accumulate(len(video) for video in held)][:-1]
         nearest = np.maximum.reduceat(cosines, starts)
         admitted = {
@@ -49,7 +51,7 @@ def settle_gated(
     return [replace(video, gated=False) if video.video_id in admitted else shut_out(video) for video in queries]
 
 
-def read_queries(path: Path, references: Sequence[Descriptors]) -> list[Descriptors]:
+def read_queries(path: Path, references: Sequence[Descriptors], *, device: SearchDevice = CPU) -> list[Descriptors]:
     """Read the descriptors of queries, and settle those that the gate stopped with the figure of their preset.
 
     Only stores hold the rows of such queries; an ``.npz`` holds placeholders. Raises ``StoreError`` as
@@ -66,4 +68,4 @@ def read_queries(path: Path, references: Sequence[Descriptors]) -> list[Descript
             f"{path} holds rows of queries that an edit gate stopped, but not the near_identical_cosine that says "
             "which of them count; use the store that `vsc-engine extract` wrote"
         ) from error
-    return settle_gated(queries, references, near_identical_cosine=near_identical_cosine)
+    return settle_gated(queries, references, near_identical_cosine=near_identical_cosine, device=device)

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
-from engine.index import top_k
+from engine.index import RowSearch
+from engine.nearest import CPU, SearchDevice
 from engine.projection import l2_normalize
 from engine.records import GATED_BIAS, Descriptors, FloatArray
 
@@ -62,18 +63,20 @@ class ScoreNormalizer:
         dropped_dim = int(variances.argmin())
         return cls(_without_dimension(norm_rows, dropped_dim), dropped_dim, beta, nk)
 
-    def queries(self, descriptors: Iterable[Descriptors]) -> Iterator[Descriptors]:
+    def queries(self, descriptors: Iterable[Descriptors], *, device: SearchDevice = CPU) -> Iterator[Descriptors]:
         """Yield each query, in order, with its bias as the last dimension; ``GATED_BIAS`` where it is gated.
 
-        The result of a video does not depend on the others. Raises ``StoreError`` for another D than the norm set's.
+        The result of a video does not depend on the others, nor on ``device``. Raises ``StoreError`` for another D than
+        the norm set's.
         """
+        search = RowSearch(self.norm_rows, device=device)
         waiting: list[Descriptors] = []
         for video in descriptors:
             waiting.append(self._adapted(video))
             if sum(map(len, waiting)) >= _BLOCK_ROWS:
-                yield from self._with_biases(waiting)
+                yield from self._with_biases(waiting, search)
                 waiting = []
-        yield from self._with_biases(waiting)
+        yield from self._with_biases(waiting, search)
 
     def references(self, descriptors: Iterable[Descriptors]) -> Iterator[Descriptors]:
         """Yield each reference, in order, with 1 as the last dimension. Raises ``StoreError`` for another D."""
@@ -89,9 +92,9 @@ class ScoreNormalizer:
             )
         return replace(video, descriptors=_without_dimension(video.descriptors, self.dropped_dim))
 
-    def _with_biases(self, videos: list[Descriptors]) -> Iterator[Descriptors]:
+    def _with_biases(self, videos: list[Descriptors], search: RowSearch) -> Iterator[Descriptors]:
         searched = [video.descriptors for video in videos if not video.gated]
-        biases = self._biases(np.concatenate(searched)) if searched else np.empty(0, dtype=np.float32)
+        biases = self._biases(np.concatenate(searched), search) if searched else np.empty(0, dtype=np.float32)
         start = 0
         for video in videos:
             if video.gated:
@@ -100,8 +103,8 @@ class ScoreNormalizer:
                 yield _append(video, biases[start : start + len(video)])
                 start += len(video)
 
-    def _biases(self, rows: FloatArray) -> FloatArray:
-        closeness = top_k(rows, self.norm_rows, k=self.nk).scores.mean(axis=1, dtype=np.float64)
+    def _biases(self, rows: FloatArray, search: RowSearch) -> FloatArray:
+        closeness = search.top_k(rows, k=self.nk).scores.mean(axis=1, dtype=np.float64)
         biases: FloatArray = (-self.beta * closeness).astype(np.float32)
         return biases
 

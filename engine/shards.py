@@ -1,8 +1,13 @@
-"""One Parquet file of whole videos, a row per descriptor. It knows nothing of other shards or of stores."""
+"""One Parquet file of whole videos, a row per descriptor, and the writer that fills one after the other.
+
+It knows nothing of the shards of other writers or of stores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -14,6 +19,8 @@ import pyarrow.parquet as pq
 from engine.atomic import written_aside
 from engine.errors import StoreError
 from engine.records import Descriptors
+
+_FLUSH_INTERVAL_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,46 @@ class StoredVideo(NamedTuple):
 
     descriptors: Descriptors
     fingerprint: Fingerprint
+
+
+class ShardWriter:
+    """Collects whole videos and writes them into shards ``shard-<number>-<count>.parquet`` of ``folder``.
+
+    ``number`` is its own among all writers of the folder, so that several processes can write at once. One thread at a
+    time. What was added is on the disk after the next `flush`, which is due when ``rows_per_shard`` rows are waiting
+    or the last one was 20 seconds ago.
+    """
+
+    def __init__(self, folder: Path, *, number: int, rows_per_shard: int = 16_384) -> None:
+        self._folder = folder
+        self._number = number
+        self._rows_per_shard = rows_per_shard
+        self._num_written = 0
+        self._waiting: list[StoredVideo] = []
+        self._flushed_s = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the waiting videos make a whole shard, or have waited for long."""
+        num_rows = sum(len(video.descriptors) for video in self._waiting)
+        return num_rows >= self._rows_per_shard or time.monotonic() - self._flushed_s > _FLUSH_INTERVAL_S
+
+    def add(self, descriptors: Descriptors, fingerprint: Fingerprint) -> None:
+        """Take one whole video."""
+        self._waiting.append(StoredVideo(descriptors, fingerprint))
+
+    def flush(self) -> None:
+        """Write a shard of the waiting videos, if there are any."""
+        if self._waiting:
+            write_shard(self._folder / f"shard-{self._number:05d}-{self._num_written:05d}.parquet", self._waiting)
+            self._waiting = []
+            self._num_written += 1
+        self._flushed_s = time.monotonic()
+
+
+def writer_number(path: Path) -> int:
+    """The number of the writer of a shard."""
+    return int(path.stem.split("-")[1])
 
 
 def write_shard(path: Path, videos: Sequence[StoredVideo]) -> None:
@@ -91,6 +138,12 @@ def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
     return {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 
 
+def read_num_dims(path: Path) -> int:
+    """Read only the dimension of the descriptors of a shard. Raises ``StoreError``."""
+    with _readable(path):
+        return int(pq.read_schema(path).field("descriptor").type.list_size)
+
+
 def _starts(video_ids: Sequence[str]) -> list[int]:
     """Positions at which a new video begins."""
     return [row for row, video_id in enumerate(video_ids) if row == 0 or video_id != video_ids[row - 1]]
@@ -114,8 +167,14 @@ def _schema(num_dims: int) -> pa.Schema:
 
 
 def _read(path: Path, *, columns: list[str] | None) -> pa.Table:
-    try:
+    with _readable(path):
         return pq.read_table(path, columns=columns)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"{path} is missing or damaged ({error}); delete it and extract again: only its videos are described anew"

@@ -22,7 +22,14 @@ from engine.atomic import written_aside
 from engine.challenge_npz import read_npz, write_npz
 from engine.errors import StoreError
 from engine.records import Descriptors, Failure, Role
-from engine.shards import Fingerprint, StoredVideo, read_fingerprints, read_shard, write_shard
+from engine.shards import (
+    Fingerprint,
+    read_fingerprints,
+    read_num_dims,
+    read_shard,
+    write_shard,
+    writer_number,
+)
 
 __all__ = [
     "Fingerprint",
@@ -39,6 +46,8 @@ Json = Any
 
 _MANIFEST = "manifest.json"
 _LOCK = ".lock"
+_SHARDS = "shard-*.parquet"
+_ANEW = "extract into a new folder"
 
 
 class StoreManifest(BaseModel):
@@ -58,23 +67,22 @@ class StoreManifest(BaseModel):
 
 
 class StoreWriter:
-    """Writes a store, video by video. A context manager, made by `StoreWriter.open`.
+    """Keeps a store while `ShardWriter`s, here or in other processes, write its shards.
 
-    Leaving the context in any way writes the whole videos that are still buffered; only `finish` completes the store.
+    A context manager, made by `StoreWriter.open`. Whole shards stay whatever happens; only `finish` completes it.
     """
 
-    def __init__(self, folder: Path, *, identity: dict[str, Json], rows_per_shard: int, lock: int) -> None:
+    def __init__(self, folder: Path, *, identity: dict[str, Json], lock: int) -> None:
         self._folder = folder
-        self._rows_per_shard = rows_per_shard
         self._lock = lock
         self._manifest = _claim(folder, identity)
-        self._shards = {path: read_fingerprints(path) for path in sorted(folder.glob("shard-*.parquet"))}
-        self._finished = {key: value for videos in self._shards.values() for key, value in videos.items()}
-        self._buffer: dict[str, StoredVideo] = {}
-        self._num_buffered_rows = 0
+        self._shards: dict[Path, dict[str, Fingerprint]] = {}
+        self._finished: dict[str, Fingerprint] = {}
+        self._take_in(sorted(folder.glob(_SHARDS)))
+        self._num_writers = max((writer_number(path) + 1 for path in self._shards), default=0)
 
     @classmethod
-    def open(cls, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = 16_384) -> Self:
+    def open(cls, folder: Path, *, identity: Mapping[str, Json]) -> Self:
         """Start a store in a new or empty folder, or go on with one of the same ``identity``.
 
         ``identity``, which JSON can hold, is whatever decides the descriptors (engines, settings): results of different
@@ -84,7 +92,7 @@ class StoreWriter:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         try:
-            return cls(folder, identity=json.loads(json.dumps(identity)), rows_per_shard=rows_per_shard, lock=lock)
+            return cls(folder, identity=json.loads(json.dumps(identity)), lock=lock)
         except BaseException:
             os.close(lock)
             raise
@@ -100,51 +108,35 @@ class StoreWriter:
         for path, videos in list(self._shards.items()):
             if unwanted.isdisjoint(videos):
                 continue
-            self._announce_change(num_dims=self._manifest.num_dims)
+            self._announce_change()
             rest = [video for video in read_shard(path) if video.descriptors.video_id not in unwanted]
             if rest:
                 write_shard(path, rest)
-                self._shards[path] = _fingerprints(rest)
+                self._shards[path] = {key: value for key, value in videos.items() if key not in unwanted}
             else:
                 path.unlink()
                 del self._shards[path]
         for video_id in unwanted:
             del self._finished[video_id]
 
-    def add(self, descriptors: Descriptors, fingerprint: Fingerprint) -> None:
-        """Take one whole video; writes a shard when enough rows are buffered.
+    def new_writer(self) -> int:
+        """A number for a new `ShardWriter`. From here until `finish`, the store says that it is not complete."""
+        self._announce_change()
+        self._num_writers += 1
+        return self._num_writers - 1
 
-        Raises ``StoreError`` for a video that is there already, or descriptors of another dimension.
+    def adopt(self) -> Mapping[str, Fingerprint]:
+        """Take in the shards that were written since, and return `finished`.
+
+        Raises ``StoreError`` for a shard with a video that is there already, or with another dimension.
         """
-        video_id, num_dims = descriptors.video_id, descriptors.descriptors.shape[1]
-        if video_id in self._finished or video_id in self._buffer:
-            raise StoreError(f"{self._folder} holds video {video_id!r} already; discard it first to replace it")
-        if num_dims != (self._manifest.num_dims or num_dims):
-            raise StoreError(
-                f"{video_id!r} has descriptors of {num_dims} dimensions, those in {self._folder} have "
-                f"{self._manifest.num_dims}"
-            )
-        self._announce_change(num_dims=num_dims)
-        self._buffer[video_id] = StoredVideo(descriptors, fingerprint)
-        self._num_buffered_rows += len(descriptors)
-        if self._num_buffered_rows >= self._rows_per_shard:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the buffered videos, so that they survive an interruption."""
-        if not self._buffer:
-            return
-        videos = list(self._buffer.values())
-        last = max((int(path.stem.removeprefix("shard-")) for path in self._shards), default=-1)
-        path = self._folder / f"shard-{last + 1:05d}.parquet"
-        write_shard(path, videos)
-        self._shards[path] = _fingerprints(videos)
-        self._finished.update(self._shards[path])
-        self._buffer, self._num_buffered_rows = {}, 0
+        self._take_in(sorted(set(self._folder.glob(_SHARDS)) - self._shards.keys()))
+        return self.finished
 
     def finish(self, *, failures: Sequence[Failure] = ()) -> None:
-        """Write what is buffered and mark the store complete; ``failures`` are kept in its manifest."""
-        self.flush()
+        """Adopt what was written and mark the store complete; ``failures`` are kept in its manifest."""
+        self.adopt()
+        _remove_leftovers(self._folder)
         self._set_manifest(
             self._manifest.model_copy(
                 update={
@@ -161,14 +153,26 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.flush()
-        finally:
-            os.close(self._lock)
+        os.close(self._lock)
 
-    def _announce_change(self, *, num_dims: int | None) -> None:
-        """From here until `finish`, the store on disk says that it is not complete."""
-        manifest = StoreManifest(complete=False, identity=self._manifest.identity, num_dims=num_dims)
+    def _take_in(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            videos = read_fingerprints(path)
+            repeated = self._finished.keys() & videos
+            if repeated:
+                raise StoreError(f"{path} repeats videos of other shards: {sorted(repeated)[:3]}; {_ANEW}")
+            num_dims = read_num_dims(path)
+            if num_dims != (self._manifest.num_dims or num_dims):
+                raise StoreError(
+                    f"{path} has descriptors of {num_dims} dimensions, the other shards have "
+                    f"{self._manifest.num_dims}; {_ANEW}"
+                )
+            self._manifest = self._manifest.model_copy(update={"num_dims": num_dims})
+            self._shards[path] = videos
+            self._finished.update(videos)
+
+    def _announce_change(self) -> None:
+        manifest = StoreManifest(complete=False, identity=self._manifest.identity, num_dims=self._manifest.num_dims)
         if manifest != self._manifest:
             self._set_manifest(manifest)
 
@@ -247,18 +251,19 @@ def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
             f"{folder} holds descriptors of another origin, which cannot be mixed with new ones; different are "
             f"{', '.join(differing)}. Choose a new folder, or delete this one to start again"
         )
+    _remove_leftovers(folder)
+    return manifest
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed writers left half-written."""
     for leftover in folder.glob(".*.aside"):
         leftover.unlink()
-    return manifest
 
 
 def _write_manifest(folder: Path, manifest: StoreManifest) -> None:
     with written_aside(folder / _MANIFEST) as aside:
         aside.write_text(json.dumps(manifest.model_dump(), default=str, indent=1) + "\n", encoding="utf-8")
-
-
-def _fingerprints(videos: Iterable[StoredVideo]) -> dict[str, Fingerprint]:
-    return {video.descriptors.video_id: video.fingerprint for video in videos}
 
 
 def _read_store(folder: Path) -> list[Descriptors]:
@@ -274,11 +279,11 @@ def _read_store(folder: Path) -> list[Descriptors]:
         videos = [video.descriptors for video in read_shard(path)]
         repeated = [video.video_id for video in videos if video.video_id in found]
         if repeated:
-            raise StoreError(f"{path} repeats videos of other shards: {repeated[:3]}; extract into a new folder")
+            raise StoreError(f"{path} repeats videos of other shards: {repeated[:3]}; {_ANEW}")
         if len(videos) != num_videos or any(video.descriptors.shape[1] != manifest.num_dims for video in videos):
             raise StoreError(
                 f"{path} does not fit the manifest: expected {num_videos} videos of {manifest.num_dims} dimensions; "
-                "extract into a new folder"
+                f"{_ANEW}"
             )
         found.update((video.video_id, video) for video in videos)
     return [found[video_id] for video_id in sorted(found)]

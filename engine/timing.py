@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
@@ -28,6 +28,12 @@ class StageTimes:
         """Seconds by stage, in the order in which the stages were first left."""
         with self._lock:
             return dict(self._seconds)
+
+
+def stages_line(seconds: Mapping[str, float]) -> str:
+    """Seconds by stage as one line for people."""
+    stages = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())
+    return f"seconds per stage, all workers: {stages or 'nothing to do'}"
 
 
 class StageClock:

@@ -7,13 +7,20 @@ it (random and generated content only) under ``tests/golden``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.imagenet import write_imagenet_weights
+from tests.stub_driver import control
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED_GOLDEN = REPOSITORY / "tests" / "golden"
 IMAGENET_PRESET = REPOSITORY / "tests" / "imagenet.toml"
+STUB_DRIVER = control.loaded()
+ON_STUB_DRIVER = ("unit/test_cuda.py", "unit/test_device_runner.py", "unit/test_tensorrt.py")
+collect_ignore = [] if STUB_DRIVER is not None else [*ON_STUB_DRIVER]  # they cannot be imported without a driver
 FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
 
 
@@ -30,6 +37,25 @@ def golden() -> Path:
     return golden_root()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A process has one driver: tests on the stub and all others exclude each other.
+
+    ``tests/end_to_end/test_stub_driver.py`` starts the process with the stub.
+    """
+    others = [item for item in items if (item.get_closest_marker("stub_driver") is None) == (STUB_DRIVER is not None)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
+
+
+@pytest.fixture
+def stub_driver() -> Iterator[control.StubDriver]:
+    """The stub driver; for tests with the mark ``stub_driver``."""
+    assert STUB_DRIVER is not None
+    STUB_DRIVER.reset()
+    yield STUB_DRIVER
+    STUB_DRIVER.reset()
+
+
 def pytest_report_header() -> str:
     return f"golden data: {_describe_golden()}"
 
@@ -44,11 +70,19 @@ def _describe_golden() -> str:
 
 
 @pytest.fixture(scope="session")
-def lite_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imagenet_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoint of `IMAGENET_PRESET`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    write_imagenet_weights(folder / "imagenet.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lite_engines(imagenet_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small engines that were exported and bring no PCA, built once for the whole run; tests must not write into it."""
     from engine.config import load_preset
     from engine.runtime.build import build_engines
 
     folder = tmp_path_factory.mktemp("engines") / "lite"
-    build_engines(load_preset(IMAGENET_PRESET), folder)
+    build_engines(load_preset(IMAGENET_PRESET), folder, checkpoints=imagenet_checkpoints)
     return folder

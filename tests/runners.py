@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engine.runtime import Tensors, TensorSpec
@@ -16,6 +17,7 @@ class NumPyRunner:
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    batch_size = 4
 
     def __init__(self, function: Callable[[Tensors], dict[str, NDArray[Any]]]) -> None:
         self._function = function
@@ -28,5 +30,5 @@ class NumPyRunner:
     ) -> None:
         return None
 
-    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        return self._function(tensors)
+    def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
+        return self._function({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})

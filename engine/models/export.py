@@ -31,7 +31,8 @@ from engine.models.freezing import freeze_for_export
 from engine.models.pooled_edit_score import PooledEditScore
 from engine.records import Frames
 from engine.runtime.check import Case, save_cases
-from engine.runtime.manifest import WeightsRecord
+from engine.runtime.manifest import Frontend, WeightsRecord
+from engine.runtime.operators import check_operators
 
 OPSET = 20
 CHECKED_BATCHES = (1, 2, 3)
@@ -91,55 +92,72 @@ def checkpoints_of(name: str, preset: Preset) -> tuple[str, ...]:
     raise ValueError(f"preset {preset.name!r} has no graph {name!r}")
 
 
-def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path) -> None:
+@dataclass(frozen=True)
+class Program:
+    """A module ready for export: ``inputs`` are calls of it by the names of its inputs, ``rows`` its dynamic shapes."""
+
+    module: nn.Module
+    inputs: Sequence[dict[str, Tensor]]
+    outputs: tuple[str, ...]
+    rows: Any
+
+
+def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path, frontend: Frontend = "onnx") -> None:
     """Write graph ``name`` (``ensemble``, ``edit_features`` or ``edit_score``) of a preset.
 
     Beside ``path`` (``X.onnx``) come its weights, ``X.onnx.data``, and cases to check a runner with, ``X.check.npz``.
-    Raises ``ConfigError`` if weights are missing or do not fit.
+    Raises ``ConfigError`` if weights are missing or do not fit, ``EngineError`` if TensorRT's ONNX parser, unless
+    another ``frontend`` is used, does not know one of the operators.
     """
+    write_graph(graph_program(name, preset=preset, weights=weights), path=path)
+    if frontend == "onnx":
+        check_operators(path)
+
+
+def graph_program(name: str, *, preset: Preset, weights: Weights) -> Program:
+    """The PyTorch program of a graph, see `export_graph`."""
     gate = preset.gate
     if name == "ensemble":
         models = [weights.load(build_descriptor_model(model.architecture), model.checkpoint) for model in preset.models]
         if isinstance(gate, EnsembleGate):
             index = [model.name for model in preset.models].index(gate.model)
             models[index] = WithStatistics(cast(EfficientNetLiteDescriptor, models[index]))
-        export_ensemble(preset.models, models, path=path)
-    elif name == "edit_features" and isinstance(gate, ClipGate):
-        export_edit_features(gate, weights.load(build_frame_features(gate.architecture), gate.checkpoint), path=path)
-    elif name == "edit_score" and not isinstance(gate, NoGate):
+        return ensemble_program(preset.models, models)
+    if name == "edit_features" and isinstance(gate, ClipGate):
+        features = weights.load(build_frame_features(gate.architecture), gate.checkpoint)
+        return edit_features_program(gate, features)
+    if name == "edit_score" and not isinstance(gate, NoGate):
         model = build_edit_score(gate.score_architecture)
         weights.load(model, gate.score_checkpoint)
-        export_edit_score(model, path=path)
-    else:
-        raise ValueError(f"preset {preset.name!r} has no graph {name!r}")
+        return edit_score_program(model)
+    raise ValueError(f"preset {preset.name!r} has no graph {name!r}")
 
 
-def export_ensemble(configs: Sequence[DescriptorModel], models: Sequence[nn.Module], *, path: Path) -> None:
+def ensemble_program(configs: Sequence[DescriptorModel], models: Sequence[nn.Module]) -> Program:
     """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` for each input size -> ``embedding`` ``(n, E)``, see `Ensemble`.
 
     With a model among them that also gives features of frames there is a second output, ``edit_features`` ``(n, F)``.
     """
     ensemble = Ensemble(configs, models).eval()
     pictures = [_pictures(num, ensemble.sizes_px) for num in CHECKED_BATCHES]
-    outputs = ["embedding", "edit_features"] if ensemble.gives_features else ["embedding"]
-    _export(ensemble, pictures, outputs=outputs, rows=((ROWS,) * len(ensemble.sizes_px),), path=path)
+    outputs = ("embedding", "edit_features") if ensemble.gives_features else ("embedding",)
+    return Program(ensemble, pictures, outputs, ((ROWS,) * len(ensemble.sizes_px),))
 
 
-def export_edit_features(gate: ClipGate, model: nn.Module, *, path: Path) -> None:
+def edit_features_program(gate: ClipGate, model: nn.Module) -> Program:
     """Uint8 ``frames_{px}`` ``(n, px, px, 3)`` -> ``features`` ``(n, 1024)``."""
     module = nn.Sequential(Normalize(gate.mean, gate.std), model).eval()
     pictures = [_pictures(num, (gate.input_px,)) for num in CHECKED_BATCHES]
-    _export(module, pictures, outputs=["features"], rows=(ROWS,), path=path)
+    return Program(module, pictures, ("features",), (ROWS,))
 
 
-def export_edit_score(model: EditScore | PooledEditScore, *, path: Path) -> None:
+def edit_score_program(model: EditScore | PooledEditScore) -> Program:
     """Float32 ``features`` ``(n, C)`` of one video, 1 <= n <= 256 -> ``score`` ``(1,)``, a probability."""
     lengths = CHECKED_LENGTHS_POOLED if isinstance(model, PooledEditScore) else CHECKED_LENGTHS
     generator = torch.Generator().manual_seed(0)
     cases = [{"features": torch.randn(num, model.feature_dim, generator=generator)} for num in lengths]
     cases[1]["features"][1] = 0  # the model does not look at a frame without features
-    rows = ({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},)
-    _export(model, cases, outputs=["score"], rows=rows, path=path)
+    return Program(model, cases, ("score",), ({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},))
 
 
 class Normalize(nn.Module):
@@ -193,17 +211,14 @@ def _length(rows: Tensor) -> Tensor:
     return lengths.clamp_min(1e-12)
 
 
-def _export(
-    module: nn.Module, inputs: Sequence[dict[str, Tensor]], *, outputs: Sequence[str], rows: Any, path: Path
-) -> None:
+def write_graph(program: Program, *, path: Path) -> None:
+    """Write a program as `export_graph` does, without looking at its operators."""
     with torch.inference_mode():
-        results = [_as_tuple(module(*tensors.values())) for tensors in inputs]
-    # An example of one row would freeze the number of rows.
-    program = _to_onnx(module, inputs[1], outputs=outputs, rows=rows)
-    program.save(path, external_data=True)
+        results = [_as_tuple(program.module(*tensors.values())) for tensors in program.inputs]
+    _to_onnx(program).save(path, external_data=True)
     cases = [
-        Case(_to_numpy(tensors), _to_numpy(dict(zip(outputs, result, strict=True))))
-        for tensors, result in zip(inputs, results, strict=True)
+        Case(_to_numpy(tensors), _to_numpy(dict(zip(program.outputs, result, strict=True))))
+        for tensors, result in zip(program.inputs, results, strict=True)
     ]
     save_cases(cases, path.with_suffix(".check.npz"))
 
@@ -216,27 +231,27 @@ def _to_numpy(tensors: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def _to_onnx(
-    module: nn.Module, example: dict[str, Tensor], *, outputs: Sequence[str], rows: Any
-) -> torch.onnx.ONNXProgram:
+def _to_onnx(program: Program) -> torch.onnx.ONNXProgram:
+    # An example of one row would freeze the number of rows.
+    example = program.inputs[1]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name: rows", category=UserWarning)
-        program = torch.onnx.export(
-            module,
+        exported = torch.onnx.export(
+            program.module,
             tuple(example.values()),
             input_names=list(example),
-            output_names=list(outputs),
-            dynamic_shapes=rows,
+            output_names=list(program.outputs),
+            dynamic_shapes=program.rows,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # noqa: S101 - the type says None, which is the answer of the exporter before dynamo
-    _cast_first(program.model.graph)
+    assert exported is not None  # noqa: S101 - the type says None, which is the answer of the exporter before dynamo
+    _cast_first(exported.model.graph)
     # Every node carries its Python stack, with the paths of this machine.
-    for node in program.model.graph:
+    for node in exported.model.graph:
         node.metadata_props.clear()
-    return program
+    return exported
 
 
 def _cast_first(graph: Any) -> None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
+from engine.device_array import Rows
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.runtime.manifest import Manifest
 
-Tensors = Mapping[str, NDArray[Any]]
+logger = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Rows]
+
+HOST_BATCH_SIZE = 8
+"""Rows that fill the cores of a CPU."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,22 @@ class Runner(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What `run` returns; known before entry."""
 
+    @property
+    def batch_size(self) -> int:
+        """The number of rows to give to one call where there is a choice; known on entry."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+    def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
         """Run n rows, any n >= 1: ``{input name: (n, ...)} -> {output name: array}``.
 
-        Outputs have a row for every input row, unless `outputs` says that their first dimension is fixed. Raises
-        ``ConfigError`` where names, dtypes or shapes do not fit `inputs`.
+        Several ``parts`` are as one whose arrays follow each other. Runners on a GPU take host and device arrays, those
+        on a CPU only host arrays. Outputs have a row for every input row, unless `outputs` says that their first
+        dimension is fixed. Raises ``ConfigError`` where names, dtypes or shapes do not fit `inputs`.
         """
 
 
@@ -71,16 +84,36 @@ def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> None:
         raise ConfigError(f"expected the same number of rows, 1 or more, in every input, got {num_rows}")
 
 
+def join_host_rows(parts: Sequence[Tensors], specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
+    """All rows of ``parts``, checked, as one host array for each input. Raises ``ConfigError`` if one is on a GPU."""
+    for part in parts:
+        check_tensors(part, specs)
+    return {spec.name: _joined(spec.name, [part[spec.name] for part in parts]) for spec in specs}
+
+
+def _joined(name: str, arrays: Sequence[Rows]) -> NDArray[Any]:
+    on_host = [array for array in arrays if isinstance(array, np.ndarray)]
+    if len(on_host) < len(arrays):
+        raise ConfigError(f"input {name!r} lies on a GPU, and these engines run on the CPU: decode on the CPU, too")
+    return on_host[0] if len(on_host) == 1 else np.concatenate(on_host)
+
+
 def open_runner(manifest: Manifest, directory: Path, name: str, *, num_threads: int | None = None) -> Runner:
     """The runner of engine ``name`` (``ensemble``, ``edit_features``, ``edit_score``) of an engines directory.
 
-    ``num_threads``: CPU threads of one call; None takes all cores. Raises ``ConfigError`` if the directory has no such
-    engine, ``BackendUnavailable`` if the library of its backend is not installed.
+    It runs where the directory was built for, and nowhere else. ``num_threads``: CPU threads of one call; None takes
+    all cores. Raises ``ConfigError`` if the directory has no such engine, or one that does not fit this machine;
+    ``BackendUnavailable`` if the library or the device of its backend is not there.
     """
     if name not in manifest.engines:
         raise ConfigError(f"{directory} has no engine {name!r}, only {sorted(manifest.engines)}")
+    if manifest.backend == "tensorrt":
+        from engine.runtime.tensorrt import open_tensorrt_runner
+
+        return open_tensorrt_runner(manifest, directory, name)
     from engine.runtime.openvino import OpenVinoRunner
 
+    logger.info("%s: OpenVINO on the CPU", name)
     return OpenVinoRunner(manifest.engines[name].main_path(directory), num_threads=num_threads)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.device_array import as_rows
 from engine.runtime import Runner, Tensors
 
 Outputs = dict[str, NDArray[Any]]
@@ -116,7 +118,7 @@ class SharedRunner:
         outputs: Outputs = {}
         failure: Exception | None = None
         try:
-            outputs = self._runner.run({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+            outputs = self._runner.run(*parts)
         except Exception as error:  # noqa: BLE001 - it belongs to every video of the batch, and is raised in each
             failure = error
         with self._changed:
@@ -152,9 +154,12 @@ class RowStream:
         """Every submitted row has come back, or an error has."""
         return self._error is not None or self._num_done == self._num_submitted
 
-    def submit(self, tensors: Tensors) -> None:
-        """Hand over rows ``{input name: (B, ...)}``; may run a batch. The arrays must not change afterwards."""
-        rows = _Rows(self, self._num_submitted, tensors)
+    def submit(self, tensors: Mapping[str, Any]) -> None:
+        """Hand over rows ``{input name: (B, ...)}``; may run a batch. The arrays must not change afterwards.
+
+        An array is NumPy's, or any object with ``__cuda_array_interface__``, whose rows stay on their device.
+        """
+        rows = _Rows(self, self._num_submitted, {name: as_rows(array) for name, array in tensors.items()})
         self._num_submitted += rows.count
         self._shared._submit(rows)
 
@@ -179,5 +184,5 @@ class RowStream:
         self._num_done += _num_rows(outputs)
 
 
-def _num_rows(tensors: Tensors) -> int:
+def _num_rows(tensors: Tensors | Outputs) -> int:
     return len(next(iter(tensors.values())))

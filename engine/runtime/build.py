@@ -5,32 +5,23 @@ Knows nothing of where graphs come from, how they run and how files are kept.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copyfile
 from typing import cast, get_args
-
-import numpy as np
 
 from engine.atomic import written_aside
 from engine.config import Preset
 from engine.errors import ConfigError
 from engine.projection import Pca, load_pca, save_pca
 from engine.runtime.artefacts import Artefacts, Progress, open_artefacts
-from engine.runtime.check import Case, check_runner, load_cases
-from engine.runtime.graph import fold_pca
+from engine.runtime.compiling import Compiler, Converter, TensorRtOptions
 from engine.runtime.manifest import (
     Backend,
-    CompiledEngine,
     FileRecord,
-    Graph,
     Manifest,
     PcaRecord,
-    digest,
     graph_parts,
     read_manifest,
     record_file,
@@ -40,15 +31,11 @@ from engine.runtime.sources import (
     GraphSource,
     ShippedGraphs,
     import_exporter,
-    library_versions,
     open_exporter,
     open_shipped,
 )
 
 logger = logging.getLogger(__name__)
-
-_IR_SUFFIXES = (".xml", ".bin")
-_IR_LIBRARIES = ("openvino", "onnx")
 
 
 def build_engines(
@@ -58,6 +45,7 @@ def build_engines(
     checkpoints: Path | None = None,
     random_weights: bool = False,
     backend: str = "openvino",
+    tensorrt: TensorRtOptions | None = None,
     pca: Path | Pca | None = None,
     shipped: Path | None = None,
     progress: Progress = logger.debug,
@@ -65,8 +53,9 @@ def build_engines(
     """Build what is missing in ``output`` for ``preset`` and return the manifest.
 
     ``checkpoints``: the folder with the files that the preset names, instead of the weights that come with the package.
-    ``random_weights``: seeded random weights instead, for trials of speed. ``pca``: a PCA or its file (``.npz``, or a
-    pickle of scikit-learn's), instead of the one that may lie among the checkpoints or come with the package.
+    ``random_weights``: seeded random weights instead, for trials of speed. ``tensorrt``: what that backend is asked
+    for, if it is the one. ``pca``: a PCA or its file (``.npz``, or a pickle of scikit-learn's), instead of the one that
+    may lie among the checkpoints or come with the package.
     ``shipped``: a folder that `training.pack` wrote, instead of the one in the package. ``progress`` is called with
     lines for people. Only weights of the package bring a norm set, which fits no other PCA than theirs.
 
@@ -80,26 +69,30 @@ def build_engines(
         raise ConfigError(f"unknown backend {backend!r}; expected one of {list(get_args(Backend))}")
     if random_weights and checkpoints is not None:
         raise ConfigError(f"random weights and the checkpoints of {checkpoints} exclude each other; choose one")
-    import engine.runtime.openvino  # noqa: F401 - if it is missing, say so now and not after minutes of export
-
+    options = tensorrt or TensorRtOptions()
     source: GraphSource
-    packed = None
+    packed = convert = None
     if shipped is None and preset.weights is not None and checkpoints is None and not random_weights:
         shipped = shipped_folder(preset.weights)
     if shipped is not None:
         source = packed = open_shipped(preset, shipped)
     else:
-        source = open_exporter(preset, checkpoints=checkpoints, random_weights=random_weights)
+        source = exported = open_exporter(
+            preset, checkpoints=checkpoints, random_weights=random_weights, frontend=options.frontend
+        )
+        convert = exported.convert
+    compiler = _open_compiler(backend, preset, options=options, convert=convert)
     projection = _find_pca(preset, checkpoints=checkpoints, pca=pca, packed=packed)
     with open_artefacts(output, progress=progress) as artefacts:
         graphs = {name: source.obtain(artefacts, name) for name in graph_parts(preset)}
+        pcas = {"ensemble": projection}
         manifest = Manifest(
             created=_now(),
             preset=preset,
             backend=cast(Backend, backend),
             weights=source.kind,
             graphs=graphs,
-            engines={name: _compile(artefacts, name, graph, pca=projection) for name, graph in graphs.items()},
+            engines={name: compiler.compile(artefacts, name, graphs, pca=pcas.get(name)) for name in graphs},
             pca=_keep_pca(artefacts, projection),
             norm_set=_keep_norm_set(artefacts, packed) if packed is not None and pca is None else None,
             shipped_sha256=packed.shipped.sha256 if packed is not None else None,
@@ -117,7 +110,9 @@ def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.deb
     read_manifest(directory)
     with open_artefacts(directory, progress=progress) as artefacts:
         manifest = read_manifest(directory)
-        engine = _compile(artefacts, "ensemble", manifest.graphs["ensemble"], pca=projection)
+        engine = _compiler_of(manifest).compile(
+            artefacts, "ensemble", manifest.graphs, pca=projection, previous=manifest.engines["ensemble"]
+        )
         engines = manifest.engines | {"ensemble": engine}
         record = _keep_pca(artefacts, projection)
         is_same = manifest.pca is not None and record is not None and record.sha256 == manifest.pca.sha256
@@ -125,36 +120,33 @@ def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.deb
         return artefacts.commit(manifest.model_copy(update=changes if is_same else changes | {"norm_set": None}))
 
 
-def _compile(artefacts: Artefacts, name: str, graph: Graph, *, pca: Pca | None) -> CompiledEngine:
-    """The engine of a graph, checked against what PyTorch computed; ``pca`` is folded into the ensemble."""
-    from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+def _open_compiler(backend: str, preset: Preset, *, options: TensorRtOptions, convert: Converter | None) -> Compiler:
+    # Made before minutes of export, so that a missing library is named at once.
+    if backend == "openvino":
+        from engine.runtime.openvino_engines import OpenVinoCompiler
 
-    folded = pca if name == "ensemble" else None
-    versions = library_versions(_IR_LIBRARIES)
-    key = digest(graph.key, folded and _pca_sha256(folded), versions)
+        return OpenVinoCompiler()
+    from engine.runtime.tensorrt_engines import TensorRtCompiler
 
-    def make(path: Path) -> None:
-        onnx_path, *_, cases_path = artefacts.intact_paths(graph.files)
-        with _with_pca(onnx_path, folded) as source:
-            compile_to_ir(source, path)
-        cases = [_project(case, folded) for case in load_cases(cases_path)]
-        with OpenVinoRunner(path) as runner:
-            difference = check_runner(runner, cases, name=f"{name} in OpenVINO")
-        artefacts.progress(f"{name}: differs from PyTorch by at most {difference:.1e}")
+    return TensorRtCompiler(preset, options, convert=convert)
 
-    files = artefacts.obtain(f"openvino/{name}-{key}", _IR_SUFFIXES, step=f"{name}: compile", make=make)
-    runner = OpenVinoRunner(artefacts.directory / files[0].path)
-    return CompiledEngine(key=key, files=files, versions=versions, inputs=runner.inputs, outputs=runner.outputs)
+
+def _compiler_of(manifest: Manifest) -> Compiler:
+    """A compiler that makes engines as those of ``manifest`` were made."""
+    if manifest.backend == "openvino":
+        return _open_compiler("openvino", manifest.preset, options=TensorRtOptions(), convert=None)
+    from engine.runtime.tensorrt_engines import compiler_of
+
+    return compiler_of(manifest)
 
 
 def _keep_pca(artefacts: Artefacts, pca: Pca | None) -> PcaRecord | None:
     if pca is None:
         return None
-    sha256 = _pca_sha256(pca)
-    path = artefacts.directory / f"pca-{sha256[:16]}.npz"
+    path = artefacts.directory / f"pca-{pca.sha256[:16]}.npz"
     save_pca(pca, path)
     file = record_file(path, directory=artefacts.directory)
-    return PcaRecord(file=file, num_components=len(pca.components), sha256=sha256)
+    return PcaRecord(file=file, num_components=len(pca.components), sha256=pca.sha256)
 
 
 def _keep_norm_set(artefacts: Artefacts, packed: ShippedGraphs) -> FileRecord:
@@ -162,27 +154,6 @@ def _keep_norm_set(artefacts: Artefacts, packed: ShippedGraphs) -> FileRecord:
     with written_aside(path) as aside:
         copyfile(packed.norm_set(), aside)
     return record_file(path, directory=artefacts.directory)
-
-
-@contextmanager
-def _with_pca(onnx_path: Path, pca: Pca | None) -> Iterator[Path]:
-    """The graph itself, or a short-lived one with the PCA in it that shares its weights."""
-    if pca is None:
-        yield onnx_path
-        return
-    folded = onnx_path.with_suffix(".folded.onnx")
-    try:
-        fold_pca(onnx_path, pca, folded)
-        yield folded
-    finally:
-        folded.unlink(missing_ok=True)
-
-
-def _project(case: Case, pca: Pca | None) -> Case:
-    if pca is None:
-        return case
-    descriptor = case.outputs["embedding"].astype(np.float64) @ pca.weight + pca.bias
-    return Case(case.inputs, case.outputs | {"descriptor": descriptor})
 
 
 def _find_pca(
@@ -203,10 +174,6 @@ def _load_pca(path: Path) -> Pca:
     from engine.models.checkpoints import load_pca_pickle
 
     return load_pca_pickle(path)
-
-
-def _pca_sha256(pca: Pca) -> str:
-    return hashlib.sha256(pca.mean.tobytes() + pca.components.tobytes()).hexdigest()
 
 
 def _now() -> str:

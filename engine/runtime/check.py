@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,16 @@ def check_runner(runner: Runner, cases: Sequence[Case], *, name: str) -> float:
 
     Raises ``EngineError`` if it is above `TOLERANCE`; ``name`` says what was compared.
     """
-    differences = []
-    for case in cases:
-        results = runner.run(case.inputs)
-        differences += [_difference(results[key], want) for key, want in case.outputs.items()]
+    return check_results([runner.run(case.inputs) for case in cases], cases, name=name)
+
+
+def check_results(results: Sequence[Mapping[str, NDArray[Any]]], cases: Sequence[Case], *, name: str) -> float:
+    """The same for what was computed elsewhere; ``results`` are the outputs for each case."""
+    differences = [
+        _difference(outputs[key], want)
+        for outputs, case in zip(results, cases, strict=True)
+        for key, want in case.outputs.items()
+    ]
     difference = float(np.max(differences))
     if not difference <= TOLERANCE:  # NaN is not
         raise EngineError(

@@ -10,9 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ConfigError
 from engine.projection import Pca
+from engine.runtime import TensorSpec
 
 EMBEDDING, DESCRIPTOR = "embedding", "descriptor"
-_WEIGHT, _BIAS = "pca.weight", "pca.bias"
+PCA_WEIGHTS = _WEIGHT, _BIAS = "pca.weight", "pca.bias"
 _MIN_HALVED_VALUES = 64
 
 
@@ -40,6 +41,18 @@ def fold_pca(onnx_in: Path, pca: Pca, onnx_out: Path) -> None:
     output = helper.make_tensor_value_info(DESCRIPTOR, TensorProto.FLOAT, [rows, num_components])
     model.graph.output.append(output)
     onnx.save(model, onnx_out)
+
+
+def io_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and the outputs of a graph; weights are not read."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return tuple(map(_spec, graph.input)), tuple(map(_spec, graph.output))
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(None if dim.dim_param else dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(value.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
 
 
 def store_half(onnx_in: Path, onnx_out: Path) -> None:

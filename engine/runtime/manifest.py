@@ -20,7 +20,15 @@ descriptors of theirs are not mixed with new ones."""
 
 MANIFEST_NAME = "manifest.json"
 
-Backend = Literal["openvino"]
+Backend = Literal["openvino", "tensorrt"]
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
+"""TensorRT for data centres, or TensorRT-RTX; both are imported under these names."""
+
+Frontend = Literal["onnx", "torch-tensorrt"]
+"""What reads a graph for TensorRT: its own ONNX parser, or Torch-TensorRT, which converts the PyTorch program."""
+
+Precision = Literal["fp16", "fp32"]
+PrecisionChoice = Literal["auto", "fp16", "fp32"]
 
 
 class _Record(BaseModel):
@@ -54,14 +62,63 @@ class Graph(_Record):
     versions: dict[str, str]
 
 
+class Comparison(_Record):
+    """What float16 did to one model, over ``num_inputs`` pictures or videos, and the precision chosen for it.
+
+    ``worst`` is the smallest ``cosine`` of a descriptor with that in float32, or how far an ``edit_score`` moved at
+    most, each as if it had been 0.5, where it moves most; ``limit`` is the last value of it that is accepted.
+    """
+
+    model: str
+    measure: Literal["cosine", "edit_score"]
+    worst: float
+    limit: float
+    num_inputs: int
+    precision: Precision
+
+
+class RowProfile(_Record):
+    """The numbers of rows that an engine takes, and the one that it is tuned for."""
+
+    min_rows: int
+    opt_rows: int
+    max_rows: int
+
+
+class TensorRtFacts(_Record):
+    """What a TensorRT engine was built with and what it runs on.
+
+    ``version``: that of ``flavour``, which alone can load it. ``compute_capabilities``: of the GPUs it was built for,
+    such as ``8.6``. ``precisions``: of each model of the graph; ``precision_choice``: what was asked for.
+    ``graph_sha256``: of the exported ONNX graph. ``refittable``: the weights that can be replaced without building
+    again, by their names in the graph. ``build_s``: seconds that TensorRT took.
+    """
+
+    flavour: Flavour
+    version: str
+    frontend: Frontend
+    compute_capabilities: tuple[str, ...]
+    precision_choice: PrecisionChoice
+    precisions: dict[str, Precision]
+    comparisons: tuple[Comparison, ...]
+    profile: RowProfile
+    graph_sha256: str
+    refittable: tuple[str, ...]
+    build_s: float
+
+
 class CompiledEngine(_Record):
-    """A graph, with the PCA folded in if there is one, in the format of a backend."""
+    """A graph, with the PCA folded in if there is one, in the format of a backend.
+
+    ``tensorrt`` is there for a TensorRT engine, whose files are the engine and these facts beside it.
+    """
 
     key: str
     files: tuple[FileRecord, ...]
     versions: dict[str, str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    tensorrt: TensorRtFacts | None = None
 
     def main_path(self, directory: Path) -> Path:
         """The file that a runner opens."""

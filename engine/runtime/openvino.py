@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, ConfigError
-from engine.runtime import Tensors, TensorSpec, check_tensors
+from engine.runtime import HOST_BATCH_SIZE, Tensors, TensorSpec, join_host_rows
 
 
 @contextmanager
@@ -75,6 +75,11 @@ class OpenVinoRunner:
         """What `run` returns."""
         return self._outputs
 
+    @property
+    def batch_size(self) -> int:
+        """Rows that fill the cores; more make no difference."""
+        return HOST_BATCH_SIZE
+
     def __enter__(self) -> Self:
         # f32: processors with bfloat16 units would use them, and give other results than the rest.
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -89,9 +94,9 @@ class OpenVinoRunner:
         with self._lock:
             self._request = None
 
-    def run(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
+    def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
         """Run n >= 1 rows; see `engine.runtime.Runner.run`."""
-        check_tensors(tensors, self._inputs)
+        tensors = join_host_rows(parts, self._inputs)
         # A row alone takes other kernels than a row among others, which change the last bits of SwinV2.
         is_alone = self._gives_rows and len(tensors[self._inputs[0].name]) == 1
         arrays = {name: np.repeat(array, 2 if is_alone else 1, axis=0) for name, array in tensors.items()}

@@ -18,7 +18,7 @@ from engine.errors import BackendUnavailable, ConfigError
 from engine.norm_set import load_norm_set
 from engine.projection import Pca, load_pca
 from engine.runtime.artefacts import Artefacts
-from engine.runtime.manifest import Graph, WeightsRecord, digest, graph_parts
+from engine.runtime.manifest import Frontend, Graph, RowProfile, WeightsRecord, digest, graph_parts
 from engine.runtime.shipped import GRAPH_SUFFIXES, ShippedWeights
 
 _EXPORT_SUFFIXES = (".onnx", ".onnx.data", ".check.npz")
@@ -44,6 +44,7 @@ class ExportedGraphs:
     weights: Any
     preset: Preset
     records: dict[str, tuple[WeightsRecord, ...]]
+    frontend: Frontend = "onnx"
 
     @property
     def kind(self) -> Literal["checkpoints", "random"]:
@@ -56,9 +57,19 @@ class ExportedGraphs:
         part = graph_parts(self.preset)[name]
         hashes = [record.sha256 for record in self.records[name]]
         key = digest(self.exporter.source_digest(), name, part, hashes, versions)
-        export = partial(self.exporter.export_graph, name, preset=self.preset, weights=self.weights)
+        export = partial(
+            self.exporter.export_graph, name, preset=self.preset, weights=self.weights, frontend=self.frontend
+        )
         files = artefacts.obtain(f"graphs/{name}-{key}", _EXPORT_SUFFIXES, step=f"{name}: export", make=export)
         return Graph(key=key, files=files, weights=self.records[name], versions=versions)
+
+    def convert(self, name: str, *, pca: Pca | None, profile: RowProfile, path: Path) -> float:
+        """Convert graph ``name`` with Torch-TensorRT; see `engine.runtime.compiling.Converter`."""
+        converter = import_torch_tensorrt()
+        seconds: float = converter.convert_graph(
+            name, preset=self.preset, weights=self.weights, pca=pca, profile=profile, path=path
+        )
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -108,9 +119,13 @@ def open_shipped(preset: Preset, folder: Path) -> ShippedGraphs:
     return ShippedGraphs(shipped)
 
 
-def open_exporter(preset: Preset, *, checkpoints: Path | None, random_weights: bool) -> ExportedGraphs:
+def open_exporter(
+    preset: Preset, *, checkpoints: Path | None, random_weights: bool, frontend: Frontend = "onnx"
+) -> ExportedGraphs:
     """An exporter of a preset's graphs, for which all weights are there. Says all that is missing at once."""
     exporter = import_exporter()
+    if frontend == "torch-tensorrt":
+        import_torch_tensorrt()
     weights = exporter.Weights(folder=checkpoints, random=random_weights)
     records, problems = {}, []
     for name in graph_parts(preset):
@@ -128,7 +143,7 @@ def open_exporter(preset: Preset, *, checkpoints: Path | None, random_weights: b
             "(--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', whose "
             "weights come with the package"
         )
-    return ExportedGraphs(exporter, weights, preset, records)
+    return ExportedGraphs(exporter, weights, preset, records, frontend)
 
 
 def import_exporter() -> ModuleType:
@@ -138,6 +153,19 @@ def import_exporter() -> ModuleType:
     except ModuleNotFoundError as error:
         raise BackendUnavailable(f"building engines needs {error.name}: pip install 'vsc-engine[build]'") from error
     return export
+
+
+def import_torch_tensorrt() -> ModuleType:
+    """`engine.models.torch_tensorrt`. Raises ``BackendUnavailable`` if it is not installed, or cannot be loaded."""
+    try:
+        from engine.models import torch_tensorrt
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it asks for a GPU when it is imported
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailable(
+            f"--frontend torch-tensorrt cannot be used ({reason}): pip install 'vsc-engine[build,torch-tensorrt]', on a "
+            "machine with a GPU"
+        ) from error
+    return torch_tensorrt
 
 
 def library_versions(libraries: tuple[str, ...]) -> dict[str, str]:

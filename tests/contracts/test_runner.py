@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.errors import ConfigError
 from engine.runtime import Runner, TensorSpec
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
+from tests.conftest import STUB_DRIVER
 
 OpenRunner = Callable[[Path], Runner]
 
@@ -24,7 +26,28 @@ def openvino_runner(onnx_path: Path) -> Runner:
     return OpenVinoRunner(onnx_path.with_suffix(".xml"), num_threads=1)
 
 
-@pytest.fixture(params=[openvino_runner], ids=["openvino"])
+def on_stub_driver(*, lazy: int, is_recordable: bool) -> Any:
+    """The runner for GPUs, with a driver that works at once or puts off what it can."""
+
+    def opener(onnx_path: Path) -> Runner:
+        from tests.host_execution import HostExecution, device_runner
+
+        assert STUB_DRIVER is not None
+        STUB_DRIVER.configure(lazy=lazy)
+        return device_runner(HostExecution(onnx_path, is_recordable=is_recordable))
+
+    return pytest.param(opener, marks=pytest.mark.stub_driver)
+
+
+@pytest.fixture(
+    params=[
+        openvino_runner,
+        on_stub_driver(lazy=0, is_recordable=True),
+        on_stub_driver(lazy=1, is_recordable=True),
+        on_stub_driver(lazy=1, is_recordable=False),
+    ],
+    ids=["openvino", "gpu-at-once", "gpu-lazy", "gpu-lazy-unrecorded"],
+)
 def open_runner(request: pytest.FixtureRequest) -> OpenRunner:
     opener: OpenRunner = request.param
     return opener
@@ -81,6 +104,20 @@ def test_the_bits_of_a_row_depend_neither_on_other_rows_nor_on_their_number(ense
             apart = np.concatenate([ensemble.run(part)["embedding"] for part in parts])
             np.testing.assert_array_equal(apart, together)
         np.testing.assert_array_equal(ensemble.run(_rows(frames, order))["embedding"], together[order])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 3, 1), (4, 4), (1, 9, 5)])
+def test_several_parts_are_as_one(ensemble: Runner, sizes: tuple[int, ...]) -> None:
+    frames = graphs.frames(sum(sizes))
+    bounds = np.cumsum((0, *sizes))
+    parts = [_rows(frames, slice(first, last)) for first, last in pairwise(bounds)]
+    with ensemble:
+        np.testing.assert_array_equal(ensemble.run(*parts)["embedding"], ensemble.run(frames)["embedding"])
+
+
+def test_every_part_is_checked(ensemble: Runner) -> None:
+    with ensemble, pytest.raises(ConfigError, match=r"expected inputs .* got \[\]"):
+        ensemble.run(graphs.frames(2), {})
 
 
 def test_results_belong_to_the_caller(ensemble: Runner) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from engine import ConfigError, Engine, StoreError
 from engine.config import load_preset
+from engine.extraction import ExtractionSummary, extract_to_store
 from engine.media import find_videos
-from engine.pipeline import ExtractionSummary, extract_to_store
+from engine.placement import Workers
 from engine.runtime.build import build_engines
 from engine.store import read_descriptors
 from tests.end_to_end.conftest import FPS, RunCli, footage
@@ -30,9 +31,9 @@ def videos(tmp_path: Path) -> Path:
 
 
 def extract(videos: Path, engines: Path, output: Path, *, fps: float = 1.0) -> ExtractionSummary:
-    engine = Engine.open(engines, fps=fps, num_workers=2)
-    with engine:
-        return extract_to_store(engine, find_videos([videos]), role="query", output=output)
+    engine = Engine.open(engines, fps=fps)
+    workers = Workers.share_cores(1)
+    return extract_to_store(engine, find_videos([videos]), role="query", output=output, workers=workers)
 
 
 def test_only_what_changed_is_described_again(videos: Path, lite_engines: Path, tmp_path: Path) -> None:
@@ -77,8 +78,8 @@ def test_an_engine_is_used_inside_its_context(lite_engines: Path) -> None:
     engine = Engine.open(lite_engines)
     with pytest.raises(RuntimeError, match="the engine is closed"):
         list(engine.describe_media([], role="query"))
-    with pytest.raises(ConfigError, match="at least one worker"):
-        Engine.open(lite_engines, num_workers=0)
+    with pytest.raises(ConfigError, match="at least one thread"):
+        Engine.open(lite_engines, num_threads=0)
 
 
 def test_without_engines_the_cached_ones_of_lite_are_used(videos: Path, run_cli: RunCli, tmp_path: Path) -> None:

@@ -148,11 +148,11 @@ def test_engines_with_a_pca_keep_it(
         np.testing.assert_array_equal(one.descriptors, other.descriptors)
 
 
-def test_results_do_not_depend_on_workers_or_order(catalogue: Catalogue, lite_engines: Path) -> None:
+def test_results_do_not_depend_on_threads_or_order(catalogue: Catalogue, lite_engines: Path) -> None:
     videos = sorted(catalogue.queries.iterdir())
     found = []
-    for num_workers, paths in ((1, videos), (3, videos[::-1])):
-        with Engine.open(lite_engines, num_workers=num_workers) as engine:
+    for num_threads, paths in ((1, videos), (3, videos[::-1])):
+        with Engine.open(lite_engines, num_threads=num_threads) as engine:
             found.append(list(engine.extract(paths, role="query")))
     for one, other in zip(*found, strict=True):
         assert one.video_id == other.video_id

@@ -10,8 +10,10 @@ import pytest
 from engine.candidates import find_candidates
 from engine.challenge_npz import read_npz
 from engine.errors import ConfigError, StoreError
+from engine.nearest import SearchDevice
 from engine.records import CandidatePair, Descriptors
 from engine.tables import read_candidates
+from tests.search_devices import DEVICES
 
 
 def videos(prefix: str, num_videos: int, *, seed: int, num_dims: int = 16) -> list[Descriptors]:
@@ -67,7 +69,10 @@ def test_equals_the_procedure_written_out(retrieve_per_query: int, candidates_pe
     ("recorded", "retrieve_per_query", "candidates_per_query"),
     [("candidates.csv", 1200, 25), ("candidates_small_k.csv", 40, 3)],
 )
-def test_equals_the_reference(golden: Path, recorded: str, retrieve_per_query: int, candidates_per_query: int) -> None:
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+def test_equals_the_reference(
+    golden: Path, device: SearchDevice, recorded: str, retrieve_per_query: int, candidates_per_query: int
+) -> None:
     folder = golden / "postprocess"
     expected = read_candidates(folder / recorded)
     found = find_candidates(
@@ -75,6 +80,7 @@ def test_equals_the_reference(golden: Path, recorded: str, retrieve_per_query: i
         read_npz(folder / "test_refs_sn.npz"),
         retrieve_per_query=retrieve_per_query,
         candidates_per_query=candidates_per_query,
+        device=device,
     )
     assert_same_but_for_rounding(found, expected)
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine import index
+from engine import index, nearest
 from engine.errors import ConfigError, StoreError
 from engine.index import Neighbours, RowPairs, global_top_k, top_k
+from engine.nearest import SearchDevice
 from engine.records import FloatArray
+from tests.search_devices import DEVICES
 
 
 def unit_rows(num_rows: int, num_dims: int = 64, *, seed: int, num_clusters: int = 40) -> FloatArray:
@@ -38,54 +40,62 @@ def assert_same(found: RowPairs | Neighbours, expected: RowPairs | Neighbours) -
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch, *, query_block: int, reference_block: int) -> None:
-    monkeypatch.setattr(index, "_QUERY_BLOCK", query_block)
-    monkeypatch.setattr(index, "_REFERENCE_BLOCK", reference_block)
-    monkeypatch.setattr(index, "_KNN_RESULTS", query_block * 16)
+    monkeypatch.setattr(nearest, "_QUERY_BLOCK", query_block)
+    monkeypatch.setattr(nearest, "_REFERENCE_BLOCK", reference_block)
+    monkeypatch.setattr(nearest, "_MAX_RESULTS", query_block * 16)
     monkeypatch.setattr(index, "_SCORING_BLOCK", 5)
+
+
+@pytest.fixture(params=DEVICES.values(), ids=DEVICES)
+def device(request: pytest.FixtureRequest) -> SearchDevice:
+    found: SearchDevice = request.param
+    return found
 
 
 class TestGlobalTopK:
     @pytest.mark.parametrize("k", [1, 10, 2500, 60_000, 10**12])
-    def test_equals_brute_force(self, k: int) -> None:
+    def test_equals_brute_force(self, device: SearchDevice, k: int) -> None:
         queries, references = unit_rows(130, seed=0), unit_rows(700, seed=1)
-        found = global_top_k(queries, references, k=k)
+        found = global_top_k(queries, references, k=k, device=device)
         assert_same(found, brute_force(queries, references, k))
         assert [column.dtype.name for column in found] == ["int64", "int64", "float32"]
 
     @pytest.mark.parametrize(("query_block", "reference_block"), [(1, 1), (7, 64), (33, 50), (512, 10)])
     def test_blocks_change_nothing(
-        self, monkeypatch: pytest.MonkeyPatch, query_block: int, reference_block: int
+        self, device: SearchDevice, monkeypatch: pytest.MonkeyPatch, query_block: int, reference_block: int
     ) -> None:
         queries, references = unit_rows(60, seed=2), unit_rows(150, seed=3)
         small_blocks(monkeypatch, query_block=query_block, reference_block=reference_block)
-        assert_same(global_top_k(queries, references, k=400), brute_force(queries, references, 400))
+        assert_same(global_top_k(queries, references, k=400, device=device), brute_force(queries, references, 400))
 
     @pytest.mark.parametrize("k", [1, 137, 1000, 4000])
-    def test_equal_scores_are_ordered_by_row_also_at_the_cut(self, monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    def test_equal_scores_are_ordered_by_row_also_at_the_cut(
+        self, device: SearchDevice, monkeypatch: pytest.MonkeyPatch, k: int
+    ) -> None:
         queries, references = integer_rows(90, seed=0), integer_rows(110, seed=1)
         *_, inside, outside = brute_force(queries, references, k + 1).scores
         assert inside == outside
         expected = brute_force(queries, references, k)
-        assert_same(global_top_k(queries, references, k=k), expected)
+        assert_same(global_top_k(queries, references, k=k, device=device), expected)
         small_blocks(monkeypatch, query_block=8, reference_block=16)
-        assert_same(global_top_k(queries, references, k=k), expected)
+        assert_same(global_top_k(queries, references, k=k, device=device), expected)
 
-    def test_scores_are_the_nearest_float32_of_the_exact_ones(self) -> None:
+    def test_scores_are_the_nearest_float32_of_the_exact_ones(self, device: SearchDevice) -> None:
         queries, references = unit_rows(50, 512, seed=4), unit_rows(80, 512, seed=5)
         exact = queries.astype(np.longdouble) @ references.astype(np.longdouble).T
-        found = global_top_k(queries, references, k=10_000)
+        found = global_top_k(queries, references, k=10_000, device=device)
         np.testing.assert_array_equal(found.scores, exact[found.query_rows, found.ref_rows].astype(np.float32))
 
-    def test_a_score_depends_only_on_its_two_rows(self) -> None:
+    def test_a_score_depends_only_on_its_two_rows(self, device: SearchDevice) -> None:
         queries, references = unit_rows(40, 513, seed=6), unit_rows(90, 513, seed=7)
         permutation = np.random.default_rng(0).permutation(90)
-        found = global_top_k(queries, references, k=10_000)
+        found = global_top_k(queries, references, k=10_000, device=device)
         table = np.empty((40, 90), dtype=np.float32)
         table[found.query_rows, found.ref_rows] = found.scores
-        other = global_top_k(queries[::-1], references[permutation], k=10_000)
+        other = global_top_k(queries[::-1], references[permutation], k=10_000, device=device)
         np.testing.assert_array_equal(other.scores, table[::-1][:, permutation][other.query_rows, other.ref_rows])
 
-    def test_negative_scores_and_rows_of_very_different_length(self) -> None:
+    def test_negative_scores_and_rows_of_very_different_length(self, device: SearchDevice) -> None:
         """As score normalization makes them: a query's last value is its bias, -100 if it was gated."""
         queries = np.concatenate([unit_rows(60, seed=8), np.full((60, 1), -0.9, dtype=np.float32)], axis=1)
         queries[::4, -1] = -100
@@ -93,18 +103,20 @@ class TestGlobalTopK:
         for k in (500, 60 * 200 - 300):
             expected = brute_force(queries, references, k)
             assert expected.scores[-1] < 0
-            assert_same(global_top_k(queries, references, k=k), expected)
+            assert_same(global_top_k(queries, references, k=k, device=device), expected)
 
-    def test_rows_of_zeros(self) -> None:
+    def test_rows_of_zeros(self, device: SearchDevice) -> None:
         queries, references = np.zeros((4, 8), dtype=np.float32), integer_rows(5, seed=0)
-        assert_same(global_top_k(queries, references, k=7), brute_force(queries, references, 7))
+        assert_same(global_top_k(queries, references, k=7, device=device), brute_force(queries, references, 7))
 
-    def test_memory_stays_bounded_when_all_scores_are_equal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memory_stays_bounded_when_all_scores_are_equal(
+        self, device: SearchDevice, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         small_blocks(monkeypatch, query_block=32, reference_block=64)
         monkeypatch.setattr(index, "_SCORING_BLOCK", 256)
         rows = np.repeat(unit_rows(1, seed=0), 500, axis=0)
         tracemalloc.start()
-        found = global_top_k(rows, rows, k=100)
+        found = global_top_k(rows, rows, k=100, device=device)
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         np.testing.assert_array_equal(found.query_rows, np.zeros(100))
@@ -114,9 +126,9 @@ class TestGlobalTopK:
 
 class TestTopK:
     @pytest.mark.parametrize("k", [1, 2, 50, 700])
-    def test_equals_brute_force(self, k: int) -> None:
+    def test_equals_brute_force(self, device: SearchDevice, k: int) -> None:
         queries, references = unit_rows(130, seed=10), unit_rows(700, seed=11)
-        found = top_k(queries, references, k=k)
+        found = top_k(queries, references, k=k, device=device)
         assert found.ref_rows.shape == found.scores.shape == (130, k)
         for row in range(0, 130, 13):
             expected = brute_force(queries[row : row + 1], references, k)
@@ -125,36 +137,36 @@ class TestTopK:
 
     @pytest.mark.parametrize(("query_block", "reference_block"), [(1, 1), (7, 64), (33, 50)])
     def test_blocks_change_nothing(
-        self, monkeypatch: pytest.MonkeyPatch, query_block: int, reference_block: int
+        self, device: SearchDevice, monkeypatch: pytest.MonkeyPatch, query_block: int, reference_block: int
     ) -> None:
         queries, references = unit_rows(60, seed=12), unit_rows(150, seed=13)
-        expected = top_k(queries, references, k=3)
+        expected = top_k(queries, references, k=3, device=device)
         small_blocks(monkeypatch, query_block=query_block, reference_block=reference_block)
-        assert_same(top_k(queries, references, k=3), expected)
+        assert_same(top_k(queries, references, k=3, device=device), expected)
 
-    def test_many_equal_neighbours_are_ordered_by_row(self) -> None:
+    def test_many_equal_neighbours_are_ordered_by_row(self, device: SearchDevice) -> None:
         """More equal references than are looked at first, as a still video in the norm set has."""
         references = np.repeat(unit_rows(3, seed=14), 200, axis=0)
         shuffled = np.random.default_rng(1).permutation(600)
-        found = top_k(references[::100], references[shuffled], k=150)
+        found = top_k(references[::100], references[shuffled], k=150, device=device)
         for row in range(6):
             expected = brute_force(references[::100][row : row + 1], references[shuffled], 150)
             np.testing.assert_array_equal(found.ref_rows[row], expected.ref_rows)
             assert len(set(found.scores[row].tolist())) == 1
 
-    def test_near_copies_are_told_apart(self) -> None:
+    def test_near_copies_are_told_apart(self, device: SearchDevice) -> None:
         """Scores closer than a float32 matrix product can tell."""
         base = unit_rows(1, 512, seed=15).astype(np.float64)
         steps = np.random.default_rng(2).standard_normal((300, 512)) * 1e-7
         references = (base + steps).astype(np.float32)
-        found = top_k(base.astype(np.float32), references, k=5)
+        found = top_k(base.astype(np.float32), references, k=5, device=device)
         expected = brute_force(base.astype(np.float32), references, 5)
         np.testing.assert_array_equal(found.ref_rows[0], expected.ref_rows)
         np.testing.assert_array_equal(found.scores[0], expected.scores)
 
-    def test_more_neighbours_than_rows_fail(self) -> None:
+    def test_more_neighbours_than_rows_fail(self, device: SearchDevice) -> None:
         with pytest.raises(ConfigError, match="cannot take the 6 nearest of 5 rows"):
-            top_k(unit_rows(2, seed=0), unit_rows(5, seed=0), k=6)
+            top_k(unit_rows(2, seed=0), unit_rows(5, seed=0), k=6, device=device)
 
 
 @pytest.mark.parametrize("search", [global_top_k, top_k])

@@ -12,7 +12,7 @@ import pytest
 from av.stream import Disposition
 
 from engine.errors import ConfigError, MediaError
-from engine.media import find_videos, index_timeline
+from engine.media import claimed_duration_s, find_videos, index_timeline
 from engine.records import Media
 from tests.conftest import golden_root
 from tests.videos import moving_frames, write_timed_video, write_video
@@ -242,3 +242,14 @@ class TestUnusableFiles:
     def test_a_directory_fails(self, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=r"FFmpeg cannot read it as a media file \(Is a directory\)"):
             index_timeline(Media("dir", tmp_path))
+
+
+class TestClaimedDuration:
+    def test_it_is_what_the_header_says(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "a.mp4", moving_frames(50), fps=10)
+        assert claimed_duration_s(Media("a", tmp_path / "a.mp4")) == pytest.approx(5, abs=0.1)
+
+    def test_what_is_no_video_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mp4").write_bytes(b"text")
+        with pytest.raises(MediaError, match="cannot read it as a media file"):
+            claimed_duration_s(Media("a", tmp_path / "a.mp4"))

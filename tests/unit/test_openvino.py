@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from engine.device_array import DeviceArray
 from engine.errors import ConfigError
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
@@ -51,6 +52,13 @@ def test_npu_is_refused(ir: Path) -> None:
 def test_other_devices_are_refused(ir: Path) -> None:
     with pytest.raises(ConfigError, match="'GPU' is not supported; use 'CPU'"):
         OpenVinoRunner(ir, device="GPU")
+
+
+def test_rows_on_a_gpu_are_refused(ir: Path) -> None:
+    frames = graphs.frames(2)
+    on_gpu = DeviceArray(4096, frames["frames_8"].shape, frames["frames_8"].dtype, None, None)
+    with OpenVinoRunner(ir) as runner, pytest.raises(ConfigError, match="'frames_8' lies on a GPU.*decode on the CPU"):
+        runner.run({**frames, "frames_8": on_gpu})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<net"])

@@ -12,7 +12,7 @@ from engine.gated import gated_placeholder
 from engine.readmit import read_queries, settle_gated
 from engine.records import Descriptors
 from engine.sampling import slot_timestamps
-from engine.shards import Fingerprint
+from engine.shards import Fingerprint, StoredVideo, write_shard
 from engine.store import StoreWriter, write_npz
 
 NUM_DIMS = 16
@@ -94,8 +94,7 @@ def test_other_dimensions_fail(queries: list[Descriptors]) -> None:
 
 def store(folder: Path, videos: list[Descriptors], identity: dict[str, object]) -> Path:
     with StoreWriter.open(folder, identity=identity) as writer:
-        for item in videos:
-            writer.add(item, Fingerprint(1, 1))
+        write_shard(folder / "shard-00000-00000.parquet", [StoredVideo(item, Fingerprint(1, 1)) for item in videos])
         writer.finish()
     return folder
 

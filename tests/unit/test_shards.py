@@ -7,9 +7,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine import shards
 from engine.errors import StoreError
 from engine.records import Descriptors
-from engine.shards import Fingerprint, StoredVideo, read_fingerprints, read_shard, write_shard
+from engine.shards import (
+    Fingerprint,
+    ShardWriter,
+    StoredVideo,
+    read_fingerprints,
+    read_num_dims,
+    read_shard,
+    write_shard,
+    writer_number,
+)
 
 
 def stored(video_id: str, num_rows: int = 2, *, num_dims: int = 5, **gate: object) -> StoredVideo:
@@ -69,6 +79,37 @@ def test_a_fingerprint_notices_a_change(tmp_path: Path) -> None:
     assert Fingerprint.of(path) != before
 
 
+def test_dimension_alone(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", VIDEOS)
+    assert read_num_dims(tmp_path / "a.parquet") == 5
+
+
+class TestShardWriter:
+    def test_it_writes_shards_of_its_own_number(self, tmp_path: Path) -> None:
+        writer = ShardWriter(tmp_path, number=12)
+        for count, video in enumerate(VIDEOS):
+            writer.add(*video)
+            writer.flush()
+            path = tmp_path / f"shard-00012-{count:05d}.parquet"
+            assert [found.descriptors.video_id for found in read_shard(path)] == [video.descriptors.video_id]
+            assert writer_number(path) == 12
+        writer.flush()
+        assert len(list(tmp_path.iterdir())) == len(VIDEOS)
+
+    def test_a_flush_is_due_when_a_shard_is_full_or_time_has_passed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = ShardWriter(tmp_path, number=0, rows_per_shard=4)
+        writer.add(*VIDEOS[0])
+        assert not writer.is_due
+        writer.add(*VIDEOS[1])
+        assert writer.is_due
+        writer.flush()
+        assert not writer.is_due
+        monkeypatch.setattr(shards, "_FLUSH_INTERVAL_S", -1.0)
+        assert writer.is_due
+
+
 class TestBadShards:
     def test_missing_or_damaged_fails(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
@@ -76,7 +117,7 @@ class TestBadShards:
             read_shard(path)
         write_shard(path, VIDEOS)
         path.write_bytes(path.read_bytes()[:-10])
-        for read in (read_shard, read_fingerprints):
+        for read in (read_shard, read_fingerprints, read_num_dims):
             with pytest.raises(StoreError, match=r"a\.parquet is missing or damaged"):
                 read(path)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.timing import StageClock, StageTimes
+from engine.timing import StageClock, StageTimes, stages_line
 
 
 class Hands:
@@ -49,3 +49,8 @@ def test_current_names_the_stage_that_an_error_left() -> None:
         for _ in clock.each("decode", (broken() for _ in range(1))):
             pass
     assert clock.current == "decode"
+
+
+def test_the_line_for_people() -> None:
+    assert stages_line({"decode": 1.25, "ensemble": 3}) == "seconds per stage, all workers: decode 1.2, ensemble 3.0"
+    assert stages_line({}) == "seconds per stage, all workers: nothing to do"

@@ -1,0 +1,114 @@
+"""What passes between the supervisor and its worker processes, and the worker's end of the pipe. Does no work."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Literal
+
+from engine.records import Failure, Media
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to do with one video: read its length from its header, or describe it.
+
+    ``is_alone``: the worker is given nothing else until it is done, and what it found is written at once.
+    """
+
+    action: Literal["probe", "describe"]
+    media: Media
+    is_alone: bool = False
+
+
+@dataclass(frozen=True)
+class SaveRequest:
+    """Asks for a `Saved` after everything that waits is written."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The engines are loaded."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The result of a ``probe``: seconds that the header claims, 0 if it cannot be read."""
+
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Described:
+    """The result of a ``describe`` that went well: the descriptors are on their way to a shard."""
+
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job came to its end. ``stages_s``: seconds per stage of this process so far."""
+
+    video_id: str
+    result: Probed | Described | Failure
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A shard was written, or there was nothing to write."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A log record of the worker."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The worker cannot go on, for a reason that would stop any other too."""
+
+    error: Exception
+
+
+Request = Job | SaveRequest
+Message = Ready | Done | Saved | LogLine | Broken
+
+
+def die_with_parent() -> None:
+    """Make the end of the parent the end of this process, and leave Ctrl-C and SIGTERM to the parent."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Link:
+    """The worker's end of the pipe; any thread may send. Nothing is sent to a supervisor that is gone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Hand over one message."""
+        with self._lock:
+            try:
+                self._connection.send(message)
+            except OSError:
+                return
+
+    def receive(self) -> Request | None:
+        """The next request; None when the pipe is closed."""
+        try:
+            request: Request = self._connection.recv()
+        except (EOFError, OSError):
+            return None
+        return request

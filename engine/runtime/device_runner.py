@@ -1,0 +1,265 @@
+"""Runs an engine on a GPU, fed from host or device memory. Knows nothing of TensorRT: an `Execution` computes.
+
+Two sets of buffers take turns: while the engine works on one batch, the next one is copied into the other set by
+another thread, or by the same one if a call has more rows than a batch. An engine with a row of output for each row of
+input always computes whole batches of one size, so that the bits of a row do not depend on how many rows came with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.device_array import Rows
+from engine.errors import ConfigError
+from engine.runtime import Tensors, TensorSpec, check_tensors
+from engine.runtime.cuda import MIB, DeviceMemory, Gpu, OutOfDeviceMemory, Stream
+from engine.runtime.device_buffers import Buffers, cut, num_bytes
+from engine.runtime.manifest import RowProfile
+
+logger = logging.getLogger(__name__)
+
+Columns = Mapping[str, Sequence[Rows]]
+"""For each input the arrays that hold its rows, one after the other."""
+
+_NUM_BUFFERS = 2
+
+
+class Execution(Protocol):
+    """An engine that is loaded on a device. One call at a time, in the current context."""
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether what `enqueue` submits may be recorded (`Stream.record`) and submitted again."""
+
+    def scratch_bytes(self, num_rows: int) -> int:
+        """Device memory that computing ``num_rows`` rows needs besides inputs and outputs; may be 0."""
+
+    def use_scratch(self, memory: DeviceMemory) -> None:
+        """Compute in ``memory``, of at least the size that `scratch_bytes` gave last."""
+
+    def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
+        """Submit one computation that reads and writes device memory, ``{input or output name: address}``."""
+
+
+class DeviceRunner:
+    """A `Runner` on a GPU.
+
+    ``load`` gives the execution, in a current context, when the runner is entered. ``batch_size``: rows of one
+    computation, at most ``profile.max_rows``; None takes ``profile.opt_rows``. If the device has too little memory
+    for that, it is halved once, with a warning; `OutOfDeviceMemory` is raised if that does not suffice. Engines without
+    a row of output for each row of input get memory for ``profile.max_rows``. ``name`` is for people.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Execution],
+        *,
+        gpu: Gpu,
+        name: str,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        profile: RowProfile,
+        batch_size: int | None = None,
+    ) -> None:
+        self._load = load
+        self._gpu = gpu
+        self._name = name
+        self._inputs = inputs
+        self._outputs = outputs
+        self._profile = profile
+        self._gives_rows = all(spec.shape[:1] == (None,) for spec in outputs)
+        self._wanted_rows = (batch_size or profile.opt_rows) if self._gives_rows else profile.max_rows
+        self._session: _Session | None = None
+        if not profile.min_rows <= self._wanted_rows <= profile.max_rows:
+            raise ConfigError(
+                f"{name}: the engine takes {profile.min_rows} to {profile.max_rows} rows, not batches of "
+                f"{self._wanted_rows}; choose another batch size or build it for larger ones"
+            )
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` returns."""
+        return self._outputs
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one computation; smaller than asked for if memory was short on entry."""
+        return self._wanted_rows if self._session is None else self._session.num_rows
+
+    def __enter__(self) -> Self:
+        with self._gpu.current():
+            execution = self._load()
+            try:
+                self._session = self._open(execution, self._wanted_rows)
+            except OutOfDeviceMemory as error:
+                halved = self._wanted_rows // 2
+                if not self._gives_rows or halved < self._profile.min_rows:
+                    raise
+                logger.warning("batches of %d instead of %d rows: %s", halved, self._wanted_rows, error)
+                self._session = self._open(execution, halved)
+        return self
+
+    def _open(self, execution: Execution, num_rows: int) -> _Session:
+        scratch_bytes = execution.scratch_bytes(num_rows)
+        try:
+            return _Session(
+                execution,
+                gpu=self._gpu,
+                inputs=self._inputs,
+                outputs=self._outputs,
+                num_rows=num_rows,
+                gives_rows=self._gives_rows,
+                scratch_bytes=scratch_bytes,
+            )
+        except OutOfDeviceMemory as error:
+            row_bytes = sum(num_bytes(spec, num_rows) for spec in (*self._inputs, *self._outputs))
+            needed = scratch_bytes + _NUM_BUFFERS * row_bytes
+            raise OutOfDeviceMemory(
+                f"{self._name} needs {needed / MIB:.2f} MiB besides its weights for batches of {num_rows} rows; {error}"
+            ) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with self._gpu.current():
+                session.close()
+
+    def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
+        """Run n >= 1 rows; see `engine.runtime.Runner.run`."""
+        for part in parts:
+            check_tensors(part, self._inputs)
+        num_rows = sum(len(part[self._inputs[0].name]) for part in parts)
+        least, most = self._profile.min_rows, self._profile.max_rows
+        if not self._gives_rows and not least <= num_rows <= most:
+            raise ConfigError(f"{self._name}: the engine takes {least} to {most} rows, got {num_rows}")
+        session = self._session
+        if session is None:
+            raise RuntimeError("run() outside of the runner's context; use `with runner:`")
+        columns = {spec.name: [part[spec.name] for part in parts] for spec in self._inputs}
+        with self._gpu.current():
+            results = list(session.compute(columns, num_rows))
+        return {spec.name: np.concatenate([result[spec.name] for result in results]) for spec in self._outputs}
+
+
+class _Session:
+    """What a runner holds while it is entered; made, used and closed in a current context.
+
+    All computations are on one stream, one after the other, because they share ``scratch``.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        *,
+        gpu: Gpu,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        num_rows: int,
+        gives_rows: bool,
+        scratch_bytes: int,
+    ) -> None:
+        self.num_rows = num_rows
+        self._execution = execution
+        self._outputs = outputs
+        self._gives_rows = gives_rows
+        self._lock = threading.Lock()
+        self._free: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
+        with ExitStack() as undo:
+            self._stream = Stream()
+            undo.callback(self._stream.free)
+            if scratch_bytes > 0:
+                scratch = gpu.allocate(scratch_bytes)
+                undo.callback(scratch.free)
+                execution.use_scratch(scratch)
+            for _ in range(_NUM_BUFFERS):
+                buffers = Buffers(gpu, [*inputs, *outputs], num_rows=num_rows)
+                undo.callback(buffers.free)
+                self._record(buffers)
+                self._free.put(buffers)
+            self._resources = undo.pop_all()
+
+    def _record(self, buffers: Buffers) -> None:
+        if not (self._gives_rows and self._execution.is_recordable):
+            return
+
+        def submit() -> None:
+            self._execution.enqueue(buffers.addresses, num_rows=self.num_rows, stream=self._stream)
+
+        submit()  # the first time sets things up, which cannot be recorded
+        self._stream.synchronize()
+        buffers.recorded = self._stream.record(submit)
+
+    def close(self) -> None:
+        """Give all memory back, when whoever still computes has finished."""
+        for _ in range(_NUM_BUFFERS):
+            self._free.get()
+        self._stream.synchronize()
+        del self._execution
+        self._resources.close()
+
+    def compute(self, columns: Columns, num_rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Results of each batch, in order; the next batch is submitted before the one before is waited for."""
+        held: deque[tuple[Buffers, int]] = deque()
+        try:
+            for start in range(0, num_rows, self.num_rows):
+                stop = min(start + self.num_rows, num_rows)
+                buffers = self._next_buffers(wait=not held)
+                if buffers is None:
+                    yield self._results(*held[0])
+                    buffers, _ = held.popleft()
+                held.append((buffers, stop - start))
+                batch = {name: cut(arrays, start, stop) for name, arrays in columns.items()}
+                self._submit(buffers, batch, num_rows=stop - start)
+            while held:
+                yield self._results(*held[0])
+                self._free.put(held.popleft()[0])
+        finally:
+            with ExitStack() as stack:  # after an error some are still held, with work under way
+                for buffers, _ in held:
+                    stack.callback(self._free.put, buffers)
+                    stack.callback(buffers.stream.synchronize)
+                    stack.callback(self._stream.synchronize)
+
+    def _next_buffers(self, *, wait: bool) -> Buffers | None:
+        # Who holds buffers never waits for others: two threads could wait for each other.
+        try:
+            return self._free.get(block=wait)
+        except queue.Empty:
+            return None
+
+    def _submit(self, buffers: Buffers, columns: Columns, *, num_rows: int) -> None:
+        addresses = buffers.upload(columns)
+        uploaded = buffers.stream.mark()
+        with self._lock:
+            self._stream.wait_for(uploaded)
+            if buffers.recorded is not None and addresses == buffers.addresses:
+                buffers.recorded.submit(self._stream)
+            else:
+                computed_rows = self.num_rows if self._gives_rows else num_rows
+                self._execution.enqueue(addresses, num_rows=computed_rows, stream=self._stream)
+            computed = self._stream.mark()
+        buffers.stream.wait_for(computed)
+        for spec in self._outputs:
+            buffers.download(spec.name, num_rows=num_rows if self._gives_rows else None)
+
+    def _results(self, buffers: Buffers, num_rows: int) -> dict[str, NDArray[Any]]:
+        buffers.stream.synchronize()
+        rows = num_rows if self._gives_rows else None
+        return {spec.name: buffers.result(spec.name, num_rows=rows) for spec in self._outputs}

@@ -1,0 +1,106 @@
+"""Loads TensorRT engines on a GPU and computes with them: ``tensorrt`` and ``tensorrt_rtx``, one code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.runtime import TensorSpec
+from engine.runtime.cuda import MIB, DeviceMemory, Gpu, Stream, devices
+from engine.runtime.device_buffers import full_shape
+from engine.runtime.device_runner import DeviceRunner
+from engine.runtime.fit import check_tensorrt_engine
+from engine.runtime.manifest import Manifest
+from engine.runtime.tensorrt_build import ErrorLog, TensorRt, import_tensorrt
+
+logger = logging.getLogger(__name__)
+
+
+def open_tensorrt_runner(
+    manifest: Manifest, directory: Path, name: str, *, batch_size: int | None = None
+) -> DeviceRunner:
+    """A runner of engine ``name`` on the first GPU that this process sees; ``CUDA_VISIBLE_DEVICES`` chooses it.
+
+    ``batch_size``: rows of one computation, None for what the engine is tuned for. Raises ``BackendUnavailable``
+    without a GPU, driver or library, ``ConfigError`` if the engine does not fit the GPU, the library or the manifest.
+    """
+    device = devices()[0]
+    engine = manifest.engines[name]
+    flavour = engine.tensorrt.flavour if engine.tensorrt is not None else "tensorrt"
+    tensorrt = import_tensorrt(flavour)
+    facts = check_tensorrt_engine(
+        manifest, name, directory, flavour=flavour, version=tensorrt.version, compute_capability=device.capability
+    )
+    logger.info("%s: %s %s on GPU %d, %s", name, flavour, tensorrt.version, device.index, device)
+    gpu, path = Gpu(device), engine.main_path(directory)
+    return DeviceRunner(
+        lambda: TensorRtExecution(path, tensorrt=tensorrt, inputs=engine.inputs, gpu=gpu),
+        gpu=gpu,
+        name=name,
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        profile=facts.profile,
+        batch_size=batch_size,
+    )
+
+
+class TensorRtExecution:
+    """A `engine.runtime.device_runner.Execution` by TensorRT. Made in a current context.
+
+    Raises ``EngineError`` if TensorRT cannot load the file.
+    """
+
+    def __init__(self, path: Path, *, tensorrt: TensorRt, inputs: tuple[TensorSpec, ...], gpu: Gpu) -> None:
+        trt = tensorrt.module
+        self._log = ErrorLog(trt)
+        self._inputs = inputs
+        # TensorRT-RTX compiles kernels while it runs, which cannot be recorded from outside; it records by itself.
+        self._records_itself = tensorrt.flavour == "tensorrt_rtx"
+        self._runtime = self._log.call(trt.Runtime, doing="start")
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            free, total = gpu.memory()
+            raise EngineError(
+                f"{tensorrt.flavour} {tensorrt.version} cannot load {path} ({path.stat().st_size / MIB:.0f} MiB; "
+                f"{free / MIB:.0f} of {total / MIB:.0f} MiB of {gpu.device.name} are free): {self._log.last}"
+            )
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self._records_itself:
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._context = self._checked(self._engine.create_execution_context(runtime_config=config), "prepare")
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether `enqueue` may be recorded from outside."""
+        return not self._records_itself
+
+    def scratch_bytes(self, num_rows: int) -> int:
+        """Device memory for ``num_rows`` rows besides inputs and outputs."""
+        self._set_shapes(num_rows)
+        return int(self._context.update_device_memory_size_for_shapes())
+
+    def use_scratch(self, memory: DeviceMemory) -> None:
+        """Compute in ``memory``."""
+        self._context.set_device_memory(memory.address, memory.num_bytes)
+
+    def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
+        """Submit one computation."""
+        self._set_shapes(num_rows)
+        for name, address in addresses.items():
+            self._checked(self._context.set_tensor_address(name, address), f"take the address of {name}")
+        self._checked(self._context.execute_async_v3(stream.handle), f"compute {num_rows} rows")
+
+    def _set_shapes(self, num_rows: int) -> None:
+        for spec in self._inputs:
+            shape = full_shape(spec, num_rows)
+            self._checked(self._context.set_input_shape(spec.name, shape), f"take {spec.name} of shape {shape}")
+
+    def _checked(self, answer: Any, action: str) -> Any:
+        """``answer``, unless it is what TensorRT gives for a failure."""
+        if answer is None or answer is False:
+            raise EngineError(f"TensorRT cannot {action}: {self._log.last}")
+        return answer

@@ -1,0 +1,55 @@
+"""Devices to search on that need no GPU: the CPU, and a flat index on the CPU under the limits of GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.nearest import CPU, FlatIndexNearest, Nearest, SearchDevice
+from engine.records import FloatArray
+
+
+@dataclass(frozen=True)
+class LimitedDevice(SearchDevice):
+    """The limits of a GPU on the CPU: ``max_k`` neighbours, no other search; rows rounded to float16 if wanted."""
+
+    max_k: int = 2048
+
+    def open(self, references: FloatArray) -> Nearest:
+        index = faiss.IndexFlatIP(references.shape[1])
+        index.add(self.rounded(references))
+        limited = FlatIndexNearest(index, max_k=min(self.max_k, len(references)))
+        return RoundedQueries(limited, self)
+
+    def rounded(self, rows: FloatArray) -> FloatArray:
+        return rows.astype(np.float16).astype(np.float32) if self.use_float16 else rows
+
+
+@dataclass(frozen=True)
+class RoundedQueries:
+    nearest: Nearest
+    device: LimitedDevice
+
+    @property
+    def num_rows(self) -> int:
+        return self.nearest.num_rows
+
+    @property
+    def max_k(self) -> int:
+        return self.nearest.max_k
+
+    def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
+        assert k <= self.max_k, "a GPU refuses this"
+        return self.nearest.search(self.device.rounded(queries), k=k)
+
+
+DEVICES = {
+    "cpu": CPU,
+    "gpu limits": LimitedDevice(),
+    "tight gpu limits": LimitedDevice(max_k=40),
+    "float16": LimitedDevice(use_float16=True),
+    "tight float16": LimitedDevice(use_float16=True, max_k=40),
+}

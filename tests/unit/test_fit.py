@@ -1,0 +1,104 @@
+"""Engines that do not fit this machine are refused, with the command that builds one that does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.runtime import TensorSpec
+from engine.runtime.fit import check_tensorrt_engine
+from engine.runtime.manifest import CompiledEngine, Manifest, RowProfile, TensorRtFacts, record_file
+from tests.manifests import make_manifest
+
+HERE = {"flavour": "tensorrt_rtx", "version": "1.7", "compute_capability": "8.6"}
+
+
+def tensorrt_manifest(directory: Path, **changes: Any) -> Manifest:
+    (directory / "ensemble.engine").write_bytes(b"engine")
+    manifest = make_manifest(directory, backend="tensorrt")
+    values = {
+        "flavour": "tensorrt_rtx",
+        "version": "1.7",
+        "frontend": "onnx",
+        "compute_capabilities": ("8.6", "8.9"),
+        "precision_choice": "auto",
+        "precisions": {"lite": "fp16"},
+        "comparisons": (),
+        "profile": RowProfile(min_rows=1, opt_rows=8, max_rows=8),
+        "graph_sha256": manifest.graphs["ensemble"].files[0].sha256,
+        "refittable": (),
+        "build_s": 1.5,
+    }
+    engine = CompiledEngine(
+        key="2",
+        files=(record_file(directory / "ensemble.engine", directory=directory),),
+        versions={"tensorrt_rtx": "1.7"},
+        inputs=(TensorSpec("frames_224", "uint8", (None, 224, 224, 3)),),
+        outputs=(TensorSpec("embedding", "float32", (None, 1280)),),
+        tensorrt=TensorRtFacts(**(values | changes)),
+    )
+    return manifest.model_copy(update={"engines": {"ensemble": engine}})
+
+
+def test_an_engine_that_fits_is_let_through(tmp_path: Path) -> None:
+    manifest = tensorrt_manifest(tmp_path)
+    for capability in ("8.6", "8.9"):
+        here = HERE | {"compute_capability": capability}
+        assert check_tensorrt_engine(manifest, "ensemble", tmp_path, **here) == manifest.engines["ensemble"].tensorrt
+
+
+def test_facts_survive_the_manifest_file(tmp_path: Path) -> None:
+    manifest = tensorrt_manifest(tmp_path)
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("here", "message"),
+    [
+        ({"flavour": "tensorrt"}, "was built by tensorrt_rtx and cannot be loaded by tensorrt"),
+        ({"version": "1.8"}, "was built by tensorrt_rtx 1.7, and here is tensorrt_rtx 1.8"),
+        ({"compute_capability": "12.0"}, "of compute capability 8.6, 8.9, and this GPU has 12.0"),
+    ],
+)
+def test_other_versions_and_gpus_are_refused(tmp_path: Path, here: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_tensorrt_engine(tensorrt_manifest(tmp_path), "ensemble", tmp_path, **(HERE | here))
+
+
+def test_the_refusal_names_the_whole_command(tmp_path: Path) -> None:
+    manifest = tensorrt_manifest(tmp_path)
+    command = (
+        "build it with `vsc-engine build --preset lite --checkpoints DIR --backend tensorrt "
+        f"--flavour tensorrt_rtx --compute-capability 12.0 --output {tmp_path}`"
+    )
+    with pytest.raises(ConfigError) as refusal:
+        check_tensorrt_engine(manifest, "ensemble", tmp_path, **(HERE | {"compute_capability": "12.0"}))
+    assert str(refusal.value).endswith(command)
+    # TensorRT for data centres builds for the GPU that is there.
+    with pytest.raises(ConfigError, match="--flavour tensorrt --output"):
+        check_tensorrt_engine(manifest, "ensemble", tmp_path, **(HERE | {"flavour": "tensorrt"}))
+
+
+@pytest.mark.parametrize("content", [b"engin", b"ENGINE", None])
+def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    manifest = tensorrt_manifest(tmp_path)
+    path = tmp_path / "ensemble.engine"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="missing or damaged"):
+        check_tensorrt_engine(manifest, "ensemble", tmp_path, **HERE)
+
+
+def test_an_engine_of_another_graph_is_refused(tmp_path: Path) -> None:
+    manifest = tensorrt_manifest(tmp_path, graph_sha256="ff")
+    with pytest.raises(ConfigError, match="from another graph"):
+        check_tensorrt_engine(manifest, "ensemble", tmp_path, **HERE)
+
+
+def test_an_engine_of_another_backend_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no TensorRT engine 'ensemble'; it was built for openvino"):
+        check_tensorrt_engine(make_manifest(tmp_path), "ensemble", tmp_path, **HERE)

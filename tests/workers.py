@@ -1,0 +1,91 @@
+"""A worker without engines for tests of the supervisor: the ids of its videos say what befalls it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from engine.errors import ConfigError
+from engine.jobs import Broken, Described, Done, Job, Link, LogLine, Ready, Saved, SaveRequest, die_with_parent
+from engine.records import Failure, Media
+
+
+def serve_script(connection: Connection, folder: Path, number: int) -> None:
+    """Describe jobs one by one; ``folder`` keeps what was begun (``begun.txt``) and saved (``<id>.saved``).
+
+    Ids that start with ``kill`` end the worker each time, with ``once`` the first time, with ``lose`` the first time
+    after they were described but before they were saved. ``fail`` gives a failure, ``break`` an error for all.
+    """
+    die_with_parent()
+    link = Link(connection)
+    link.send(Ready())
+    link.send(LogLine(logging.INFO, f"hello from writer {number}"))
+    unsaved: list[str] = []
+    while (request := link.receive()) is not None:
+        if isinstance(request, SaveRequest):
+            save(folder, unsaved, link)
+            continue
+        video_id = request.media.video_id
+        with (folder / "begun.txt").open("a") as file:
+            file.write(f"{video_id}\n")
+        if video_id.startswith("kill") or (video_id.startswith("once") and is_first(folder, video_id)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if video_id.startswith("break"):
+            link.send(Broken(ConfigError("the disk is full")))
+        elif video_id.startswith("fail"):
+            link.send(Done(video_id, Failure(video_id, request.media.path, "decode", "no frame"), {"decode": 1.0}))
+        else:
+            link.send(Done(video_id, Described(()), {"ensemble": 2.0}))
+            if video_id.startswith("lose") and is_first(folder, video_id):
+                os.kill(os.getpid(), signal.SIGKILL)
+            unsaved.append(video_id)
+            if request.is_alone:
+                save(folder, unsaved, link)
+
+
+def save(folder: Path, video_ids: list[str], link: Link) -> None:
+    for video_id in video_ids:
+        (folder / f"{video_id}.saved").touch()
+    video_ids.clear()
+    link.send(Saved())
+
+
+def is_first(folder: Path, video_id: str) -> bool:
+    mark = folder / f"{video_id}.begun"
+    was_there = mark.exists()
+    mark.touch()
+    return not was_there
+
+
+def serve_nothing(connection: Connection, folder: Path, number: int) -> None:
+    """Die while starting."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def serve_refusal(connection: Connection, folder: Path, number: int) -> None:
+    """Find the engines unusable."""
+    Link(connection).send(Broken(ConfigError("engines for another processor")))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` started, and those they started, without the tracker of shared memory."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *children(child)]
+    return [child for child in found if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs, and is not merely waiting for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def job(video_id: str) -> Job:
+    return Job("describe", Media(video_id, Path(f"{video_id}.mp4")))
