@@ -9,7 +9,7 @@ import heapq
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from engine.config import Preset
@@ -42,7 +42,7 @@ class Workers:
 
     def at_most(self, count: int) -> Self:
         """No more workers than there are videos."""
-        return replace(self, count=min(self.count, count), gpus=self.gpus[:count])
+        return self.share_cores(min(self.count, count), gpus=self.gpus[:count])
 
     def name(self, place: int) -> str:
         """What people call one of the workers."""
