@@ -1,11 +1,13 @@
 # make demo    copies found in real footage, from nothing, with a measured uAP (VIDEOS=folder uses your own)
 # make test    the test suite                make check   lint, types and tests
+# make test-gpu   the tests that need a GPU; fails where there is none
+# make gpu-lines  the lines of the GPU code that the test suite did not run
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUTPUT ?= demo
 VIDEOS ?=
 
-.PHONY: demo test lint check clean
+.PHONY: demo test test-gpu gpu-lines lint check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo-ready
@@ -13,6 +15,18 @@ demo: .venv/demo-ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q
+
+# Asked first, with nothing installed: what follows takes gigabytes.
+test-gpu:
+	@$(PYTHON) tests/gpu/device.py
+	@$(MAKE) --no-print-directory .venv-gpu/ready
+	.venv-gpu/bin/python -m pytest -m gpu tests/gpu
+
+gpu-lines: .venv/ready
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -34,5 +48,11 @@ check: lint test
 	$(BIN)/python -m tests.stub_driver.build
 	touch $@
 
+# An environment of its own: faiss-gpu excludes faiss-cpu. OpenVINO computes what the GPU is compared with.
+.venv-gpu/ready: setup.cfg pyproject.toml constraints.txt
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu,dev]' openvino
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-gpu build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage*

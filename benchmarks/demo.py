@@ -57,11 +57,6 @@ class DemoData:
         return self.folder / QUERIES
 
     @property
-    def norm_set(self) -> Path:
-        """Folder of the norm-set videos."""
-        return self.folder / "norm_set"
-
-    @property
     def ground_truth(self) -> Path:
         """The true matches as CSV."""
         return self.folder / GROUND_TRUTH
@@ -121,7 +116,7 @@ def _fingerprint(media: Media) -> tuple[str, int, int]:
 
 def _make_footage(folder: Path, *, own: Sequence[Media], seed: int) -> None:
     num_workers = len(os.sched_getaffinity(0))
-    for role in ("references", "distractors", "norm_set"):
+    for role in ("references", "distractors"):
         (folder / role).mkdir()
     copy_videos(folder)
     moves = plan_moves(folder, seed=seed)
@@ -159,10 +154,12 @@ def _copied(own: Sequence[Media]) -> list[Path]:
 
 
 def run_engine(data: DemoData, output: Path) -> dict[str, Any]:
-    """Run ``vsc-engine run`` and return the JSON object that it prints last. Raises ``EngineError`` if it fails."""
+    """Run ``vsc-engine run`` as a user would, with the norm set that comes with `lite`.
+
+    Returns the JSON object that it prints last. Raises ``EngineError`` if it fails.
+    """
     command = [sys.executable, "-m", "engine", "run", "--queries", str(data.queries)]
-    command += ["--references", str(data.references), "--norm-set", str(data.norm_set)]
-    command += ["--ground-truth", str(data.ground_truth), "--output", str(output)]
+    command += ["--references", str(data.references), "--ground-truth", str(data.ground_truth), "--output", str(output)]
     say(f"$ {' '.join(['vsc-engine', *command[3:]])}")
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode not in (0, EXIT_SOME_FAILED):

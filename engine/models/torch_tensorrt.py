@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch_tensorrt
 from torch import Tensor, nn
+from torch.utils._pytree import tree_unflatten
 
 from engine.config import Preset
 from engine.models.export import Program, Weights, graph_program
@@ -31,15 +32,16 @@ def convert_graph(
     """
     program = graph_program(name, preset=preset, weights=weights)
     module = program.module if pca is None else _WithPca(program.module, pca)
-    outputs = program.outputs if pca is None else (*program.outputs, DESCRIPTOR)
+    outputs = [*program.outputs] if pca is None else [*program.outputs, DESCRIPTOR]
     start_s = time.perf_counter()
     example = tuple(tensor.cuda() for tensor in program.inputs[1].values())
     exported = torch.export.export(module.cuda(), example, dynamic_shapes=program.rows)
     engine = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
         exported,
         arg_inputs=_inputs(program, profile),
-        arg_input_binding_names=list(program.inputs[1]),
-        output_binding_names=list(outputs),
+        # The names stand in the structure of the program's arguments and results.
+        arg_input_binding_names=tuple(program.inputs[1]),
+        output_binding_names=tree_unflatten(outputs, exported.call_spec.out_spec),
         require_full_compilation=True,
     )
     path.write_bytes(engine)

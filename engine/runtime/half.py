@@ -2,7 +2,8 @@
 
 TensorRT takes the precision of every operation from the graph ("strong typing"), so it is put there, by casts:
 
-- Linear layers and convolutions, operations with a weight, are half.
+- Linear layers and convolutions, operations with a weight, are half; the last before each result, which costs next to
+  nothing, stays full.
 - Islands stay full: LayerNorm and softmax, which hand back a half result; and sums, means, powers, divisions, whose
   results stay full up to the next island or linear layer. So cosine attention is full from the length of queries and
   keys to its softmax, where a logit of up to 100 would lose its digits, and so are GeM pooling and L2 normalization.
@@ -29,7 +30,9 @@ from engine.errors import EngineError
 _EMBEDDING = "embedding"
 _LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 _ISLANDS = frozenset({"LayerNormalization", "Softmax"})
-_FULL = frozenset({"Div", "Exp", "Log", "Pow", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sqrt"})
+_FULL = frozenset(
+    {"Cast", "Div", "Exp", "Log", "Pow", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sqrt"}
+)
 _MAX_SCALAR_ERROR = 1e-3
 """Relative rounding error from which on a single number counts as one that float16 cannot hold."""
 
@@ -157,6 +160,19 @@ class _Rewriter:
         self.floats = _float_values(self.model)
         self.weights = {weight.name: weight for weight in self.graph.initializer}
         self.outputs = {output.name for output in self.graph.output}
+        self.heads = self._heads()
+
+    def _heads(self) -> frozenset[str]:
+        """The outputs of linear layers on which no other depends."""
+        heads, feeding = set(), set[str]()
+        for node in reversed(self.graph.node):
+            is_layer = node.op_type in _LINEAR and any(name in self.weights for name in node.input)
+            feeds = bool(feeding & set(node.output))
+            if is_layer and not feeds:
+                heads.add(node.output[0])
+            if is_layer or feeds:
+                feeding.update(node.input)
+        return frozenset(heads)
 
     def rewrite(self) -> None:
         for index, node in enumerate(self.graph.node):
@@ -196,7 +212,12 @@ class _Rewriter:
         floats = [name for name in node.input if name in self.floats]
         constants = [name for name in floats if name in self.weights]
         values = [name for name in floats if name not in self.weights]
-        if node.op_type in _FULL or not values or not all(self._fits(name) for name in constants):
+        if (
+            node.op_type in _FULL
+            or node.output[0] in self.heads
+            or not values
+            or not all(self._fits(name) for name in constants)
+        ):
             return False
         if node.op_type in _LINEAR and constants:
             return True

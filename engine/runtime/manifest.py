@@ -65,8 +65,8 @@ class Graph(_Record):
 class Comparison(_Record):
     """What float16 did to one model, over ``num_inputs`` pictures or videos, and the precision chosen for it.
 
-    ``worst`` is the smallest ``cosine`` of a descriptor with that in float32, or the largest absolute difference of an
-    ``edit_score``; ``limit`` is the last value of it that is accepted.
+    ``worst`` is the smallest ``cosine`` of a descriptor with that in float32, or how far an ``edit_score`` moved at
+    most, each as if it had been 0.5, where it moves most; ``limit`` is the last value of it that is accepted.
     """
 
     model: str

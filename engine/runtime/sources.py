@@ -159,9 +159,10 @@ def import_torch_tensorrt() -> ModuleType:
     """`engine.models.torch_tensorrt`. Raises ``BackendUnavailable`` if it is not installed, or cannot be loaded."""
     try:
         from engine.models import torch_tensorrt
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it asks for a GPU when it is imported
+        reason = str(error).partition("\n")[0]
         raise BackendUnavailable(
-            f"--frontend torch-tensorrt cannot be used ({error}): pip install 'vsc-engine[build,torch-tensorrt]', on a "
+            f"--frontend torch-tensorrt cannot be used ({reason}): pip install 'vsc-engine[build,torch-tensorrt]', on a "
             "machine with a GPU"
         ) from error
     return torch_tensorrt

@@ -6,6 +6,7 @@ Knows nothing of how TensorRT builds and of where graphs come from.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,10 @@ from pathlib import Path
 from engine.config import NoGate, Preset
 from engine.errors import ConfigError, EngineError
 from engine.projection import Pca
-from engine.runtime import TensorSpec, half
+from engine.runtime import TensorSpec, half, precision
 from engine.runtime.artefacts import Artefacts
 from engine.runtime.check import check_results, load_cases
 from engine.runtime.compiling import Converter, TensorRtOptions
-from engine.runtime.gpu import compute_capability
 from engine.runtime.graph import DESCRIPTOR, PCA_WEIGHTS, fold_pca, io_specs
 from engine.runtime.half import halve
 from engine.runtime.manifest import (
@@ -29,7 +29,15 @@ from engine.runtime.manifest import (
     digest,
 )
 from engine.runtime.onnx_runtime import run_graph
-from engine.runtime.precision import Comparisons, Sample, compare_precisions, graph_models, halved_models, table
+from engine.runtime.precision import (
+    Comparisons,
+    Sample,
+    compare_precisions,
+    graph_models,
+    halved_models,
+    table,
+    with_edits,
+)
 from engine.runtime.sources import library_versions
 from engine.runtime.tensorrt_build import (
     TensorRt,
@@ -169,18 +177,22 @@ class TensorRtCompiler:
         return time.perf_counter() - start_s
 
     def _choose(self, artefacts: Artefacts, graphs: Mapping[str, Graph], *, folder: Path) -> Comparisons:
+        say = artefacts.progress
+        if self._options.frontend == "torch-tensorrt":
+            say("all models stay float32: Torch-TensorRT converts programs as they are")
+            return {}
         samples = {}
         for name, graph in graphs.items():
             source, *_, cases = artefacts.intact_paths(graph.files)
             samples[name] = Sample(source, load_cases(cases))
-        say = artefacts.progress
-        if self._options.precision == "fp32" or self._options.frontend == "torch-tensorrt":
+        if self._options.precision == "fp32":
             for name, sample in samples.items():
                 results = run_graph(sample.path, [case.inputs for case in sample.cases])
                 difference = check_results(results, sample.cases, name=f"{name} in ONNX Runtime")
                 say(f"{name}: stays float32; differs from PyTorch by at most {difference:.1e}")
             return {}
-        comparisons = compare_precisions(samples, self._preset, folder=folder)
+        edited = {name: sample if name == "edit_score" else with_edits(sample) for name, sample in samples.items()}
+        comparisons = compare_precisions(edited, self._preset, folder=folder)
         for line in table(comparisons):
             say(line)
         refused = {row.model: row for rows in comparisons.values() for row in rows if row.precision == "fp32"}
@@ -225,7 +237,9 @@ def compiler_of(manifest: Manifest) -> TensorRtCompiler:
 def _targets(tensorrt: TensorRt, options: TensorRtOptions) -> tuple[str, ...]:
     check_targets(tensorrt, options.compute_capabilities)
     if tensorrt.flavour == "tensorrt":
-        return (compute_capability(),)
+        from engine.runtime.cuda import devices  # asks for the driver, which TensorRT-RTX does without
+
+        return (devices()[0].capability,)
     return options.compute_capabilities or DEFAULT_COMPUTE_CAPABILITIES
 
 
@@ -239,5 +253,5 @@ def _check_torch_tensorrt(tensorrt: TensorRt, options: TensorRtOptions, convert:
 
 
 def _rules_sha256() -> str:
-    """Of the rules by which graphs are halved: other rules, other engines."""
-    return hashlib.sha256(Path(half.__file__).read_bytes()).hexdigest()
+    """Of the rules by which graphs are halved and compared: other rules, other engines."""
+    return hashlib.sha256("".join(map(inspect.getsource, (half, precision))).encode()).hexdigest()

@@ -44,12 +44,13 @@ def test_rows_equal_runs_with_the_same_switches(
     assert all(row.name in line for row, line in zip(rows, table(results)[1:], strict=True))
 
 
-def test_two_models_need_engines_of_the_first(lite_engines: Path, tmp_path: Path) -> None:
+def test_two_models_need_engines_of_the_first(lite_engines: Path, imagenet_checkpoints: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="have 1 models"):
         planned_rows(lite_engines, one_model=lite_engines)
     preset = read_manifest(lite_engines).preset
     second = preset.models[0].model_copy(update={"name": "second"})
-    build_engines(preset.model_copy(update={"models": (*preset.models, second)}), tmp_path / "two")
+    two = preset.model_copy(update={"models": (*preset.models, second)})
+    build_engines(two, tmp_path / "two", checkpoints=imagenet_checkpoints)
     with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
         planned_rows(tmp_path / "two", one_model=None)
     assert [row.name for row in planned_rows(tmp_path / "two", one_model=lite_engines)][-1] == "+ second model"

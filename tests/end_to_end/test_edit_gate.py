@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from engine.config import load_preset  # noqa: E402
-from engine.models.checkpoints import load_imagenet_lite, random_weights  # noqa: E402
+from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.edit_score import build_edit_score  # noqa: E402
-from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
 from engine.records import Descriptors  # noqa: E402
 from engine.runtime.build import build_engines  # noqa: E402
 from engine.store import read_descriptors  # noqa: E402
 from tests.end_to_end.conftest import Catalogue, RunCli  # noqa: E402
 from tests.gate_presets import write_gate_preset  # noqa: E402
+from tests.imagenet import write_imagenet_weights  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -40,10 +40,7 @@ class GatedEngines:
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> GatedEngines:
     folder = tmp_path_factory.mktemp("gate")
-    model = EfficientNetLiteDescriptor()
-    random_weights(model, seed=0)
-    load_imagenet_lite(model.backbone)
-    save_file(model.state_dict(), folder / "small.safetensors")
+    write_imagenet_weights(folder / "small.safetensors")
     score = build_edit_score("edit_score_pooled")
     random_weights(score, seed=1)
     save_file(score.state_dict(), folder / "edit_score.safetensors")

@@ -13,15 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import save_file  # noqa: E402
-
 from engine.config import load_preset  # noqa: E402
-from engine.models.checkpoints import load_imagenet_lite, random_weights  # noqa: E402
-from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
 from engine.runtime.build import build_engines  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
 from tests.end_to_end.conftest import FPS, footage  # noqa: E402
 from tests.gate_presets import write_gate_preset  # noqa: E402
+from tests.imagenet import write_imagenet_weights  # noqa: E402
 from tests.training_runs import environment  # noqa: E402
 from tests.videos import write_video  # noqa: E402
 from training.train_edit_score import passing_threshold  # noqa: E402
@@ -42,10 +39,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frames = [cv2.copyMakeBorder(frame, 24, 24, 32, 32, cv2.BORDER_CONSTANT) for frame in frames]
         write_video(work / "videos" / f"Q{number:02d}.mp4", frames, fps=FPS)
     write_labels(work / "labels.csv", [f"Q{number:02d}" for number in range(0, NUM_VIDEOS, 2)])
-    model = EfficientNetLiteDescriptor()
-    random_weights(model, seed=0)
-    load_imagenet_lite(model.backbone)
-    save_file(model.state_dict(), work / "small.safetensors")
+    write_imagenet_weights(work / "small.safetensors")
     write_gate_preset(work / "engine.toml")
     (work / "recipe.toml").write_text(recipe(work, epochs=8), encoding="utf-8")
     return work

@@ -38,7 +38,6 @@ LAYERS = [
     "runtime.graph",
     "runtime.operators",
     "runtime.half",
-    "runtime.gpu",
     "runtime.openvino",
     "runtime.onnx_runtime",
     "runtime.precision",

