@@ -15,6 +15,7 @@ from engine.runtime.manifest import read_manifest
 from engine.store import read_descriptors
 from tests import graphs
 from tests.end_to_end.conftest import Catalogue, RunCli
+from tests.gpu.device import num_gpus
 
 pytestmark = pytest.mark.gpu
 
@@ -74,11 +75,9 @@ def test_videos_are_described_as_on_the_cpu(
 def test_results_do_not_depend_on_the_number_of_gpus(
     engines: dict[str, Path], catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    from engine.runtime.cuda import devices  # cannot be imported where there is no driver
-
     one, all_gpus = (
-        extract(run_cli, catalogue, engines["tensorrt"], tmp_path / str(num_gpus), "--gpus", str(num_gpus))
-        for num_gpus in (1, len(devices()))
+        extract(run_cli, catalogue, engines["tensorrt"], tmp_path / str(count), "--gpus", str(count))
+        for count in (1, num_gpus())
     )
     for first, second in zip(one, all_gpus, strict=True):
         np.testing.assert_array_equal(first.descriptors, second.descriptors)
