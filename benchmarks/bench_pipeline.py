@@ -1,4 +1,7 @@
-"""Gate first against the reference's order, in one run: `python -m benchmarks.bench_pipeline --engines DIR VIDEO...`.
+"""The whole pipeline: `python -m benchmarks.bench_pipeline --engines DIR VIDEO...`, two comparisons, each in one run.
+
+With ``--workers N`` or ``--gpus N``: as many workers against one (see `benchmarks.scaling`). Otherwise: gate first
+against the reference's order.
 
 The reference computes everything for every query and throws away what belongs to gated ones; the engine asks the gate
 first. Both orders describe the same clips with the same engines, and their outputs must be equal before a time is
@@ -17,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import report
+from benchmarks.scaling import compare
 from engine.config import ClipGate, Preset
 from engine.errors import ConfigError
 from engine.gated import gated_placeholder
@@ -73,23 +77,32 @@ def largest_difference(one: list[Descriptors], other: list[Descriptors]) -> floa
 
 
 def main() -> None:
-    """Run both orders, prove equal outputs, report seconds per stage and the ratio."""
+    """Prove equal outputs, then report what both ways took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--engines", type=Path, required=True)
     parser.add_argument("--gated-share", type=float, default=0.77)
-    parser.add_argument("--workers", type=int, default=1, help="1 keeps the stages apart")
+    parser.add_argument("--threads", type=int, default=1, help="of both orders; 1 keeps the stages apart")
+    parser.add_argument("--workers", type=int, help="compare that many worker processes with one")
+    parser.add_argument("--gpus", type=int, help="compare that many GPUs with one")
     parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
     arguments = parser.parse_args()
     media = find_videos(arguments.videos)
-    preset = read_manifest(arguments.engines).preset
+    manifest = read_manifest(arguments.engines)
+    if arguments.workers or arguments.gpus:
+        lines, figures = compare(
+            arguments.engines, manifest, media, num_workers=arguments.workers, num_gpus=arguments.gpus
+        )
+        report("bench_pipeline_workers", lines=lines, figures=figures, output=arguments.output)
+        return
+    preset = manifest.preset
 
     describe_all(arguments.engines, with_threshold(preset, 1.0), media[:1], num_threads=1)  # warm-up
-    everything = describe_all(arguments.engines, with_threshold(preset, 0.0), media, num_threads=arguments.workers)
+    everything = describe_all(arguments.engines, with_threshold(preset, 0.0), media, num_threads=arguments.threads)
     scores = [float(item.edit_score or 0.0) for item in everything.results]
     threshold = threshold_for(scores, gated_share=arguments.gated_share)
     gate_first = describe_all(
-        arguments.engines, with_threshold(preset, threshold), media, num_threads=arguments.workers
+        arguments.engines, with_threshold(preset, threshold), media, num_threads=arguments.threads
     )
     expected = [
         gated_placeholder(item.video_id, slot_timestamps(1), edit_score=score, num_dims=item.descriptors.shape[1])

@@ -289,7 +289,7 @@ def normalize(
     query_rows = read_queries(queries, ref_rows, device=device)
     write_npz(output / "queries.npz", list(normalizer.queries(query_rows, device=device)))
     write_npz(output / "references.npz", list(normalizer.references(ref_rows)))
-    say(f"normalized descriptors are in {output}")
+    say(f"normalized descriptors are in {output} (FAISS on {device})")
 
 
 @app.command()
@@ -304,15 +304,16 @@ def search(
     """Find candidate pairs by exact search with one global threshold."""
     from engine.tables import write_candidates
 
+    device = _search_device(gpus)
     candidates = _search(
         queries,
         references,
-        device=_search_device(gpus),
+        device=device,
         retrieve_per_query=retrieve_per_query,
         candidates_per_query=candidates_per_query,
     )
     write_candidates(output, candidates)
-    say(f"{len(candidates)} candidate pairs are in {output}")
+    say(f"{len(candidates)} candidate pairs are in {output} (FAISS on {device})")
 
 
 def _search_device(num_gpus: int | None) -> SearchDevice:
@@ -320,7 +321,6 @@ def _search_device(num_gpus: int | None) -> SearchDevice:
 
     device = SearchDevice(num_gpus=num_gpus or 0)
     device.check()
-    say(f"search: FAISS on {device}")
     return device
 
 

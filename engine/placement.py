@@ -9,7 +9,7 @@ import heapq
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 from engine.config import Preset
@@ -42,7 +42,7 @@ class Workers:
 
     def at_most(self, count: int) -> Self:
         """No more workers than there are videos."""
-        return replace(self, count=min(self.count, count), gpus=self.gpus[:count])
+        return self.share_cores(min(self.count, count), gpus=self.gpus[:count])
 
     def name(self, place: int) -> str:
         """What people call one of the workers."""
@@ -73,8 +73,8 @@ def _gpu_names(manifest: Manifest, num_gpus: int) -> tuple[str, ...]:
     from engine.runtime.cuda import choose_devices
 
     facts = [engine.tensorrt for engine in manifest.engines.values() if engine.tensorrt is not None]
-    capable = set.intersection(*(set(fact.compute_capabilities) for fact in facts)) if facts else set()
-    chosen = choose_devices(num_gpus, built_for=sorted(capable))
+    capable = sorted(set.intersection(*(set(fact.compute_capabilities) for fact in facts))) if facts else None
+    chosen = choose_devices(num_gpus, built_for=capable)
     # The driver counts the GPUs that this process sees; a worker is told the name of one.
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return tuple(visible[device.index] if visible else str(device.index) for device in chosen)

@@ -135,7 +135,9 @@ def test_unusable_engines(mixed_folder: Path, lite_engines: Path, run_cli: RunCl
     manifest = json.loads((for_another_backend / "manifest.json").read_text(encoding="utf-8"))
     manifest["backend"] = "tensorrt"
     (for_another_backend / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert "tensorrt" in extract(for_another_backend)
+    error = extract(for_another_backend)
+    assert "NVIDIA driver" in error or "no TensorRT engine" in error  # what is missed first
+    assert len(error.splitlines()) == 1
 
 
 def test_norm_set_and_engines_must_fit_the_run(

@@ -20,7 +20,9 @@ from tests.stub_driver.control import MIB, VARIABLE
 from tests.unit.test_fit import tensorrt_manifest
 from tests.videos import write_video
 
-FILES = [REPOSITORY / "tests" / name for name in ("contracts/test_runner.py", *ON_STUB_DRIVER)]
+FILES = [
+    REPOSITORY / "tests" / name for name in ("contracts/test_runner.py", "unit/test_placement.py", *ON_STUB_DRIVER)
+]
 TWO_GPUS = f"devices=8.6:{1024 * MIB},9.0:{1024 * MIB}"
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from engine.config import load_preset
-from engine.machine import visible_gpus
 from engine.records import Descriptors, FloatArray
 from engine.runtime import Tensors, open_runner
 from engine.runtime.build import build_engines
@@ -16,6 +15,7 @@ from engine.runtime.manifest import read_manifest
 from engine.store import read_descriptors
 from tests import graphs
 from tests.end_to_end.conftest import Catalogue, RunCli
+from tests.gpu.device import num_gpus
 
 pytestmark = pytest.mark.gpu
 
@@ -76,8 +76,8 @@ def test_results_do_not_depend_on_the_number_of_gpus(
     engines: dict[str, Path], catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
 ) -> None:
     one, all_gpus = (
-        extract(run_cli, catalogue, engines["tensorrt"], tmp_path / str(num_gpus), "--gpus", str(num_gpus))
-        for num_gpus in (1, len(visible_gpus()))
+        extract(run_cli, catalogue, engines["tensorrt"], tmp_path / str(count), "--gpus", str(count))
+        for count in (1, num_gpus())
     )
     for first, second in zip(one, all_gpus, strict=True):
         np.testing.assert_array_equal(first.descriptors, second.descriptors)
