@@ -47,6 +47,13 @@ class RoleName(StrEnum):
     reference = "reference"
 
 
+class DecoderChoice(StrEnum):
+    """What decodes videos."""
+
+    pyav = "pyav"
+    dali = "dali"
+
+
 EnginesOption = Annotated[
     Path | None,
     typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
@@ -60,6 +67,10 @@ ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split 
 GateOption = Annotated[
     bool | None,
     typer.Option("--gate/--no-gate", help="Stop queries that show no sign of an edit; default: as in the preset."),
+]
+DecoderOption = Annotated[
+    DecoderChoice | None,
+    typer.Option(help="Decode with PyAV or, on the device of the engines, with DALI; default: DALI on a GPU."),
 ]
 QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
 ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
@@ -165,6 +176,7 @@ def extract(
     raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
     scenes: ScenesOption = True,
     gate: GateOption = None,
+    decoder: DecoderOption = None,
 ) -> None:
     """Describe videos."""
     from engine.extraction import extract_to_npz, extract_to_store
@@ -175,7 +187,11 @@ def extract(
     media = find_videos(paths)
     folder = _engines_folder(engines)
     engine = Engine.open(
-        folder, preset=_preset(folder, scenes=scenes, gate=gate), fps=fps, raw_embeddings=raw_embeddings
+        folder,
+        preset=_preset(folder, scenes=scenes, gate=gate),
+        fps=fps,
+        raw_embeddings=raw_embeddings,
+        decoder=None if decoder is None else decoder.value,
     )
     if plan:
         _plan(engine, media, num_workers=workers, num_gpus=gpus)
@@ -189,6 +205,8 @@ def extract(
         summary = write(engine, media, role=side, output=output, workers=chosen, on_done=advance)
     say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(summary.failures)} failed")
     figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
+    if engine.decoder.name == "dali":
+        figures["num_left_to_pyav"] = sum(summary.refusals.values())
     _finish(summary.failures, failures_csv=_failures_path(output), result=figures)
 
 
@@ -396,6 +414,7 @@ def run(
     gpus: GpusOption = None,
     scenes: ScenesOption = True,
     gate: GateOption = None,
+    decoder: DecoderOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP."""
@@ -417,6 +436,7 @@ def run(
         fps=fps,
         num_workers=workers,
         num_gpus=gpus,
+        decoder=None if decoder is None else decoder.value,
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}

@@ -6,12 +6,15 @@ Knows nothing of how a video is described and of how workers are kept alive.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from engine.errors import ConfigError
+from engine.frames.decoder import decoders_line
 from engine.gated import shut_out
 from engine.jobs import Described, Job, Probed
 from engine.pipeline import Engine, log_failure, log_warnings
@@ -30,12 +33,14 @@ class ExtractionSummary:
     """What became of the videos of one extraction; ``num_kept`` were in the store already.
 
     ``failures`` are in the order of the video ids. ``stages_s``: seconds per stage, added up over all workers.
+    ``refusals``: how many of the described videos the chosen decoder left to PyAV, by reason.
     """
 
     num_described: int
     num_kept: int
     failures: tuple[Failure, ...]
     stages_s: Mapping[str, float] = field(default_factory=dict, compare=False)
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
 
 def extract_to_store(
@@ -59,7 +64,8 @@ def extract_to_store(
         writer.discard([key for key, stored in writer.finished.items() if fingerprints.get(key) != stored])
         missing = [item for item in media if item.video_id not in writer.finished]
         sizes = {item.video_id: fingerprints[item.video_id].size_bytes for item in missing}
-        failures, stages_s = {}, {}
+        results: dict[str, Described | Failure] = {}
+        stages_s: dict[str, float] = {}
         if missing:
             workers = workers.at_most(len(missing))
             supervisor = Supervisor(
@@ -70,12 +76,18 @@ def extract_to_store(
                 saved=writer.adopt,
             )
             with supervisor:
-                failures = _describe(supervisor, missing, sizes, on_done)
+                results = _describe(supervisor, missing, sizes, on_done)
             stages_s = supervisor.stages_s
             logger.info(stages_line(stages_s))
-        ordered = tuple(failures[video_id] for video_id in sorted(failures))
-        writer.finish(failures=ordered)
-    return ExtractionSummary(len(missing) - len(failures), len(media) - len(missing), ordered, stages_s)
+        failures = tuple(result for _, result in sorted(results.items()) if isinstance(result, Failure))
+        refusals = Counter(result.refusal for result in results.values() if isinstance(result, Described))
+        num_by_decoder = refusals.pop(None, 0)
+        if engine.decoder.name == "dali" and missing:
+            logger.info(decoders_line(num_by_decoder, refusals))
+        writer.finish(failures=failures)
+    return ExtractionSummary(
+        len(missing) - len(failures), len(media) - len(missing), failures, stages_s, cast(dict[str, int], refusals)
+    )
 
 
 def extract_to_npz(
@@ -129,6 +141,7 @@ def _settings(engine: Engine, workers: Workers, *, role: Role, folder: Path) -> 
             num_threads=workers.num_threads,
             gpu=workers.gpus[place] if workers.gpus else None,
             log_level=logging.getLogger("engine").getEffectiveLevel(),
+            decoder=engine.decoder.name,
         )
         for place in range(workers.count)
     ]
@@ -139,8 +152,8 @@ def _describe(
     media: Sequence[Media],
     sizes: Mapping[str, int],
     on_done: Callable[[], None],
-) -> dict[str, Failure]:
-    """Describe all, the longest first, so that no worker is left alone with a long video at the end; gives failures.
+) -> dict[str, Described | Failure]:
+    """Describe all, the longest first, so that no worker is left alone with a long video at the end; results by id.
 
     ``sizes``: of the files, in bytes, by video id. Where lengths are equal, or not known, the larger file comes first.
     """
@@ -165,4 +178,4 @@ def _describe(
     for job, result in supervisor.run(Job("describe", item) for item in queue):
         if not isinstance(result, Probed):
             note(job.media.video_id, result)
-    return {video_id: result for video_id, result in results.items() if isinstance(result, Failure)}
+    return results

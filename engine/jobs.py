@@ -45,9 +45,13 @@ class Probed:
 
 @dataclass(frozen=True)
 class Described:
-    """The result of a ``describe`` that went well: the descriptors are on their way to a shard."""
+    """The result of a ``describe`` that went well: the descriptors are on their way to a shard.
+
+    ``refusal``: why the chosen decoder left the video to PyAV, None if it did not.
+    """
 
     warnings: tuple[str, ...]
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class Timeline:
     denies; a file not readable to its end). Then only decoding every frame tells, and these times are an estimate.
     ``codec``: FFmpeg's name for it. ``size_wh``: pixels of a decoded picture, before ``rotation_deg``, the
     counter-clockwise angle (0, 90, 180 or 270) by which it is to be turned.
+
+    The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
+    ``matroska,webm``). ``is_interlaced``: the first picture says so. ``num_dropped``: frames that an edit list drops.
+    ``has_one_size``: the last keyframe is as large as the first. ``num_video_streams``: those of the file, cover
+    pictures included. ``size_bytes``: of the file.
     """
 
     times_s: NDArray[np.float64]
@@ -79,6 +84,13 @@ class Timeline:
     codec: str
     size_wh: tuple[int, int]
     rotation_deg: int
+    pixel_format: str
+    container: str
+    is_interlaced: bool
+    num_dropped: int
+    has_one_size: bool
+    num_video_streams: int
+    size_bytes: int
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -191,7 +203,7 @@ def _preference(stream: VideoStream) -> tuple[bool, bool, int]:
 
 
 def index_timeline(media: Media) -> Timeline:
-    """Read the times of all frames from the packets; of the pictures only one is decoded, for its rotation.
+    """Read the times of all frames from the packets; of the pictures only the first and last keyframe are decoded.
 
     Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
     """
@@ -199,15 +211,22 @@ def index_timeline(media: Media) -> Timeline:
         context = video.stream.codec_context
         size_wh, reorders = (context.width, context.height), context.has_b_frames
         shown: list[Stamp] = []
-        rotation_deg: int | None = None
+        num_dropped = 0
+        picture: VideoFrame | None = None
+        last_keyframe: Packet[VideoStream] | None = None
         for packet in video.packets():
-            if rotation_deg is None and packet.is_keyframe:
-                rotation_deg = _rotation_deg(video.stream, packet)
-            if not packet.is_discard:
+            if packet.is_keyframe and picture is None:
+                picture = _decode_alone(video.stream, packet)
+            elif packet.is_keyframe:
+                last_keyframe = packet
+            if packet.is_discard:
+                num_dropped += 1
+            else:
                 shown.append(Stamp.of(packet))
         if not shown:
             raise MediaError(f"{media.path}: the video stream has no frames")
         times = video.show_times(shown)
+        last_picture = _decode_alone(video.stream, last_keyframe) if last_keyframe else None
         return Timeline(
             times_s=times.times_s,
             end_s=times.end_s,
@@ -215,7 +234,14 @@ def index_timeline(media: Media) -> Timeline:
             is_exact=video.read_error is None and _are_trustworthy(shown, reorders=reorders),
             codec=context.codec.canonical_name,
             size_wh=size_wh,
-            rotation_deg=rotation_deg or 0,
+            rotation_deg=round(picture.rotation / 90) * 90 % 360 if picture else 0,
+            pixel_format=picture.format.name if picture else str(context.pix_fmt),
+            container=video.container.format.name,
+            is_interlaced=picture is not None and picture.interlaced_frame,
+            num_dropped=num_dropped,
+            has_one_size=picture is None or last_picture is None or _size(picture) == _size(last_picture),
+            num_video_streams=len(video.container.streams.video),
+            size_bytes=video.container.size,
         )
 
 
@@ -227,12 +253,16 @@ def _are_trustworthy(stamps: Sequence[Stamp], *, reorders: bool) -> bool:
     return not (reorders and len(times) > 2 and times == sorted(times))
 
 
-def _rotation_deg(stream: VideoStream, keyframe: Packet[VideoStream]) -> int | None:
-    """Counter-clockwise angle of the display matrix to the nearest right angle; None if the packet gives no picture."""
+def _decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFrame | None:
+    """The picture of a packet that needs no other, None if it gives none."""
     context = stream.codec_context
     try:
         frames = [*context.decode(keyframe), *context.decode(None)]
     except FFmpegError:
         frames = []
     context.flush_buffers()
-    return round(frames[0].rotation / 90) * 90 % 360 if frames else None
+    return frames[0] if frames else None
+
+
+def _size(picture: VideoFrame) -> tuple[int, int]:
+    return picture.width, picture.height

@@ -18,7 +18,7 @@ from typing import Any, Self
 from engine.config import ClipGate, Preset
 from engine.describe import Describer, GateRunners
 from engine.errors import ConfigError, EngineError
-from engine.frames.pyav import PyAvFrameSource
+from engine.frames.decoder import Decoder, DecoderName
 from engine.media import find_videos
 from engine.records import Descriptors, Failure, Media, Role
 from engine.runtime import Runner, open_runner
@@ -53,6 +53,7 @@ class Engine:
         fps: float,
         num_threads: int | None,
         raw_embeddings: bool,
+        decoder: DecoderName,
     ) -> None:
         if fps <= 0 or (num_threads is not None and num_threads < 1):
             raise ConfigError(f"expected fps > 0 and at least one thread, got fps {fps} and {num_threads} threads")
@@ -62,6 +63,7 @@ class Engine:
         self.fps = fps
         self.num_threads = num_threads
         self.use_pca = manifest.pca is not None and not raw_embeddings
+        self.decoder = Decoder(decoder, device="cpu" if manifest.backend == "openvino" else "gpu", fps=fps)
         self.failures: list[Failure] = []
         self.times = StageTimes()
         self._resources = ExitStack()
@@ -76,14 +78,16 @@ class Engine:
         fps: float = 1.0,
         num_threads: int | None = None,
         raw_embeddings: bool = False,
+        decoder: DecoderName | None = None,
     ) -> Engine:
         """Read the manifest of an engines directory; graphs are loaded on entering the context.
 
         Without ``directory`` the preset ``lite`` is used, built into the user's cache folder on first use. ``preset``
         replaces the settings the engines were built with, for example to turn frame scenes off; its models must be
         the same, those of the gate too if it is on. ``num_threads`` decode, and as many compute on a CPU (default: all
-        cores).
-        ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. Raises ``ConfigError``.
+        cores). ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. ``decoder``: ``dali`` decodes
+        on the device that the engines run on, and is the default where that is a GPU. Raises ``ConfigError``; entering
+        the context raises ``BackendUnavailable`` for a library or device that is not there.
         """
         folder = Path(directory) if directory is not None else user_engines("lite")
         manifest = read_manifest(folder)
@@ -99,9 +103,11 @@ class Engine:
             fps=fps,
             num_threads=num_threads,
             raw_embeddings=raw_embeddings,
+            decoder=decoder or ("pyav" if manifest.backend == "openvino" else "dali"),
         )
 
     def __enter__(self) -> Self:
+        self.decoder.start()
         with ExitStack() as stack:
             ensemble = self._enter(stack, "ensemble")
             shared = SharedRunner(ensemble, batch_size=ensemble.batch_size)
@@ -137,6 +143,8 @@ class Engine:
         self._describer = None
         self._resources.close()
         logger.info(stages_line(self.times.as_dict()))
+        if summary := self.decoder.summary():
+            logger.info(summary)
 
     def extract(self, paths: Iterable[str | Path], *, role: Role) -> Iterator[Descriptors]:
         """Describe video files and the videos of folders, in the order of their ids.
@@ -169,7 +177,7 @@ class Engine:
         describer = self._opened()
         clock = StageClock(self.times)
         try:
-            with closing(PyAvFrameSource(media, fps=self.fps)) as source:
+            with closing(self.decoder.open(media)) as source:
                 return describer.describe(source, video_id=media.video_id, role=role, clock=clock)
         except EngineError as error:
             return Failure(media.video_id, media.path, clock.current, str(error))

@@ -23,6 +23,7 @@ from engine.candidates import find_candidates
 from engine.config import EnsembleGate, Preset
 from engine.errors import ConfigError
 from engine.extraction import extract_to_store
+from engine.frames.decoder import DecoderName
 from engine.localize import COSINE, SCORE_NORMALIZED, localize_candidates
 from engine.media import find_videos
 from engine.nearest import SearchDevice
@@ -66,6 +67,7 @@ class RunSettings:
     fps: float = 1.0
     num_workers: int | None = None
     num_gpus: int | None = None
+    decoder: DecoderName | None = None
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -205,6 +207,7 @@ def _open(settings: RunSettings, engines: Path, *, raw_embeddings: bool) -> Engi
         preset=settings.preset,
         fps=settings.fps,
         raw_embeddings=raw_embeddings,
+        decoder=settings.decoder,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine.config import Preset
 from engine.errors import EngineError
+from engine.frames.decoder import DecoderName
 from engine.jobs import (
     Broken,
     Described,
@@ -53,6 +54,7 @@ class WorkerSettings:
     num_threads: int | None
     gpu: str | None = None
     log_level: int = logging.INFO
+    decoder: DecoderName = "pyav"
 
 
 def serve(connection: Connection, settings: WorkerSettings, number: int) -> None:
@@ -70,6 +72,7 @@ def serve(connection: Connection, settings: WorkerSettings, number: int) -> None
             fps=settings.fps,
             num_threads=settings.num_threads,
             raw_embeddings=settings.raw_embeddings,
+            decoder=settings.decoder,
         ) as engine:
             link.send(Ready())
             _Worker(engine, settings, link, number=number).serve()
@@ -142,7 +145,8 @@ class _Worker:
             self._finish(job, result)
             return
         with self._lock:
-            self._finish(job, Described(result.warnings))
+            refusal = self._engine.decoder.refusals.get(result.video_id)
+            self._finish(job, Described(result.warnings, refusal))
             self._shards.add(result, fingerprint)
             is_due = job.is_alone or self._shards.is_due
         if is_due:

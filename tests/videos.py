@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -43,10 +44,13 @@ def write_video(
             container.mux(sound.encode())
 
 
-def write_timed_video(path: Path, frames: Sequence[NDArray[np.uint8]], *, times_ms: Sequence[int]) -> None:
-    """Encode frames of uint8 ``(H, W, 3)`` as H.264 with B-frames, each shown at its own time."""
+def write_timed_video(
+    path: Path, frames: Sequence[NDArray[np.uint8]], *, times_ms: Sequence[int], codec: str = "libx264"
+) -> None:
+    """Encode frames of uint8 ``(H, W, 3)``, each shown at its own time; H.264 with B-frames."""
+    b_frames = {"bf": "3"} if codec == "libx264" else {}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={**_CODEC_OPTIONS["libx264"], "bf": "3"})
+        stream = container.add_stream(codec, rate=25, options={**_CODEC_OPTIONS[codec], **b_frames})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
@@ -82,11 +86,21 @@ def _silence(num_samples: int) -> Iterable[av.AudioFrame]:
         yield frame
 
 
-def damage_tail(path: Path, *, keep: float) -> None:
-    """Overwrite the coded frames of an MP4 file with zeros after the share ``keep`` of their bytes; its index stays."""
+def turn_video(path: Path, *, quarter_turns: int) -> None:
+    """Write a rotation by 1, 2 or 3 quarter turns into the metadata of an MP4 file; its pictures stay as they are."""
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]
+    content = bytearray(path.read_bytes())
+    # The header of the track holds a matrix of nine numbers, in units of 1/65536 but for the last column.
+    start = content.index(b"tkhd") + 44
+    content[start : start + 20] = struct.pack(">5i", *(65536 * n for n in (cosine, sine, 0, -sine, cosine)))
+    path.write_bytes(content)
+
+
+def damage_tail(path: Path, *, keep: float, until: float = 1.0) -> None:
+    """Zero the coded frames of an MP4 file from the share ``keep`` of their bytes up to ``until``; its index stays."""
     content = bytearray(path.read_bytes())
     data = content.index(b"mdat")
     size = int.from_bytes(content[data - 4 : data], "big")
-    start, end = data + 4 + int(keep * (size - 8)), data - 4 + size
+    start, end = (data + 4 + int(share * (size - 8)) for share in (keep, until))
     content[start:end] = bytes(end - start)
     path.write_bytes(content)

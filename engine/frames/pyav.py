@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from engine.errors import MediaError
 from engine.frames import InputSpec
 from engine.frames.color import rgb_from_planes
-from engine.frames.resize import fit_picture
+from engine.frames.resize import check_inside, fit_picture
 from engine.frames.statistics import SceneStatistics, SceneStatisticsAccumulator
-from engine.media import OpenVideo, Stamp, index_timeline, open_video
+from engine.media import OpenVideo, Stamp, Timeline, index_timeline, open_video
 from engine.records import Frames, Media, Region
 from engine.sampling import sample_frames
 
@@ -55,10 +55,18 @@ class PyAvFrameSource:
     frames handed out before that stay valid. Pictures are kept if all of them fit into ``cache_bytes``; otherwise every
     pass decodes anew, and memory does not grow with the length of the video.
 
-    Raises ``MediaError`` as `engine.media.open_video` does, and for a video that gives no frame.
+    ``timeline`` spares reading the packets again where it is known. Raises ``MediaError`` as `engine.media.open_video`
+    does, and for a video that gives no frame.
     """
 
-    def __init__(self, media: Media, *, fps: float = 1.0, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        media: Media,
+        *,
+        fps: float = 1.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        timeline: Timeline | None = None,
+    ) -> None:
         self._media = media
         self._fps = fps
         self._cache_bytes = cache_bytes
@@ -66,7 +74,8 @@ class PyAvFrameSource:
         self._warnings: tuple[str, ...] = ()
         self._reformatter = VideoReformatter()
         self._size_wh: tuple[int, int] | None = None
-        self._timeline = index_timeline(media)
+        self._has_one_size = True
+        self._timeline = timeline or index_timeline(media)
         self._trusts_index = self._timeline.is_exact
         if self._trusts_index:
             self._runs = self._sample(self._timeline.times_s, end_s=self._timeline.end_s)
@@ -77,6 +86,19 @@ class PyAvFrameSource:
     def num_frames(self) -> int:
         """F, the number of sampled frames; final after the first full pass."""
         return sum(self._runs.values())
+
+    @property
+    def source_frames(self) -> NDArray[np.int64]:
+        """The number of the frame that each slot shows, int64 ``(F,)``; final after the first full pass.
+
+        Frames are counted in presentation order; those that do not decode count until the damage is found.
+        """
+        return np.repeat(list(self._runs.keys()), list(self._runs.values()))
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all sampled pictures were coded in the size of the first; final after the first full pass."""
+        return self._has_one_size
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -182,6 +204,7 @@ class PyAvFrameSource:
     def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """RGB of a frame, turned upright; all pictures get the size of the first."""
         self._size_wh = self._size_wh or (frame.width, frame.height)
+        self._has_one_size = self._has_one_size and self._size_wh == (frame.width, frame.height)
         subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
         full_range = self._reformatter.reformat(
             frame,
@@ -198,13 +221,8 @@ class PyAvFrameSource:
 
     def _sample(self, times_s: NDArray[np.float64], *, end_s: float) -> dict[int, int]:
         """``{source frame: number of slots that show it}``, in order of the frames."""
-        path = self._media.path
-        if end_s * self._fps > MAX_SLOTS:
-            raise MediaError(f"{path}: broken time stamps, the last frame is said to end at {end_s:.0f} s")
-        frames, counts = np.unique(sample_frames(times_s, end_s=end_s, fps=self._fps), return_counts=True)
-        if len(frames) == 0:
-            duration_s = end_s - times_s[0]
-            raise MediaError(f"{path}: too short to give a frame at {self._fps:g} fps: lasts {duration_s:.2f} s")
+        slots = sample_video(self._media, times_s, end_s=end_s, fps=self._fps)
+        frames, counts = np.unique(slots, return_counts=True)
         return dict(zip(frames.tolist(), counts.tolist(), strict=True))
 
     def _sample_what_decodes(self) -> dict[int, int]:
@@ -229,6 +247,16 @@ class PyAvFrameSource:
             lines.append(f"the file cannot be read to its end ({video.read_error})")
         self._warnings = tuple(lines)
         return self._sample(times.times_s, end_s=times.end_s)
+
+
+def sample_video(media: Media, times_s: NDArray[np.float64], *, end_s: float, fps: float) -> NDArray[np.int64]:
+    """`engine.sampling.sample_frames` for a file. Raises ``MediaError`` for one too short, or with broken times."""
+    if end_s * fps > MAX_SLOTS:
+        raise MediaError(f"{media.path}: broken time stamps, the last frame is said to end at {end_s:.0f} s")
+    frames = sample_frames(times_s, end_s=end_s, fps=fps)
+    if len(frames) == 0:
+        raise MediaError(f"{media.path}: too short to give a frame at {fps:g} fps: lasts {end_s - times_s[0]:.2f} s")
+    return frames
 
 
 def _decode_needed(video: OpenVideo, needed: frozenset[int], *, may_skip: bool) -> Iterator[VideoFrame]:
@@ -289,8 +317,7 @@ def _repeat_inputs(
 
 def _cut(picture: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
-    if region.x1 > width or region.y1 > height:
-        raise ValueError(f"region {region.box} is not inside the frame of {width}x{height} pixels")
+    check_inside(region, size_wh=(width, height))
     return picture[region.y0 : region.y1, region.x0 : region.x1]
 
 

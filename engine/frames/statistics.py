@@ -75,13 +75,26 @@ class SceneStatisticsAccumulator:
         """The statistics of all frames. Raises ``ValueError`` unless as many were added as were announced."""
         if self._num_added != self._num_frames:
             raise ValueError(f"scene statistics: expected {self._num_frames} frames, got {self._num_added}")
-        count = np.uint64(self._num_frames)
-        scaled_variance = count * self._square_sums - np.square(self._sums, dtype=np.uint64)
-        return SceneStatistics(
+        return statistics_from_sums(
             num_frames=self._num_frames,
-            variance=scaled_variance.sum(axis=-1) / float(self._num_frames) ** 2,
+            sums=self._sums,
+            square_sums=self._square_sums,
             edge_mean=self._edge_counts / len(self._edge_indices),
         )
+
+
+def statistics_from_sums(
+    *,
+    num_frames: int,
+    sums: NDArray[np.unsignedinteger],
+    square_sums: NDArray[np.uint64],
+    edge_mean: NDArray[np.float64],
+) -> SceneStatistics:
+    """Statistics from the sums of all pixel values and of their squares over the frames, both ``(H, W, 3)``."""
+    scaled_variance = np.uint64(num_frames) * square_sums - np.square(sums, dtype=np.uint64)
+    return SceneStatistics(
+        num_frames=num_frames, variance=scaled_variance.sum(axis=-1) / float(num_frames) ** 2, edge_mean=edge_mean
+    )
 
 
 def edge_frame_indices(num_frames: int) -> list[int]:

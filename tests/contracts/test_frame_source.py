@@ -1,11 +1,8 @@
-"""What every FrameSource must do. A new source joins by one entry in `IMPLEMENTATIONS`."""
+"""What every FrameSource must do. A new source joins by one entry in `tests.frame_sources.IMPLEMENTATIONS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +11,13 @@ from numpy.typing import NDArray
 
 from engine.errors import MediaError
 from engine.frames import FrameSource, InputSpec
-from engine.frames.pyav import PyAvFrameSource
-from engine.records import Media, Region
+from engine.records import Region
+from tests.frame_sources import IMPLEMENTATIONS, SAMPLING_FPS, Implementation, to_host
 from tests.oracles import bicubic_resize, center_crop
 from tests.videos import damage_tail, moving_frames, write_video
 
 HEIGHT, WIDTH = 96, 128
 VIDEO_FPS, NUM_VIDEO_FRAMES = 25, 130
-SAMPLING_FPS = 4
-
-
-@dataclass(frozen=True)
-class Implementation:
-    """``open(media, fps=...)`` makes the source; ``codec`` is one that it decodes; the rest bounds its resizing."""
-
-    open: Callable[..., FrameSource]
-    codec: str
-    max_resize_difference: int
-
-    def source(self, path: Path, *, fps: float = SAMPLING_FPS) -> closing[FrameSource]:
-        return closing(self.open(Media(path.stem, path), fps=fps))
-
-
-IMPLEMENTATIONS = [
-    # In its first pass Pillow may round a half otherwise than the oracle; the lobes of the second pass make 1.25 of it.
-    pytest.param(Implementation(PyAvFrameSource, codec="libx264", max_resize_difference=2), id="pyav"),
-    pytest.param(
-        Implementation(partial(PyAvFrameSource, cache_bytes=0), codec="libx264", max_resize_difference=2),
-        id="pyav-uncached",
-    ),
-]
 
 
 @pytest.fixture(scope="module", params=IMPLEMENTATIONS)
@@ -82,7 +56,7 @@ def expected_frames(
 def inputs(source: FrameSource, *specs: InputSpec, **options: object) -> dict[str, NDArray[np.uint8]]:
     """All chunks of a pass joined."""
     chunks = list(source.model_inputs(specs, **options))  # type: ignore[arg-type]
-    return {spec.name: np.concatenate([chunk[spec.name] for chunk in chunks]) for spec in specs}
+    return {spec.name: np.concatenate([to_host(chunk[spec.name]) for chunk in chunks]) for spec in specs}
 
 
 def native_pixels(source: FrameSource) -> NDArray[np.uint8]:

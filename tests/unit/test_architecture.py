@@ -87,6 +87,7 @@ HOMES = {
     "cv2": {"engine.frames.statistics"},
     "faiss": {"engine.nearest"},
     "matplotlib": {"engine.plots"},
+    "nvidia": {"engine.frames.dali"},
     "onnx": {"engine.runtime.graph", "engine.runtime.half", "engine.runtime.operators"},
     "onnxruntime": {"engine.runtime.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},

@@ -1,0 +1,58 @@
+"""The implementations of FrameSource that the contract suite runs on; a GPU joins by `dali("gpu")` in ``tests/gpu``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.frames import FrameSource
+from engine.frames.dali import DaliFrameSource
+from engine.frames.dali_support import Device
+from engine.frames.pyav import PyAvFrameSource
+from engine.records import Media
+
+SAMPLING_FPS = 4
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """``open(media, fps=...)`` makes the source; ``codec`` is one that it decodes; the rest bounds its resizing."""
+
+    open: Callable[..., FrameSource]
+    codec: str
+    max_resize_difference: int
+
+    def source(self, path: Path, *, fps: float = SAMPLING_FPS) -> closing[FrameSource]:
+        return closing(self.open(Media(path.stem, path), fps=fps))
+
+
+def to_host(frames: Any) -> NDArray[np.uint8]:
+    """The frames of a chunk in host memory."""
+    return np.asarray(frames.cpu() if hasattr(frames, "__cuda_array_interface__") else frames)
+
+
+def dali(device: Device, *, codec: str, **options: int) -> Implementation:
+    """DALI on a device: two passes of resizing, each a grey level off the oracle."""
+    return Implementation(partial(DaliFrameSource, device=device, **options), codec=codec, max_resize_difference=2)
+
+
+IMPLEMENTATIONS = [
+    # In its first pass Pillow may round a half otherwise than the oracle; the lobes of the second pass make 1.25 of it.
+    pytest.param(Implementation(PyAvFrameSource, codec="libx264", max_resize_difference=2), id="pyav"),
+    pytest.param(
+        Implementation(partial(PyAvFrameSource, cache_bytes=0), codec="libx264", max_resize_difference=2),
+        id="pyav-uncached",
+    ),
+    pytest.param(dali("cpu", codec="libvpx-vp9"), id="dali-cpu-vp9"),
+    pytest.param(dali("cpu", codec="mjpeg", cache_bytes=0, stack_bytes=200_000), id="dali-cpu-mjpeg-uncached"),
+    # H.264 is not for DALI's CPU device: PyAV decodes, DALI does the rest.
+    pytest.param(dali("cpu", codec="libx264"), id="dali-cpu-h264"),
+]
