@@ -1,12 +1,13 @@
-"""What this machine can run, and why the rest cannot. Looks at installed packages and the driver, imports neither."""
+"""What this machine can run, and why the rest cannot. Looks at installed packages and asks the driver."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+
+from engine.errors import BackendUnavailable
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,11 @@ def _version(package: str) -> str | None:
 
 
 def _gpu() -> Capability:
-    name = "engines on a GPU (DALI, TensorRT)"
+    name = "engines on a GPU (TensorRT)"
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Capability(name, available=False, detail="no NVIDIA driver (libcuda.so.1) on this machine")
-    status = driver.cuInit(0)
-    if status != 0:
-        return Capability(name, available=False, detail=f"the NVIDIA driver answers with error {status} to cuInit")
-    return Capability(name, available=False, detail="a driver is present, but this version has no GPU backend yet")
+        from engine.runtime.cuda import devices
+
+        found = ", ".join(str(device) for device in devices())
+    except BackendUnavailable as error:
+        return Capability(name, available=False, detail=str(error))
+    return Capability(name, available=True, detail=found)

@@ -19,7 +19,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED_GOLDEN = REPOSITORY / "tests" / "golden"
 IMAGENET_PRESET = REPOSITORY / "tests" / "imagenet.toml"
 STUB_DRIVER = control.loaded()
-ON_STUB_DRIVER = ("unit/test_cuda.py", "unit/test_device_runner.py", "unit/test_tensorrt.py")
+ON_STUB_DRIVER = (
+    "end_to_end/test_device_pipeline.py",
+    "unit/test_cuda.py",
+    "unit/test_device_runner.py",
+    "unit/test_tensorrt.py",
+)
 collect_ignore = [] if STUB_DRIVER is not None else [*ON_STUB_DRIVER]  # they cannot be imported without a driver
 FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
 

@@ -24,7 +24,7 @@ SCRATCH_BYTES_PER_ROW = 1000
 
 
 class HostExecution:
-    """Computes with an OpenVINO runner, and spoils its scratch memory as an engine does.
+    """Computes an ONNX graph, or one that OpenVINO has compiled; spoils its scratch memory as an engine does.
 
     ``on_enqueue`` is called when work is submitted, ``on_compute`` when it is done. ``num_rows`` lists those of each
     submission.
@@ -32,14 +32,16 @@ class HostExecution:
 
     def __init__(
         self,
-        onnx_path: Path,
+        path: Path,
         *,
         is_recordable: bool = True,
         on_enqueue: Callable[[], object] = lambda: None,
         on_compute: Callable[[], object] = lambda: None,
     ) -> None:
-        compile_to_ir(onnx_path, onnx_path.with_suffix(".xml"))
-        self.runner = OpenVinoRunner(onnx_path.with_suffix(".xml"), num_threads=1).__enter__()
+        xml_path = path.with_suffix(".xml")
+        if path != xml_path:
+            compile_to_ir(path, xml_path)
+        self.runner = OpenVinoRunner(xml_path, num_threads=1).__enter__()
         self.is_recordable = is_recordable
         self.num_rows: list[int] = []
         self._on_enqueue, self._on_compute = on_enqueue, on_compute
@@ -72,15 +74,15 @@ class HostExecution:
         ctypes.CDLL("libcuda.so.1").cuLaunchHostFunc(ctypes.c_void_p(stream.handle), function, None)
 
 
-def device_runner(execution: HostExecution, *, batch_size: int | None = 4) -> DeviceRunner:
-    """A runner of an execution on the first device of the stub driver; it takes 1 to 32 rows."""
+def device_runner(execution: HostExecution, *, batch_size: int | None = 4, max_rows: int = 32) -> DeviceRunner:
+    """A runner of an execution on the first device of the stub driver; it takes 1 to ``max_rows`` rows."""
     return DeviceRunner(
         lambda: execution,
         gpu=Gpu(devices()[0]),
         name="ensemble",
         inputs=execution.runner.inputs,
         outputs=execution.runner.outputs,
-        profile=RowProfile(min_rows=1, opt_rows=4, max_rows=32),
+        profile=RowProfile(min_rows=1, opt_rows=4, max_rows=max_rows),
         batch_size=batch_size,
     )
 

@@ -48,6 +48,15 @@ class Ranks:
         for gradient, summed in zip(gradients, torch.split(flat, [part.numel() for part in gradients]), strict=True):
             gradient.copy_(summed.reshape(gradient.shape))
 
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """The first rank does what follows alone, to leave files; the others do it after, and find them."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.world_size > 1:

@@ -121,10 +121,14 @@ def plan_queries(
     num_plain: int,
     seed: int,
     difficulty: Difficulty = Difficulty(),
+    copied_share: float = COPIED_REFERENCES,
 ) -> list[QueryPlan]:
-    """Draw what every query shows. Each kind of edit occurs before any occurs again; ids do not tell copies apart."""
+    """Draw what every query shows. Each kind of edit occurs before any occurs again; ids do not tell copies apart.
+
+    ``copied_share`` of the references are copied at all.
+    """
     rng = np.random.default_rng(seed)
-    num_copied = math.ceil(COPIED_REFERENCES * len(references))
+    num_copied = math.ceil(copied_share * len(references))
     copied = _deal(rng, [references[index] for index in rng.permutation(len(references))[:num_copied]])
     kinds, edit_kinds, unrelated = _deal(rng, _COPY_KINDS), _deal(rng, list(EDITS.values())), _deal(rng, distractors)
     draw_copy = partial(_draw_copy, rng, unrelated=unrelated, edit_kinds=edit_kinds, difficulty=difficulty)

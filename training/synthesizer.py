@@ -20,7 +20,16 @@ from engine.errors import MediaError
 from training.clips import read_clip, write_clip
 from training.edits import Clip, apply_edits
 from training.processes import in_processes
-from training.query_plans import Difficulty, Footage, QueryPlan, Segment, plan_queries, probe_sources, true_matches
+from training.query_plans import (
+    COPIED_REFERENCES,
+    Difficulty,
+    Footage,
+    QueryPlan,
+    Segment,
+    plan_queries,
+    probe_sources,
+    true_matches,
+)
 from training.resizing import Frame, contain, cover, even, limit_short_side, resize, size_of
 
 QUERIES = "queries"
@@ -37,6 +46,7 @@ def synthesize(
     num_plain: int,
     seed: int,
     difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
+    copied_share: float = COPIED_REFERENCES,
     short_side_px: int = 288,
     max_source_s: float = 60.0,
     num_workers: int = 1,
@@ -45,9 +55,10 @@ def synthesize(
     """Write ``num_copies`` queries with copies and ``num_plain`` without into ``output``, and what is true of them.
 
     ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``); ``matching_ground_truth.csv`` in the format
-    of the Video Similarity Challenge 2022; ``provenance.json`` with sources, edits and strengths. A quarter of the
-    references is never copied; of longer references the first ``max_source_s`` seconds are used. ``advance`` is called
-    after each query. References and distractors must not share content, or the ground truth is incomplete.
+    of the Video Similarity Challenge 2022; ``provenance.json`` with sources, edits and strengths. Only
+    ``copied_share`` of the references is copied; of longer ones the first ``max_source_s`` seconds are used.
+    ``advance`` is called after each query. References and distractors must not share content, or the ground truth is
+    incomplete.
 
     Raises ``ConfigError`` where no reference or no distractor lasts 2 s, ``MediaError`` for one that cannot be read.
     """
@@ -58,6 +69,7 @@ def synthesize(
         num_plain=num_plain,
         seed=seed,
         difficulty=difficulty,
+        copied_share=copied_share,
     )
     folder = output / QUERIES
     folder.mkdir(parents=True, exist_ok=True)

@@ -26,13 +26,15 @@ from engine.models.edit_score import build_edit_score
 from engine.models.export import Weights
 from engine.records import Media
 from engine.tables import read_ground_truth
-from training.distributed import joined_ranks
+from training.distributed import Ranks, joined_ranks
 from training.edit_score_config import EditScorePreset, load_edit_score_preset
 from training.edit_score_trainer import WEIGHTS, EditScoreTrainer, LabelledVideo, average_precision
 from training.frame_features import FeatureExtractor
+from training.query_plans import Difficulty
 from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 
 FEATURES, SYNTHESIZED = "features", "synthesized"
+NUM_EDITS = (1, 4)
 PASSED_SHARES = (1.0, 0.99, 0.98, 0.95)
 """Shares of the validation's copies for which the highest threshold that lets them pass is reported."""
 
@@ -65,16 +67,25 @@ def main(
     try:
         recipe = load_edit_score_preset(preset)
         training = _query_sets(videos or [], ground_truth or [])
-        if num_synthesized:
-            training.append(
-                _synthesized(synthesize_from or [], num_synthesized, output, seed=recipe.seed, num_workers=workers)
-            )
         validation = None
         if val_videos is not None or val_ground_truth is not None:
             [validation] = _query_sets(*([path] if path else [] for path in (val_videos, val_ground_truth)))
-        figures = train(
-            recipe, training, validation=validation, checkpoints=checkpoints, output=output, num_workers=workers
-        )
+        with joined_ranks() as ranks:
+            if num_synthesized:
+                sources = synthesize_from or []
+                with ranks.first_before_others():
+                    training.append(
+                        _synthesized(sources, num_synthesized, output, seed=recipe.seed, num_workers=workers)
+                    )
+            figures = train(
+                recipe,
+                training,
+                validation=validation,
+                checkpoints=checkpoints,
+                output=output,
+                num_workers=workers,
+                ranks=ranks,
+            )
     except EngineError as error:
         say(f"train_edit_score: {error}")
         raise typer.Exit(1) from error
@@ -89,6 +100,7 @@ def train(
     checkpoints: Path | None,
     output: Path,
     num_workers: int,
+    ranks: Ranks,
 ) -> dict[str, object]:
     """Train, or go on training, in the run folder ``output``; the figures are those of the best epoch's weights.
 
@@ -102,24 +114,20 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     weights = Weights(folder=checkpoints, random=False)
     model = build_edit_score(preset.gate.score_architecture)
-    with joined_ranks() as ranks:
-        if not ranks.is_first:
-            ranks.wait()  # the first rank fills the cache of features
-        with FeatureExtractor(preset, weights, folder=output / FEATURES) as extractor:
-            shown = [video for part in training for video in _labelled(part, extractor, num_workers=num_workers)]
-            held_out = [] if validation is None else _labelled(validation, extractor, num_workers=num_workers)
-        if ranks.is_first:
-            ranks.wait()
-        if validation is None:
-            shown, held_out = _split(shown, share=recipe.validation_share, seed=recipe.seed)
-        trainer = EditScoreTrainer(model, recipe, shown=shown, held_out=held_out, ranks=ranks, folder=output)
-        if trainer.resume():
-            say(f"going on after epoch {len(trainer.history)} of {recipe.optimization.epochs}")
-        with progress("epochs", recipe.optimization.epochs - len(trainer.history)) as advance:
-            trainer.run(advance=advance)
-        ranks.wait()
-        load_weights(model, checkpoint=WEIGHTS, folder=output)
-        scores = trainer.scores(held_out)
+    features = FeatureExtractor(preset, weights, folder=output / FEATURES)
+    with ranks.first_before_others(), features as extractor:  # the first rank fills the cache of features
+        shown = [video for part in training for video in _labelled(part, extractor, num_workers=num_workers)]
+        held_out = [] if validation is None else _labelled(validation, extractor, num_workers=num_workers)
+    if validation is None:
+        shown, held_out = _split(shown, share=recipe.validation_share, seed=recipe.seed)
+    trainer = EditScoreTrainer(model, recipe, shown=shown, held_out=held_out, ranks=ranks, folder=output)
+    if trainer.resume():
+        say(f"going on after epoch {len(trainer.history)} of {recipe.optimization.epochs}")
+    with progress("epochs", recipe.optimization.epochs - len(trainer.history)) as advance:
+        trainer.run(advance=advance)
+    ranks.wait()
+    load_weights(model, checkpoint=WEIGHTS, folder=output)
+    scores = trainer.scores(held_out)
     copies = scores[[video.is_copy for video in held_out]]
     return {
         "validation_ap": average_precision(held_out, scores),
@@ -147,7 +155,7 @@ def _query_sets(videos: Sequence[Path], ground_truth: Sequence[Path]) -> list[Qu
 
 
 def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, num_workers: int) -> QuerySet:
-    """Queries made of the sources, which are copied and plain alike: so no content tells which is which."""
+    """Queries made of the sources, each of which is copied and plain alike: no content may tell which is which."""
     folder = output / SYNTHESIZED
     queries = QuerySet(folder / QUERIES, folder / GROUND_TRUTH)
     if queries.ground_truth.is_file():
@@ -161,6 +169,8 @@ def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, 
             num_copies=num // 2,
             num_plain=num - num // 2,
             seed=seed,
+            difficulty=Difficulty(num_edits=NUM_EDITS),
+            copied_share=1.0,
             num_workers=num_workers,
             advance=advance,
         )

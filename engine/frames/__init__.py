@@ -51,7 +51,8 @@ class FrameSource(Protocol):
     ) -> Iterator[dict[str, Frames]]:
         """Yield the frames in order, in chunks: ``{spec.name: uint8 (B, size_px, size_px, 3)}``, B >= 1.
 
-        ``region`` is cut out before resizing. ``max_frames`` stops after that many frames.
+        ``region`` is cut out before resizing. ``max_frames`` stops after that many frames. A source on a GPU yields
+        finished, C-contiguous objects with ``__cuda_array_interface__`` in place of NumPy arrays.
         """
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 A descriptor is trained to be blind to edits, but what it is computed from is not: borders, captions, seams between
 videos, blur, noise and blocks change how strongly the filters of each stage answer, and how unevenly over the frame.
+The head, which the embedding is pooled from, is left out: it tells contents apart, which an edit score must not learn.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.models.efficientnet_lite import HEAD_CHANNELS, LITE0_STAGES, STEM_CHANNELS, EfficientNetLiteDescriptor
+from engine.models.efficientnet_lite import LITE0_STAGES, STEM_CHANNELS, EfficientNetLiteDescriptor
 
-LITE0_STATISTICS = 2 * (STEM_CHANNELS + sum(stage.channels for stage in LITE0_STAGES) + HEAD_CHANNELS)
+LITE0_STATISTICS = 2 * (STEM_CHANNELS + sum(stage.channels for stage in LITE0_STAGES))
 """Number of features of a frame."""
 
 
@@ -28,8 +29,8 @@ class WithStatistics(nn.Module):
         self.model = model
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102 - see the class
-        maps = list(self.model.backbone.maps(frames))
-        return self.model.embed(maps[-1]), statistics(maps)
+        *stages, head = self.model.backbone.maps(frames)
+        return self.model.embed(head), statistics(stages)
 
 
 def statistics(maps: Sequence[Tensor]) -> Tensor:

@@ -27,13 +27,13 @@ class PooledEditScore(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, feature_dim: int, hidden_dim: int = HIDDEN_DIM, dropout: float = 0.3) -> None:
+    def __init__(self, *, feature_dim: int, hidden_dim: int = HIDDEN_DIM, dropout: float = 0.5) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.register_buffer("mean", torch.zeros(feature_dim))
         self.register_buffer("std", torch.ones(feature_dim))
         self.frame = nn.Linear(feature_dim, hidden_dim)
-        self.video = nn.Linear(4 * hidden_dim, hidden_dim)
+        self.video = nn.Linear(2 * hidden_dim, hidden_dim)
         self.output = nn.Linear(hidden_dim, 1)
         self.dropout = nn.Dropout(dropout)
 
@@ -52,9 +52,8 @@ class PooledEditScore(nn.Module):
 
 
 def _pool(hidden: Tensor, visible: Tensor) -> Tensor:
-    """Mean, mean absolute deviation, maximum, minimum over frames: ``(B, n, H)`` and ``(B, n, 1)`` -> ``(B, 4H)``."""
+    """Mean, and mean absolute deviation from it, over frames: ``(B, n, H)`` and ``(B, n, 1)`` -> ``(B, 2H)``."""
     count = visible.sum(dim=1).clamp_min(1)
     mean = (hidden * visible).sum(dim=1) / count
     deviation = ((hidden - mean[:, None]).abs() * visible).sum(dim=1) / count
-    far = (1 - visible) * 1e4
-    return torch.cat((mean, deviation, (hidden - far).amax(dim=1), (hidden + far).amin(dim=1)), dim=1)
+    return torch.cat((mean, deviation), dim=1)

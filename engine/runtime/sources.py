@@ -162,8 +162,8 @@ def import_torch_tensorrt() -> ModuleType:
     except (ImportError, RuntimeError) as error:  # RuntimeError: it asks for a GPU when it is imported
         reason = str(error).partition("\n")[0]
         raise BackendUnavailable(
-            f"--frontend torch-tensorrt cannot be used ({reason}): pip install 'vsc-engine[build,torch-tensorrt]', on a "
-            "machine with a GPU"
+            f"--frontend torch-tensorrt cannot be used ({reason}): pip install 'vsc-engine[build,torch-tensorrt]', "
+            "on a machine with a GPU"
         ) from error
     return torch_tensorrt
 

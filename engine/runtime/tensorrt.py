@@ -57,6 +57,8 @@ class TensorRtExecution:
         trt = tensorrt.module
         self._log = ErrorLog(trt)
         self._inputs = inputs
+        self._num_rows = 0
+        self._scratch: DeviceMemory | None = None
         # TensorRT-RTX compiles kernels while it runs, which cannot be recorded from outside; it records by itself.
         self._records_itself = tensorrt.flavour == "tensorrt_rtx"
         self._runtime = self._log.call(trt.Runtime, doing="start")
@@ -80,24 +82,32 @@ class TensorRtExecution:
 
     def scratch_bytes(self, num_rows: int) -> int:
         """Device memory for ``num_rows`` rows besides inputs and outputs."""
-        self._set_shapes(num_rows)
+        for spec in self._inputs:
+            shape = full_shape(spec, num_rows)
+            self._checked(self._context.set_input_shape(spec.name, shape), f"take {spec.name} of shape {shape}")
+        self._num_rows = num_rows
         return int(self._context.update_device_memory_size_for_shapes())
 
     def use_scratch(self, memory: DeviceMemory) -> None:
         """Compute in ``memory``."""
+        self._scratch = memory
         self._context.set_device_memory(memory.address, memory.num_bytes)
 
     def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
         """Submit one computation."""
-        self._set_shapes(num_rows)
+        if num_rows != self._num_rows:
+            self._resize(num_rows)
         for name, address in addresses.items():
             self._checked(self._context.set_tensor_address(name, address), f"take the address of {name}")
         self._checked(self._context.execute_async_v3(stream.handle), f"compute {num_rows} rows")
 
-    def _set_shapes(self, num_rows: int) -> None:
-        for spec in self._inputs:
-            shape = full_shape(spec, num_rows)
-            self._checked(self._context.set_input_shape(spec.name, shape), f"take {spec.name} of shape {shape}")
+    def _resize(self, num_rows: int) -> None:
+        # TensorRT divides the scratch memory up anew for other shapes.
+        needed, held = self.scratch_bytes(num_rows), self._scratch.num_bytes if self._scratch is not None else 0
+        if needed > held:
+            raise EngineError(f"TensorRT asks for {needed} bytes to compute {num_rows} rows, {held} were allocated")
+        if self._scratch is not None:
+            self.use_scratch(self._scratch)
 
     def _checked(self, answer: Any, action: str) -> Any:
         """``answer``, unless it is what TensorRT gives for a failure."""

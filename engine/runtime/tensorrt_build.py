@@ -63,7 +63,7 @@ def import_tensorrt(flavour: Flavour | None = None) -> TensorRt:
     for name in get_args(Flavour) if flavour is None else (flavour,):
         try:
             return TensorRt(name, _import(name))
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: one of its libraries is missing
             reasons.append(f"{name}: {error}; pip install 'vsc-engine[{_EXTRAS[name]}]'")
     raise BackendUnavailable(f"TensorRT engines need TensorRT ({' or '.join(reasons)})")
 

@@ -1,7 +1,7 @@
 """Every graph of both presets is parsed and built by TensorRT-RTX for GPUs that are not here.
 
 Those of ``vsc22`` are twins: the same classes and operations with fewer and narrower layers and random weights, because
-the true ones take minutes (`benchmarks/results/tensorrt_engines_vsc22.md` has them). Those of ``lite`` are the real ones.
+the true ones take minutes (`benchmarks/results/tensorrt_engines_vsc22.md`). Those of ``lite`` are the real ones.
 """
 
 from __future__ import annotations

@@ -96,7 +96,10 @@ def test_two_processes_share_the_batches(work: Path, tmp_path: Path) -> None:
     halved = (work / "recipe.toml").read_text().replace("videos_per_rank = 4", "videos_per_rank = 2")
     (tmp_path / "halved.toml").write_text(halved)
     data = ("--videos", work / "videos", "--ground-truth", work / "labels.csv", "--output", tmp_path / "run")
-    train(work, *data, "--preset", tmp_path / "halved.toml", num_processes=2)
+    more = ("--synthesize-from", work / "videos", "--num-synthesized", "4")
+    finished = train(work, *data, *more, "--preset", tmp_path / "halved.toml", num_processes=2)
+    figures = json.loads(finished.stdout.splitlines()[-1])
+    assert figures["num_training"] + figures["num_validation"] == NUM_VIDEOS + 4
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == list(range(8))
     assert max(line["validation_ap"] for line in log) > 0.9

@@ -76,7 +76,9 @@ def install_pycuda(folder: Path) -> None:
 
 if __name__ == "__main__" and not has_pycuda():
     if shutil.which("cc") is None or shutil.which("c++") is None:
-        sys.exit("the tests need a C and a C++ compiler (cc, c++) to build PyCUDA: apt install build-essential")
+        sys.exit(
+            "the tests need a C and a C++ compiler (cc, c++) to build PyCUDA: apt install build-essential python3-dev"
+        )
     with tempfile.TemporaryDirectory() as name:
         compile_driver(Path(name))
         install_pycuda(Path(name))

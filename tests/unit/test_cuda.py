@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engine.errors import BackendUnavailable, ConfigError, EngineError
+from engine.machine import capabilities
 from engine.runtime.cuda import Device, Gpu, OutOfDeviceMemory, Stream, choose_devices, devices, free_pinned
 from tests.conftest import REPOSITORY
 from tests.stub_driver.control import MIB, VARIABLE, StubDriver
@@ -60,6 +61,15 @@ def test_lists_devices(stub_driver: StubDriver) -> None:
     stub_driver.devices([(AMPERE, 100 * MIB), (HOPPER, 200 * MIB)])
     assert devices() == (Device(0, "Stub 8.6", AMPERE, 100 * MIB), Device(1, "Stub 9.0", HOPPER, 200 * MIB))
     assert [str(device) for device in devices()] == ["Stub 8.6 (8.6, 100 MiB)", "Stub 9.0 (9.0, 200 MiB)"]
+
+
+def test_info_lists_them_too_or_says_why_not(stub_driver: StubDriver) -> None:
+    part = capabilities()[-1]
+    assert (part.available, part.detail) == (True, "Stub 8.6 (8.6, 1024 MiB)")
+    stub_driver.configure(init=NO_DEVICE)
+    part = capabilities()[-1]
+    assert not part.available
+    assert "finds no GPU" in part.detail
 
 
 def test_a_driver_for_an_older_cuda(stub_driver: StubDriver) -> None:

@@ -57,7 +57,7 @@ def test_other_devices_are_refused(ir: Path) -> None:
 def test_rows_on_a_gpu_are_refused(ir: Path) -> None:
     frames = graphs.frames(2)
     on_gpu = DeviceArray(4096, frames["frames_8"].shape, frames["frames_8"].dtype, None, None)
-    with OpenVinoRunner(ir) as runner, pytest.raises(ConfigError, match="'frames_8' lies on a GPU.*decode on the CPU"):
+    with OpenVinoRunner(ir) as runner, pytest.raises(ConfigError, match=r"'frames_8' lies on a GPU.*decode on the CPU"):
         runner.run({**frames, "frames_8": on_gpu})
 
 

@@ -44,7 +44,7 @@ def expected_score(model: PooledEditScore, rows: np.ndarray) -> float:
 
     hidden = gelu(linear("frame", np.clip((rows - state["mean"]) / state["std"], -5, 5)))
     mean = hidden.mean(axis=0)
-    pooled = np.concatenate([mean, np.abs(hidden - mean).mean(axis=0), hidden.max(axis=0), hidden.min(axis=0)])
+    pooled = np.concatenate([mean, np.abs(hidden - mean).mean(axis=0)])
     return float(1 / (1 + np.exp(-linear("output", gelu(linear("video", pooled)))[0])))
 
 
