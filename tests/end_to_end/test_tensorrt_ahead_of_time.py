@@ -114,10 +114,11 @@ def test_the_graphs_of_vsc22_are_built(vsc22: dict[str, Path], tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["ensemble", "edit_score"])
-def test_the_graphs_of_lite_are_built_and_half_is_smaller(tmp_path: Path, name: str) -> None:
+def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_path: Path, name: str) -> None:
     source = shipped_folder("lite") / f"{name}.onnx"
     full, half = (built(source, tmp_path, names=(name,), halved=halved) for halved in ((), (name,)))
-    assert half < 0.75 * full
+    # The shipped file stores weights as float16: it is as large as what is saved, but for the islands and the last layer.
+    assert full - half > 0.7 * source.stat().st_size
 
 
 def test_the_twins_of_vsc22_may_be_half(vsc22: dict[str, Path], tmp_path: Path) -> None:
