@@ -117,7 +117,7 @@ def test_the_graphs_of_vsc22_are_built(vsc22: dict[str, Path], tmp_path: Path, n
 def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_path: Path, name: str) -> None:
     source = shipped_folder("lite") / f"{name}.onnx"
     full, half = (built(source, tmp_path, names=(name,), halved=halved) for halved in ((), (name,)))
-    # The shipped file stores weights as float16: it is as large as what is saved, but for the islands and the last layer.
+    # The shipped file stores weights as float16, so it is as large as what is saved, but for islands and last layers.
     assert full - half > 0.7 * source.stat().st_size
 
 
