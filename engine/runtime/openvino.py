@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +86,11 @@ class OpenVinoRunner:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if self._num_threads is not None:
             options["INFERENCE_NUM_THREADS"] = self._num_threads
-        self._request = self._core.compile_model(self._model, "CPU", options).create_infer_request()
+        # In a thread of its own: OpenVINO gives the thread that compiles another signal stack, and after several graphs
+        # leaves it one that is freed. Ctrl-C in the main thread would then end in a segmentation fault.
+        with ThreadPoolExecutor(1) as pool:
+            compiled = pool.submit(self._core.compile_model, self._model, "CPU", options).result()
+        self._request = compiled.create_infer_request()
         return self
 
     def __exit__(

@@ -94,3 +94,18 @@ def test_missing_library_names_the_extra() -> None:
     result = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "BackendUnavailable: " in result.stderr
     assert "pip install 'vsc-engine[cpu]'" in result.stderr
+
+
+def test_a_signal_is_handled_after_graphs_were_freed(ir: Path) -> None:
+    """OpenVINO (2026.4) changes the signal stack of the thread that compiles, and frees it in the wrong order."""
+    script = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom engine.runtime.openvino import OpenVinoRunner\n"
+        "runners = [OpenVinoRunner(Path(sys.argv[1])) for _ in range(3)]\n"
+        "for runner in runners:\n    with runner:\n        pass\n"
+        "del runner\n"
+        "while runners:\n    del runners[0]\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, str(ir)], cwd=REPOSITORY, check=False)
+    assert result.returncode == 3

@@ -74,7 +74,7 @@ class TestWorkersThatDie:
     def test_a_video_that_ends_two_workers_is_recorded_and_costs_no_other_its_result(
         self, tmp_path: Path, num_workers: int, jobs_at_once: int
     ) -> None:
-        ids = ["a", "kill1", "b", "c", "kill2", "d", "e", "once"]
+        ids = ["a", "kill1", "b", "c", "kill2", "d", "e", "f"]
         results = run(tmp_path, *ids, num_workers=num_workers, jobs_at_once=jobs_at_once)
         assert set(results) == set(ids)
         assert set(failures(results)) == {"kill1", "kill2"}
