@@ -164,8 +164,8 @@ def page() -> str:
                 for gpu in GPUS
             ),
         ),
-        _wrapped("""NVDECs: NVIDIA's Video Encode and Decode Support Matrix, read second hand. Peaks: NVIDIA's data
-            sheets. Prices: assumed, from a published comparison of cloud prices of December 2025."""),
+        _wrapped("""NVDECs: NVIDIA's Video Encode and Decode Support Matrix; peaks: NVIDIA's data sheets; both read
+            second hand. Prices: assumed, from a published comparison of cloud prices of December 2025."""),
         _table(
             ["model", "GFLOP a frame (**measured**)", "share of the peak (assumed)", "published on an A100"],
             ([name, f"{model.gflop:g}", f"{model.utilisation:.0%}", model.published] for name, model in MODELS.items()),
