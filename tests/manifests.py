@@ -7,7 +7,16 @@ from typing import Any
 
 from engine.config import load_preset
 from engine.runtime import TensorSpec
-from engine.runtime.manifest import CompiledEngine, Graph, Manifest, PcaRecord, WeightsRecord, record_file
+from engine.runtime.manifest import (
+    CompiledEngine,
+    Graph,
+    Manifest,
+    PcaRecord,
+    RowProfile,
+    TensorRtFacts,
+    WeightsRecord,
+    record_file,
+)
 
 
 def make_manifest(directory: Path, **changes: Any) -> Manifest:
@@ -37,3 +46,31 @@ def make_manifest(directory: Path, **changes: Any) -> Manifest:
         "pca": PcaRecord(file=pca, num_components=512, sha256="cd"),
     }
     return Manifest(**(values | changes))
+
+
+def tensorrt_manifest(directory: Path, **changes: Any) -> Manifest:
+    """A manifest of preset lite with one engine of TensorRT-RTX; ``changes`` replace facts of the engine."""
+    (directory / "ensemble.engine").write_bytes(b"engine")
+    manifest = make_manifest(directory, backend="tensorrt")
+    values = {
+        "flavour": "tensorrt_rtx",
+        "version": "1.7",
+        "frontend": "onnx",
+        "compute_capabilities": ("8.6", "8.9"),
+        "precision_choice": "auto",
+        "precisions": {"lite": "fp16"},
+        "comparisons": (),
+        "profile": RowProfile(min_rows=1, opt_rows=8, max_rows=8),
+        "graph_sha256": manifest.graphs["ensemble"].files[0].sha256,
+        "refittable": (),
+        "build_s": 1.5,
+    }
+    engine = CompiledEngine(
+        key="2",
+        files=(record_file(directory / "ensemble.engine", directory=directory),),
+        versions={"tensorrt_rtx": "1.7"},
+        inputs=(TensorSpec("frames_224", "uint8", (None, 224, 224, 3)),),
+        outputs=(TensorSpec("embedding", "float32", (None, 1280)),),
+        tensorrt=TensorRtFacts(**(values | changes)),
+    )
+    return manifest.model_copy(update={"engines": {"ensemble": engine}})

@@ -14,12 +14,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image, UnidentifiedImageError
 
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError
 from training.clips import write_clip
-from training.frame_store import PICTURE_SUFFIXES
+from training.frame_store import PICTURE_SUFFIXES, decode_picture
 from training.processes import in_processes
 from training.resizing import Frame, even, resize, scaled, size_of
 
@@ -85,9 +84,8 @@ def make_pans(
 def _write_pan(item: tuple[int, Path], *, output: Path, seed: int) -> bool:
     number, path = item
     try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError):
+        pixels = decode_picture(path.read_bytes())
+    except OSError:
         return False
     if max(size_of(pixels)) > _MAX_ASPECT * min(size_of(pixels)):
         return False

@@ -15,9 +15,9 @@ import pytest
 from engine.runtime.manifest import write_manifest
 from tests.conftest import ON_STUB_DRIVER, REPOSITORY
 from tests.end_to_end.conftest import FPS, RunCli, footage
+from tests.manifests import tensorrt_manifest
 from tests.stub_driver.build import compile_driver
 from tests.stub_driver.control import MIB, VARIABLE
-from tests.unit.test_fit import tensorrt_manifest
 from tests.videos import write_video
 
 FILES = [

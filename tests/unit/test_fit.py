@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.errors import ConfigError
-from engine.runtime import TensorSpec
 from engine.runtime.fit import check_tensorrt_engine
-from engine.runtime.manifest import CompiledEngine, Manifest, RowProfile, TensorRtFacts, record_file
-from tests.manifests import make_manifest
+from engine.runtime.manifest import Manifest
+from tests.manifests import make_manifest, tensorrt_manifest
 
 HERE = {"flavour": "tensorrt_rtx", "version": "1.7", "compute_capability": "8.6"}
-
-
-def tensorrt_manifest(directory: Path, **changes: Any) -> Manifest:
-    (directory / "ensemble.engine").write_bytes(b"engine")
-    manifest = make_manifest(directory, backend="tensorrt")
-    values = {
-        "flavour": "tensorrt_rtx",
-        "version": "1.7",
-        "frontend": "onnx",
-        "compute_capabilities": ("8.6", "8.9"),
-        "precision_choice": "auto",
-        "precisions": {"lite": "fp16"},
-        "comparisons": (),
-        "profile": RowProfile(min_rows=1, opt_rows=8, max_rows=8),
-        "graph_sha256": manifest.graphs["ensemble"].files[0].sha256,
-        "refittable": (),
-        "build_s": 1.5,
-    }
-    engine = CompiledEngine(
-        key="2",
-        files=(record_file(directory / "ensemble.engine", directory=directory),),
-        versions={"tensorrt_rtx": "1.7"},
-        inputs=(TensorSpec("frames_224", "uint8", (None, 224, 224, 3)),),
-        outputs=(TensorSpec("embedding", "float32", (None, 1280)),),
-        tensorrt=TensorRtFacts(**(values | changes)),
-    )
-    return manifest.model_copy(update={"engines": {"ensemble": engine}})
 
 
 def test_an_engine_that_fits_is_let_through(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from engine.runtime import TensorSpec, open_runner, tensorrt
 from engine.runtime.manifest import CompiledEngine, Manifest, RowProfile, record_file
 from engine.runtime.tensorrt_build import build_engine, import_tensorrt
 from tests import graphs
+from tests.manifests import tensorrt_manifest
 from tests.stub_driver.control import MIB, StubDriver
-from tests.unit.test_fit import tensorrt_manifest
 
 pytestmark = pytest.mark.stub_driver
 
