@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from training.config import Fraction, Strict, load_recipe, recipe_names
+from training.config import Fraction, Strict, load_recipe
 
 
 class EditScoreOptimization(Strict):
@@ -35,14 +35,9 @@ class EditScorePreset(Strict):
     optimization: EditScoreOptimization
 
 
-_FOLDER = "presets/edit_score"
-
-
-def edit_score_preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    return recipe_names(_FOLDER)
+PRESETS_FOLDER = "presets/edit_score"
 
 
 def load_edit_score_preset(name_or_path: str) -> EditScorePreset:
     """Read a preset by name or from a TOML file. Raises ``ConfigError`` for an unknown name, key or value."""
-    return load_recipe(name_or_path, EditScorePreset, folder=_FOLDER)
+    return load_recipe(name_or_path, EditScorePreset, folder=PRESETS_FOLDER)

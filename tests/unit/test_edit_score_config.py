@@ -8,11 +8,12 @@ import pytest
 
 from engine.config import NoGate, load_preset
 from engine.errors import ConfigError
-from training.edit_score_config import edit_score_preset_names, load_edit_score_preset
+from training.config import recipe_names
+from training.edit_score_config import PRESETS_FOLDER, load_edit_score_preset
 
 
 def test_vsc22_has_the_figures_of_the_reference() -> None:
-    assert edit_score_preset_names() == ["lite", "vsc22"]
+    assert recipe_names(PRESETS_FOLDER) == ["lite", "vsc22"]
     preset = load_edit_score_preset("vsc22")
     settings = preset.optimization
     assert (settings.lr, settings.warmup, settings.epochs, settings.videos_per_rank) == (5e-5, 0.1, 10, 64)
