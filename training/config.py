@@ -14,6 +14,7 @@ from engine.errors import ConfigError
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Strict(BaseModel):
@@ -43,8 +44,15 @@ class EditedAugmentation(Strict):
     """Views of `training.views.EditedViews`."""
 
     kind: Literal["edited"]
+    min_edits: Annotated[int, Field(ge=1, le=4)] = 1
     max_edits: Annotated[int, Field(ge=1, le=4)] = 4
     crop_probability: Fraction = 0.5
+
+    @model_validator(mode="after")
+    def _edits_in_order(self) -> EditedAugmentation:
+        if self.min_edits > self.max_edits:
+            raise ValueError(f"min_edits is {self.min_edits}, more than max_edits, {self.max_edits}")
+        return self
 
 
 class ReferenceAugmentation(Strict):
@@ -71,7 +79,8 @@ class Losses(Strict):
 class Optimization(Strict):
     """AdamW and its schedule: linear warm-up over ``warmup`` of all steps, then ``decay`` to zero.
 
-    ``pairs_per_rank``: pictures of a step on each rank. ``precision``: of the activations; weights stay float32.
+    ``pairs_per_rank``: pictures of a step on each rank. ``precision``: of the activations; weights stay float32, and
+    on a CPU without fast half precision so does everything.
     ``ema_decay``: keep a moving average of the weights, which is then what is validated and exported.
     """
 
@@ -81,7 +90,7 @@ class Optimization(Strict):
     decay: Literal["linear", "cosine"] = "linear"
     pairs_per_rank: Annotated[int, Field(gt=0)]
     epochs: Annotated[float, Field(gt=0)]
-    precision: Literal["fp32", "bf16", "fp16"] = "fp16"
+    precision: Precision = "fp16"
     gradient_checkpointing: bool = False
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
@@ -101,10 +110,15 @@ class AnnotatedPairs(Strict):
 
 
 class TrainingPreset(Strict):
-    """The full recipe of one descriptor model."""
+    """The full recipe of one descriptor model.
+
+    ``held_out_seed``: draws the pictures that are held out, as ``seed`` does where it is absent. A run that goes on from
+    another's weights holds out what that one did.
+    """
 
     name: str
     seed: int
+    held_out_seed: int | None = None
     model: Model
     augmentation: Annotated[EditedAugmentation | ReferenceAugmentation, Field(discriminator="kind")]
     losses: Losses

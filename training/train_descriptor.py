@@ -111,7 +111,8 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     names = store.names()
     groups = group_names(names, same=[(match.query_id, match.ref_id) for match in matches])
-    shown, held_out = _split(groups, share=validation_share, seed=preset.seed)
+    split_seed = preset.seed if preset.held_out_seed is None else preset.held_out_seed
+    shown, held_out = _split(groups, share=validation_share, seed=split_seed)
     batch = preset.optimization.pairs_per_rank * ranks.world_size
     if len(shown) < batch:
         raise ConfigError(f"the store has {len(shown)} pictures to train on, fewer than a batch of {batch}")
@@ -159,7 +160,9 @@ def _split(groups: NDArray[np.int64], *, share: float, seed: int) -> tuple[NDArr
 def _views(preset: TrainingPreset) -> Views:
     settings = preset.augmentation
     if isinstance(settings, EditedAugmentation):
-        return EditedViews(max_edits=settings.max_edits, crop_probability=settings.crop_probability)
+        return EditedViews(
+            min_edits=settings.min_edits, max_edits=settings.max_edits, crop_probability=settings.crop_probability
+        )
     return ReferenceViews(
         hard_mix=settings.hard_mix,
         overlay_probability=settings.overlay_probability,

@@ -29,7 +29,7 @@ from engine.errors import ConfigError, EngineError
 from engine.models.export import Normalize
 from engine.records import FloatArray
 from training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from training.config import TrainingPreset
+from training.config import Precision, TrainingPreset
 from training.data import Batch
 from training.distributed import Ranks
 from training.gradient_checkpointing import checkpoint_blocks
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.jsonl"
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _EMBED_BATCH = 64
+_WITHOUT_HALF = ("DEFAULT", "AVX2")
+"""What ``torch.backends.cpu.get_cpu_capability`` says of CPUs that compute in half precision one value at a time."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Trainer:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         settings = preset.optimization
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=settings.precision == "fp16")
+        self.precision = usable_precision(settings.precision, ranks.device)
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.precision == "fp16")
         decayed = settings.ema_decay is not None
         self.ema = {name: value.clone() for name, value in self._trained().items()} if decayed else {}
         self.memory = torch.empty(0, 0, device=ranks.device)
@@ -138,7 +141,7 @@ class Trainer:
         return {"loss": loss.item(), "info_nce": contrast.item(), "entropy": entropy.item(), "lr": settings.lr * factor}
 
     def _forward(self, views: Tensor) -> Tensor:
-        kind = _AUTOCAST[self.preset.optimization.precision]
+        kind = _AUTOCAST[self.precision]
         device = self.ranks.device
         pixels = self.normalize(views.to(device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
@@ -261,6 +264,14 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of a model as safetensors."""
     with written_aside(path) as aside:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside)
+
+
+def usable_precision(asked: Precision, device: torch.device) -> Precision:
+    """The precision to compute in: ``asked``, or fp32 on a CPU on which half precision is many times slower."""
+    if asked == "fp32" or device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in _WITHOUT_HALF:
+        return asked
+    logger.warning("this CPU has no fast %s; computing in fp32 instead", asked)
+    return "fp32"
 
 
 def _freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:

@@ -40,18 +40,19 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class EditedViews:
-    """One hard and one easy view. Hard: 1 to ``max_edits`` edits of the synthesizer, each of another group.
+    """One hard and one easy view. Hard: ``min_edits`` to ``max_edits`` edits of the synthesizer, of a group each.
 
     ``crop_probability``: of a random crop before the edits.
     """
 
+    min_edits: int = 1
     max_edits: int = 4
     crop_probability: float = 0.5
 
     def draw(self, rng: np.random.Generator, picture: Frame, other: DrawPicture, *, input_px: int) -> list[Frame]:
         """The hard and the easy view, ``(input_px, input_px, 3)`` each."""
         hard = random_crop(rng, picture, area=_HARD_AREA) if rng.random() < self.crop_probability else picture
-        for kind in draw_kinds(rng, num_edits=int(rng.integers(1, self.max_edits, endpoint=True))):
+        for kind in draw_kinds(rng, num_edits=int(rng.integers(self.min_edits, self.max_edits, endpoint=True))):
             edit = kind.draw(rng)
             if isinstance(edit, OverlayText):
                 # Any text, or the model would learn to look past the few phrases of the synthesizer.

@@ -99,6 +99,7 @@ def read_log_so_far(output: Path) -> list[str]:
         ({"frozen": '["backbone.stm.*"]'}, "no parameter is called 'backbone.stm.*'"),
         ({"pairs_per_rank": "40"}, "fewer than a batch of 40"),
         ({"whiten_projection": "true"}, "whiten_projection needs more than 512 pictures to train on, got 16"),
+        ({"max_edits": "2\nmin_edits = 3"}, "min_edits is 3, more than max_edits, 2"),
         ({"start": '"absent.safetensors"'}, "there is no checkpoint absent.safetensors"),
     ],
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.edits import EDITS
+from training.edits import EDITS, Edit
 from training.reference_views import ReferenceViews
 from training.resizing import Frame
 from training.views import NEVER_TRAINED, EditedViews, Views, draw_kinds, random_crop
@@ -45,6 +45,21 @@ def test_training_draws_each_kind_for_pictures_but_those_kept_for_validation() -
     rng = np.random.default_rng(0)
     drawn = {kind.name for _ in range(600) for kind in draw_kinds(rng, num_edits=4)}
     assert drawn == set(EDITS) - NEVER_TRAINED - {"change_video_speed", "fps", "encoding_quality"}
+
+
+def test_a_hard_view_has_as_many_edits_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(rng: np.random.Generator, *, num_edits: int) -> list[type[Edit]]:
+        counts.append(num_edits)
+        return draw_kinds(rng, num_edits=num_edits)
+
+    monkeypatch.setattr("training.views.draw_kinds", counted)
+    for seed in range(40):
+        EditedViews(min_edits=2, max_edits=3).draw(
+            np.random.default_rng(seed), picture(7), lambda: picture(8), input_px=16
+        )
+    assert set(counts) == {2, 3}
 
 
 def test_a_crop_has_the_area_that_was_asked_for() -> None:
