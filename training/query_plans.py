@@ -122,10 +122,11 @@ def plan_queries(
     seed: int,
     difficulty: Difficulty = Difficulty(),
     copied_share: float = COPIED_REFERENCES,
+    max_plain_pieces: int = 1,
 ) -> list[QueryPlan]:
     """Draw what every query shows. Each kind of edit occurs before any occurs again; ids do not tell copies apart.
 
-    ``copied_share`` of the references are copied at all.
+    ``copied_share`` of the references are copied at all. A plain query shows 1 to ``max_plain_pieces`` sources.
     """
     rng = np.random.default_rng(seed)
     num_copied = math.ceil(copied_share * len(references))
@@ -134,7 +135,7 @@ def plan_queries(
     draw_copy = partial(_draw_copy, rng, unrelated=unrelated, edit_kinds=edit_kinds, difficulty=difficulty)
     drafts = [_draft_copies(rng, next(kinds), copied, unrelated, draw_copy) for _ in range(num_copies)]
     plain = _deal(rng, distractors)
-    drafts += [_draft_plain(rng, next(plain)) for _ in range(num_plain)]
+    drafts += [_draft_plain(rng, plain, max_pieces=max_plain_pieces) for _ in range(num_plain)]
     order = rng.permutation(len(drafts))
     return [
         dataclasses.replace(drafts[index], query_id=f"Q{number:06d}") for number, index in enumerate(order, start=1)
@@ -165,8 +166,12 @@ def _draft_copies(
     return QueryPlan("", kind, source.fps, tuple(segments))
 
 
-def _draft_plain(rng: np.random.Generator, source: Source) -> QueryPlan:
-    return QueryPlan("", "plain", source.fps, (_draw_unrelated(rng, source, _PLAIN_S, fps=source.fps),))
+def _draft_plain(rng: np.random.Generator, sources: Iterator[Source], *, max_pieces: int) -> QueryPlan:
+    num_pieces = int(rng.integers(1, max_pieces, endpoint=True))
+    range_s = (_PLAIN_S[0] / num_pieces, _PLAIN_S[1] / num_pieces)
+    pieces = [next(sources) for _ in range(num_pieces)]
+    fps = pieces[0].fps
+    return QueryPlan("", "plain", fps, tuple(_draw_unrelated(rng, source, range_s, fps=fps) for source in pieces))
 
 
 def _draw_copy(

@@ -47,6 +47,7 @@ def synthesize(
     seed: int,
     difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
     copied_share: float = COPIED_REFERENCES,
+    max_plain_pieces: int = 1,
     short_side_px: int = 288,
     max_source_s: float = 60.0,
     num_workers: int = 1,
@@ -56,7 +57,8 @@ def synthesize(
 
     ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``); ``matching_ground_truth.csv`` in the format
     of the Video Similarity Challenge 2022; ``provenance.json`` with sources, edits and strengths. Only
-    ``copied_share`` of the references is copied; of longer ones the first ``max_source_s`` seconds are used.
+    ``copied_share`` of the references is copied; a plain query shows up to ``max_plain_pieces`` distractors one after
+    the other; of longer ones the first ``max_source_s`` seconds are used.
     ``advance`` is called after each query. References and distractors must not share content, or the ground truth is
     incomplete.
 
@@ -70,6 +72,7 @@ def synthesize(
         seed=seed,
         difficulty=difficulty,
         copied_share=copied_share,
+        max_plain_pieces=max_plain_pieces,
     )
     folder = output / QUERIES
     folder.mkdir(parents=True, exist_ok=True)

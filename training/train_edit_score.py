@@ -35,6 +35,7 @@ from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 
 FEATURES, SYNTHESIZED = "features", "synthesized"
 NUM_EDITS = (1, 4)
+MAX_PLAIN_PIECES = 3
 PASSED_SHARES = (1.0, 0.99, 0.98, 0.95)
 """Shares of the validation's copies for which the highest threshold that lets them pass is reported."""
 
@@ -155,7 +156,10 @@ def _query_sets(videos: Sequence[Path], ground_truth: Sequence[Path]) -> list[Qu
 
 
 def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, num_workers: int) -> QuerySet:
-    """Queries made of the sources, each of which is copied and plain alike: no content may tell which is which."""
+    """Queries made of the sources, each of which is copied and plain alike: no content may tell which is which.
+
+    Nor may cuts: a plain query shows up to three sources, as a query with a copy between other footage does.
+    """
     folder = output / SYNTHESIZED
     queries = QuerySet(folder / QUERIES, folder / GROUND_TRUTH)
     if queries.ground_truth.is_file():
@@ -171,6 +175,7 @@ def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, 
             seed=seed,
             difficulty=Difficulty(num_edits=NUM_EDITS),
             copied_share=1.0,
+            max_plain_pieces=MAX_PLAIN_PIECES,
             num_workers=num_workers,
             advance=advance,
         )

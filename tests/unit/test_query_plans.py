@@ -45,6 +45,18 @@ def test_segments_fit_their_kind() -> None:
         )
 
 
+def test_a_plain_query_shows_up_to_as_many_sources_as_asked() -> None:
+    drawn = plan_queries(
+        REFERENCES, distractors=DISTRACTORS[1:], num_copies=1, num_plain=40, seed=2, max_plain_pieces=3
+    )
+    pieces = [plan.segments for plan in drawn if plan.kind == "plain"]
+    assert {len(segments) for segments in pieces} == {1, 2, 3}
+    assert not any(segment.is_copy for segments in pieces for segment in segments)
+    for segments in pieces:
+        longest_s = sum(float(segment.num_frames / segments[0].footage.source.fps) for segment in segments)
+        assert longest_s <= 12
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_segment_lies_within_its_source(seed: int) -> None:
     for plan in plans(seed=seed):
