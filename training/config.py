@@ -112,8 +112,8 @@ class AnnotatedPairs(Strict):
 class TrainingPreset(Strict):
     """The full recipe of one descriptor model.
 
-    ``held_out_seed``: draws the pictures that are held out, as ``seed`` does where it is absent. A run that goes on from
-    another's weights holds out what that one did.
+    ``held_out_seed``: draws the pictures that are held out; default: ``seed``. A run that goes on from another's
+    weights holds out what that one did.
     """
 
     name: str

@@ -24,6 +24,7 @@ class EditScorePreset(Strict):
 
     ``engine_preset``: name or TOML file of the preset whose gate says which features and which model these are.
     ``min_frames_share``: in training a video shows a random part of its frames, at least this share of them.
+    ``repeats``: how often an epoch shows each given query, where it shows each synthesized one once.
     ``validation_share``: of the training videos, held out where no validation videos are given.
     """
 
@@ -31,6 +32,7 @@ class EditScorePreset(Strict):
     engine_preset: str
     seed: int
     min_frames_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repeats: Annotated[int, Field(gt=0)] = 1
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     optimization: EditScoreOptimization
 

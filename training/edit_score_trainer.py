@@ -45,10 +45,11 @@ EditScoreModel = EditScore | PooledEditScore
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """A query, and whether it holds a copy of anything."""
+    """A query, whether it holds a copy of anything, and how often an epoch shows it."""
 
     features: VideoFeatures
     is_copy: bool
+    repeats: int = 1
 
 
 class EditScoreTrainer:
@@ -85,6 +86,7 @@ class EditScoreTrainer:
             )
         self.model, self.preset, self.ranks, self.folder = model, preset, ranks, folder
         self._shown, self._held_out = shown, held_out
+        self._repeated = [video for video in shown for _ in range(video.repeats)]
         self._initialize()
         self.model.to(ranks.device)
         self._parameters = list(model.parameters())
@@ -135,7 +137,7 @@ class EditScoreTrainer:
     def _train_epoch(self, epoch: int) -> float:
         """The mean loss of the epoch."""
         settings, ranks = self.preset.optimization, self.ranks
-        order = np.random.default_rng([self.preset.seed, epoch]).permutation(len(self._shown))
+        order = np.random.default_rng([self.preset.seed, epoch]).permutation(len(self._repeated))
         num_steps = len(order) // self._batch
         rng = np.random.default_rng([self.preset.seed, epoch, ranks.rank])
         torch.manual_seed(int(rng.integers(2**62)))
@@ -143,7 +145,7 @@ class EditScoreTrainer:
         losses = []
         for step in range(num_steps):
             own = order[step * self._batch : (step + 1) * self._batch][ranks.rank :: ranks.world_size]
-            batch = [self._shown[index] for index in own]
+            batch = [self._repeated[index] for index in own]
             factor = learning_rate_factor(
                 epoch * num_steps + step,
                 num_steps=settings.epochs * num_steps,
@@ -180,6 +182,11 @@ class EditScoreTrainer:
             rows = np.concatenate([video.features.rows for video in self._shown])
             self.model.mean.copy_(torch.from_numpy(rows.mean(axis=0)))
             self.model.std.copy_(torch.from_numpy(rows.std(axis=0)).clamp_min(_MIN_STD))
+            with torch.inference_mode():
+                pooled = torch.cat([self.model.pooled(pad([video.features.rows])) for video in self._shown])
+            self.model.pooled_mean.copy_(pooled.mean(dim=0))
+            self.model.pooled_std.copy_(pooled.std(dim=0).clamp_min(_MIN_STD))
+            nn.init.zeros_(self.model.output.weight)
 
     def _keep(self, *, is_best: bool) -> None:
         latest = self.history[-1]
@@ -200,7 +207,7 @@ class EditScoreTrainer:
     def _identity(self) -> dict[str, Any]:
         videos = hashlib.sha256()
         for video in (*self._shown, *self._held_out):
-            videos.update(f"{video.features.video_id} {video.is_copy} ".encode())
+            videos.update(f"{video.features.video_id} {video.is_copy} {video.repeats} ".encode())
             videos.update(video.features.rows.tobytes())
         preset = self.preset.model_dump(mode="json")
         return {"preset": preset, "videos": videos.hexdigest(), "num_ranks": self.ranks.world_size}

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """A video to take footage from: the seconds of it that may be used, and its frames per second (at most 30)."""
+    """A video to take footage from: the seconds of it that may be used, and the frames per second to take."""
 
     video_id: str
     path: Path
@@ -99,14 +99,17 @@ def true_matches(plan: QueryPlan) -> list[Match]:
     return matches
 
 
-def probe_sources(paths: Sequence[Path], *, max_source_s: float) -> list[Source]:
-    """Videos that last at least 2 s, of which up to ``max_source_s`` may be used. Raises ``ConfigError`` for none."""
+def probe_sources(paths: Sequence[Path], *, max_source_s: float, max_fps: int = MAX_FPS) -> list[Source]:
+    """Videos that last at least 2 s, of which up to ``max_source_s`` may be used, at ``max_fps`` or less.
+
+    Raises ``ConfigError`` where there is none.
+    """
     sources = []
     for path in paths:
         timeline = index_timeline(Media(path.stem, path))
         shown_s = timeline.end_s - float(timeline.times_s[0])
         if shown_s >= MIN_SOURCE_S:
-            fps = min(Fraction(len(timeline) / shown_s).limit_denominator(1001), Fraction(MAX_FPS))
+            fps = min(Fraction(len(timeline) / shown_s).limit_denominator(1001), Fraction(max_fps))
             sources.append(Source(path.stem, path, min(timeline.end_s, max_source_s), fps))
     if not sources:
         raise ConfigError(f"no video of {len(paths)} lasts {MIN_SOURCE_S:g} s or more; give longer ones")

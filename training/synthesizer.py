@@ -22,6 +22,7 @@ from training.edits import Clip, apply_edits
 from training.processes import in_processes
 from training.query_plans import (
     COPIED_REFERENCES,
+    MAX_FPS,
     Difficulty,
     Footage,
     QueryPlan,
@@ -48,6 +49,7 @@ def synthesize(
     difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
     copied_share: float = COPIED_REFERENCES,
     max_plain_pieces: int = 1,
+    max_fps: int = MAX_FPS,
     short_side_px: int = 288,
     max_source_s: float = 60.0,
     num_workers: int = 1,
@@ -55,8 +57,9 @@ def synthesize(
 ) -> list[QueryPlan]:
     """Write ``num_copies`` queries with copies and ``num_plain`` without into ``output``, and what is true of them.
 
-    ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``); ``matching_ground_truth.csv`` in the format
-    of the Video Similarity Challenge 2022; ``provenance.json`` with sources, edits and strengths. Only
+    ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``, at most ``max_fps``);
+    ``matching_ground_truth.csv`` in the format of the Video Similarity Challenge 2022; ``provenance.json`` with
+    sources, edits and strengths. Only
     ``copied_share`` of the references is copied; a plain query shows up to ``max_plain_pieces`` distractors one after
     the other; of longer ones the first ``max_source_s`` seconds are used.
     ``advance`` is called after each query. References and distractors must not share content, or the ground truth is
@@ -65,8 +68,8 @@ def synthesize(
     Raises ``ConfigError`` where no reference or no distractor lasts 2 s, ``MediaError`` for one that cannot be read.
     """
     plans = plan_queries(
-        probe_sources(references, max_source_s=max_source_s),
-        distractors=probe_sources(distractors, max_source_s=max_source_s),
+        probe_sources(references, max_source_s=max_source_s, max_fps=max_fps),
+        distractors=probe_sources(distractors, max_source_s=max_source_s, max_fps=max_fps),
         num_copies=num_copies,
         num_plain=num_plain,
         seed=seed,

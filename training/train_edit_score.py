@@ -36,6 +36,9 @@ from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 FEATURES, SYNTHESIZED = "features", "synthesized"
 NUM_EDITS = (1, 4)
 MAX_PLAIN_PIECES = 3
+SYNTHESIZED_FPS = 4
+"""The gate samples a frame a second; more would be edited and encoded for nothing."""
+
 PASSED_SHARES = (1.0, 0.99, 0.98, 0.95)
 """Shares of the validation's copies for which the highest threshold that lets them pass is reported."""
 
@@ -44,10 +47,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class QuerySet:
-    """A folder of query videos, and the ground truth that says which of them hold a copy."""
+    """A folder of query videos, the ground truth that says which of them hold a copy, and how often to show each."""
 
     videos: Path
     ground_truth: Path
+    repeats: int = 1
+
+    def copies(self) -> set[str]:
+        """Ids of the queries that hold a copy."""
+        return {query_id for query_id, _ in read_ground_truth(self.ground_truth).pairs}
 
 
 @app.command()
@@ -55,8 +63,17 @@ def main(
     output: Annotated[Path, typer.Option(help="Run folder.")],
     videos: Annotated[list[Path] | None, typer.Option(help="Folder of query videos; may be repeated.")] = None,
     ground_truth: Annotated[list[Path] | None, typer.Option(help="CSV for each --videos, in the same order.")] = None,
-    synthesize_from: Annotated[list[Path] | None, typer.Option(help="Videos to make more queries of.")] = None,
-    num_synthesized: Annotated[int, typer.Option(min=0, help="Queries to make, half of them with a copy.")] = 0,
+    synthesize_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of videos to make more queries of; may be repeated. Of a folder that is also given with "
+            "--videos, only queries without a copy."
+        ),
+    ] = None,
+    num_synthesized: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="Queries to make, half of them with a copy, for each --synthesize-from."),
+    ] = None,
     val_videos: Annotated[Path | None, typer.Option(help="Queries to validate on; default: a held-out part.")] = None,
     val_ground_truth: Annotated[Path | None, typer.Option(help="CSV for --val-videos.")] = None,
     preset: Annotated[str, typer.Option(help="Name of a preset, or a TOML file.")] = "lite",
@@ -67,17 +84,20 @@ def main(
     logging.basicConfig(level=logging.INFO, handlers=[LogLines()], format="%(message)s")
     try:
         recipe = load_edit_score_preset(preset)
-        training = _query_sets(videos or [], ground_truth or [])
+        training = _query_sets(videos or [], ground_truth or [], repeats=recipe.repeats)
         validation = None
         if val_videos is not None or val_ground_truth is not None:
             [validation] = _query_sets(*([path] if path else [] for path in (val_videos, val_ground_truth)))
         with joined_ranks() as ranks:
-            if num_synthesized:
-                sources = synthesize_from or []
-                with ranks.first_before_others():
-                    training.append(
-                        _synthesized(sources, num_synthesized, output, seed=recipe.seed, num_workers=workers)
-                    )
+            with ranks.first_before_others():
+                training += _synthesized(
+                    synthesize_from or [],
+                    num_synthesized or [],
+                    output / SYNTHESIZED,
+                    given=training,
+                    seed=recipe.seed,
+                    num_workers=workers,
+                )
             figures = train(
                 recipe,
                 training,
@@ -147,44 +167,60 @@ def passing_threshold(copies: NDArray[np.float64], *, share: float) -> float:
     return float(falling[int(np.ceil(share * len(falling))) - 1])
 
 
-def _query_sets(videos: Sequence[Path], ground_truth: Sequence[Path]) -> list[QuerySet]:
+def _query_sets(videos: Sequence[Path], ground_truth: Sequence[Path], *, repeats: int = 1) -> list[QuerySet]:
     if len(videos) != len(ground_truth):
         raise ConfigError(
             f"each folder of videos needs one ground truth, got {len(videos)} folders and {len(ground_truth)} CSV files"
         )
-    return [QuerySet(*pair) for pair in zip(videos, ground_truth, strict=True)]
+    return [QuerySet(*pair, repeats) for pair in zip(videos, ground_truth, strict=True)]
 
 
-def _synthesized(sources: Sequence[Path], num: int, output: Path, *, seed: int, num_workers: int) -> QuerySet:
-    """Queries made of the sources, each of which is copied and plain alike: no content may tell which is which.
+def _synthesized(
+    folders: Sequence[Path],
+    nums: Sequence[int],
+    output: Path,
+    *,
+    given: Sequence[QuerySet],
+    seed: int,
+    num_workers: int,
+) -> list[QuerySet]:
+    """Queries made of the videos of each folder, which are copied and plain alike: no content may tell which is which.
 
-    Nor may cuts: a plain query shows up to three sources, as a query with a copy between other footage does.
+    Nor may cuts: a plain query shows up to three videos, as a query with a copy between other footage does.
     """
-    folder = output / SYNTHESIZED
-    queries = QuerySet(folder / QUERIES, folder / GROUND_TRUTH)
-    if queries.ground_truth.is_file():
-        return queries
-    paths = [item.path for item in find_videos(sources)]
-    with progress("synthesize", num) as advance:
-        synthesize(
-            paths,
-            folder,
-            distractors=paths,
-            num_copies=num // 2,
-            num_plain=num - num // 2,
-            seed=seed,
-            difficulty=Difficulty(num_edits=NUM_EDITS),
-            copied_share=1.0,
-            max_plain_pieces=MAX_PLAIN_PIECES,
-            num_workers=num_workers,
-            advance=advance,
+    if len(folders) != len(nums):
+        raise ConfigError(
+            f"each --synthesize-from needs one --num-synthesized, got {len(folders)} folders and {len(nums)} numbers"
         )
-    return queries
+    made = []
+    for number, (folder, num) in enumerate(zip(folders, nums, strict=True)):
+        queries = QuerySet(output / str(number) / QUERIES, output / str(number) / GROUND_TRUTH)
+        made.append(queries)
+        if queries.ground_truth.is_file():
+            continue
+        copies = {query_id for known in given if known.videos.samefile(folder) for query_id in known.copies()}
+        paths = [item.path for item in find_videos([folder]) if item.video_id not in copies]
+        with progress(f"synthesize from {folder.name}", num) as advance:
+            synthesize(
+                paths,
+                output / str(number),
+                distractors=paths,
+                num_copies=num // 2,
+                num_plain=num - num // 2,
+                seed=seed + number,
+                difficulty=Difficulty(num_edits=NUM_EDITS),
+                copied_share=1.0,
+                max_plain_pieces=MAX_PLAIN_PIECES,
+                max_fps=SYNTHESIZED_FPS,
+                num_workers=num_workers,
+                advance=advance,
+            )
+    return made
 
 
 def _labelled(queries: QuerySet, extractor: FeatureExtractor, *, num_workers: int) -> list[LabelledVideo]:
     media: list[Media] = find_videos([queries.videos])
-    copies = {query_id for query_id, _ in read_ground_truth(queries.ground_truth).pairs}
+    copies = queries.copies()
     absent = sorted(copies - {item.video_id for item in media})
     if absent:
         raise ConfigError(
@@ -193,7 +229,7 @@ def _labelled(queries: QuerySet, extractor: FeatureExtractor, *, num_workers: in
         )
     with progress(f"features of {queries.videos.name}", len(media)) as advance:
         found = extractor.extract(media, num_workers=num_workers, advance=advance)
-    return [LabelledVideo(features, features.video_id in copies) for features in found]
+    return [LabelledVideo(features, features.video_id in copies, queries.repeats) for features in found]
 
 
 def _split(

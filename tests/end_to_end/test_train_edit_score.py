@@ -88,7 +88,7 @@ def test_labelled_videos_give_weights_that_build_engines(work: Path, tmp_path: P
 def test_queries_are_synthesized_where_no_labels_are(work: Path, tmp_path: Path) -> None:
     options = ("--synthesize-from", work / "videos", "--num-synthesized", "12", "--output", tmp_path / "run")
     assert json.loads(train(work, *options).stdout.splitlines()[-1])["num_training"] == 8
-    assert len(list((tmp_path / "run" / "synthesized" / "queries").glob("*.mp4"))) == 12
+    assert len(list((tmp_path / "run" / "synthesized" / "0" / "queries").glob("*.mp4"))) == 12
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def drawn_videos(num: int, *, seed: int) -> list[LabelledVideo]:
 
 
 def pooled() -> PooledEditScore:
-    return PooledEditScore(feature_dim=NUM_FEATURES, hidden_dim=8, dropout=0.1)
+    return PooledEditScore(feature_dim=NUM_FEATURES)
 
 
 def bert() -> EditScore:

@@ -23,7 +23,7 @@ from torchvision.transforms import functional as transforms  # noqa: E402
 from engine.models import export  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.clip import ClipVisual  # noqa: E402
-from engine.models.edit_features import LITE0_STATISTICS  # noqa: E402
+from engine.models.edit_features import LITE0_STATISTICS, statistics  # noqa: E402
 from engine.models.edit_score import EditScore  # noqa: E402
 from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
 from engine.models.freezing import freeze_for_export  # noqa: E402
@@ -225,17 +225,7 @@ def test_an_ensemble_gives_the_features_of_its_gate(tmp_path: Path, num_rows: in
         result = runner.run({"frames_224": frames})
         pixels = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
         *stages, _ = model.backbone.maps(pixels)
-        expected = torch.cat(
-            [
-                part
-                for values in stages
-                for part in (
-                    values.mean(dim=(2, 3)),
-                    (values - values.mean(dim=(2, 3), keepdim=True)).abs().mean(dim=(2, 3)),
-                )
-            ],
-            dim=1,
-        ).numpy()
+        expected = statistics(stages).numpy()
     assert result["edit_features"].shape == (num_rows, LITE0_STATISTICS)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(result["edit_features"] / scale, expected / scale, atol=5e-6, rtol=0)

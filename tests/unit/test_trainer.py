@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.config import Precision
-from training.trainer import usable_precision
+from training.config import Precision  # noqa: E402
+from training.trainer import usable_precision  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
