@@ -91,6 +91,18 @@ def test_queries_are_synthesized_where_no_labels_are(work: Path, tmp_path: Path)
     assert len(list((tmp_path / "run" / "synthesized" / "0" / "queries").glob("*.mp4"))) == 12
 
 
+def test_queries_are_synthesized_from_those_without_a_copy(work: Path, tmp_path: Path) -> None:
+    data = ("--videos", work / "videos", "--ground-truth", work / "labels.csv", "--output", tmp_path / "run")
+    more = ("--synthesize-from", work / "videos", "--num-synthesized", "6")
+    figures = json.loads(train(work, *data, *more).stdout.splitlines()[-1])
+    assert figures["num_training"] + figures["num_validation"] == NUM_VIDEOS + 6
+    provenance = json.loads((tmp_path / "run" / "synthesized" / "0" / "provenance.json").read_text())
+    segments = [segment for query in provenance["queries"].values() for segment in query["segments"]]
+    sources = {segment["source"] for segment in segments}
+    assert sources
+    assert sources <= {f"Q{number:02d}" for number in range(1, NUM_VIDEOS, 2)}
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_batches(work: Path, tmp_path: Path) -> None:
     halved = (work / "recipe.toml").read_text().replace("videos_per_rank = 4", "videos_per_rank = 2")
@@ -114,6 +126,7 @@ def test_wrong_input_fails_with_one_line(work: Path, tmp_path: Path) -> None:
         (output, "nothing to train on"),
         ((*videos, *output), "needs one ground truth, got 1 folders and 0 CSV files"),
         ((*videos, "--ground-truth", tmp_path / "other.csv", *output), "names 1 queries that"),
+        (("--synthesize-from", work / "videos", *output), "needs one --num-synthesized, got 1 folders and 0 numbers"),
         ((*videos, "--ground-truth", tmp_path / "all.csv", *output), "training needs queries with a copy and without"),
     ):
         assert message in train(work, *options, expect=1).stderr

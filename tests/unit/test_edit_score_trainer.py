@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,21 @@ def test_average_precision_of_a_ranking() -> None:
     ]
     # Ranked: copy, plain, copy; precision 1/1 and 2/3 at the copies.
     assert average_precision(videos, np.array([0.9, 0.5, 0.1])) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_an_epoch_shows_a_video_as_often_as_asked(tmp_path: Path) -> None:
+    repeated = [
+        dataclasses.replace(video, repeats=1 + index % 2) for index, video in enumerate(drawn_videos(16, seed=0))
+    ]
+    several = [video for video in repeated for _ in range(video.repeats)]
+    losses = []
+    for name, shown in (
+        ("repeats", repeated),
+        ("copies", [dataclasses.replace(video, repeats=1) for video in several]),
+    ):
+        run = EditScoreTrainer(
+            bert(), preset(epochs=2), shown=shown, held_out=drawn_videos(8, seed=1), ranks=ALONE, folder=tmp_path / name
+        )
+        run.run()
+        losses.append([epoch["loss"] for epoch in run.history])
+    assert losses[0] == losses[1]
