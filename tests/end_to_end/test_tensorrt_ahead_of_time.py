@@ -117,8 +117,12 @@ def test_the_graphs_of_vsc22_are_built(vsc22: dict[str, Path], tmp_path: Path, n
 def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_path: Path, name: str) -> None:
     source = shipped_folder("lite") / f"{name}.onnx"
     full, half = (built(source, tmp_path, names=(name,), halved=halved) for halved in ((), (name,)))
-    # The shipped file stores weights as float16, so it is as large as what is saved, but for islands and last layers.
-    assert full - half > 0.7 * source.stat().st_size
+    if name == "edit_score":
+        # It is linear, and the last layer of a model stays float32: there is nothing to halve.
+        assert 0 < half <= full
+    else:
+        # The shipped file stores float16, so it is as large as what is saved, but for islands and last layers.
+        assert full - half > 0.7 * source.stat().st_size
 
 
 def test_the_twins_of_vsc22_may_be_half(vsc22: dict[str, Path], tmp_path: Path) -> None:
