@@ -59,9 +59,8 @@ def synthesize(
 
     ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``, at most ``max_fps``);
     ``matching_ground_truth.csv`` in the format of the Video Similarity Challenge 2022; ``provenance.json`` with
-    sources, edits and strengths. Only
-    ``copied_share`` of the references is copied; a plain query shows up to ``max_plain_pieces`` distractors one after
-    the other; of longer ones the first ``max_source_s`` seconds are used.
+    sources, edits and strengths. Only ``copied_share`` of the references is copied; a plain query shows up to
+    ``max_plain_pieces`` distractors one after the other; of longer videos the first ``max_source_s`` seconds are used.
     ``advance`` is called after each query. References and distractors must not share content, or the ground truth is
     incomplete.
 
