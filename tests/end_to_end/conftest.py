@@ -22,22 +22,41 @@ RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def footage(seed: int, *, num_seconds: int = 9, height: int = 144, width: int = 192) -> list[Picture]:
-    """A camera that pans over a world of coloured shapes; every seed is another world."""
+    """A camera that pans over a striped world of shapes; every seed is another world."""
     generator = np.random.default_rng(seed)
-    world = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    world = cv2.resize(world, (width * 3, height * 3), interpolation=cv2.INTER_CUBIC)
-    for _ in range(60):
-        x, y = int(generator.integers(0, width * 3)), int(generator.integers(0, height * 3))
-        colour = generator.integers(0, 256, 3).tolist()
-        size = int(generator.integers(6, 40))
-        if generator.random() < 0.5:
-            cv2.circle(world, (x, y), size, colour, -1)
-        else:
-            cv2.rectangle(world, (x, y), (x + 2 * size, y + size), colour, -1)
-    steps = np.linspace(0, 1, num_seconds * FPS)
+    world = _world(generator, height=3 * height, width=3 * width)
     start, end = generator.uniform(0, 1, (2, 2))
+    steps = np.linspace(0, 1, num_seconds * FPS)
     corners = [(start + (end - start) * step) * [height * 2, width * 2] for step in steps]
     return [world[int(y) : int(y) + height, int(x) : int(x) + width].copy() for y, x in corners]
+
+
+def _world(generator: np.random.Generator, *, height: int, width: int) -> Picture:
+    """Worlds differ in colours, stripes and the kind of their shapes: an untrained descriptor must tell them apart."""
+    palette = generator.integers(0, 256, (5, 3))
+    y, x = np.mgrid[:height, :width]
+    angle, period_px = generator.uniform(0, np.pi), generator.uniform(6, 40)
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period_px)[..., None]
+    world: Picture = (wave * palette[0] + (1 - wave) * palette[1]).astype(np.uint8)
+    kind, typical_px = int(generator.integers(3)), generator.uniform(8, 40)
+    for _ in range(60):
+        corner = generator.integers(0, (width, height))
+        colour = palette[2 + int(generator.integers(3))].tolist()
+        size_px = int(typical_px * generator.uniform(0.6, 1.4))
+        if kind == 0:
+            cv2.circle(world, corner.tolist(), size_px, colour, -1)
+        elif kind == 1:
+            end = corner + np.array([2 * size_px, size_px])
+            cv2.rectangle(world, corner.tolist(), end.tolist(), colour, -1)
+        else:
+            end = corner + generator.integers(-90, 90, 2)
+            cv2.line(world, corner.tolist(), end.tolist(), colour, max(2, size_px // 3))
+    return world
+
+
+def montage(seed: int, *, num_seconds: int = 9) -> list[Picture]:
+    """Another world each second: a norm set of few videos must still determine a PCA."""
+    return [frame for second in range(num_seconds) for frame in footage(1000 * seed + second, num_seconds=1)]
 
 
 def edited(frames: list[Picture]) -> list[Picture]:
@@ -72,7 +91,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     for name, frames in references.items():
         write_video(root / "references" / f"{name}.mp4", frames, fps=FPS)
     for index in range(6):
-        write_video(root / "norm_set" / f"N{index}.mp4", footage(200 + index), fps=FPS)
+        write_video(root / "norm_set" / f"N{index}.mp4", montage(200 + index), fps=FPS)
     copies = {
         "Q0": ("R0", edited(references["R0"])),
         "Q1": ("R1", references["R1"][2 * FPS :]),
