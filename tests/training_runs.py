@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.conftest import REPOSITORY
 from training.frame_store import build_store, find_sources
+from training.train_descriptor import app
 
 NUM_PICTURES = 20
 
@@ -53,8 +55,20 @@ def command(preset: Path, store: Path, output: Path, *, num_processes: int = 1) 
     launcher = [sys.executable, "-m"]
     if num_processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
-    arguments = ["--preset", str(preset), "--store", str(store), "--output", str(output)]
-    return [*launcher, "training.train_descriptor", *arguments, "--workers", "0", "--validation-share", "0.2"]
+    return [*launcher, "training.train_descriptor", *arguments(preset, store, output)]
+
+
+def arguments(preset: Path, store: Path, output: Path) -> list[str]:
+    """What follows the name of the command."""
+    paths = ["--preset", str(preset), "--store", str(store), "--output", str(output)]
+    return [*paths, "--workers", "0", "--validation-share", "0.2"]
+
+
+def refusal(preset: Path, store: Path, output: Path) -> str:
+    """What the command says of wrong input, run in this process: it fails before it trains."""
+    result = CliRunner().invoke(app, arguments(preset, store, output), catch_exceptions=False)
+    assert result.exit_code == 1, result.output
+    return result.stderr
 
 
 def environment() -> dict[str, str]:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import lmdb
@@ -245,6 +246,8 @@ def decode_picture(content: bytes) -> Frame:
 class FrameStore:
     """The pictures of a store by their position, ``0 <= index < len(store)``. Can be sent to other processes.
 
+    A context manager: LMDB opens a file once in a process, and an open store cannot be opened again beside it.
+
     ``names``: for a video's picture, the source's name and the slot, ``clips/V0001/000007``.
     """
 
@@ -275,6 +278,15 @@ class FrameStore:
         if missing:
             raise StoreError(f"{folder} misses {', '.join(missing)}; build it again")
         return cls(folder, shards=shards, cache_bytes=cache_bytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._environments:
+            self._environments.popitem()[1].close()
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -90,8 +90,7 @@ def pack(
     """
     if output.exists():
         ShippedWeights.open(output)  # so that nothing else is replaced
-    pictures = FrameStore.open(store)
-    with tempfile.TemporaryDirectory() as temporary:
+    with FrameStore.open(store) as pictures, tempfile.TemporaryDirectory() as temporary:
         halved, engines, packed = (Path(temporary) / name for name in ("halved", "engines", "packed"))
         _halve_checkpoints(preset, checkpoints, halved)
         built = build_engines(preset, engines, checkpoints=halved, progress=say)

@@ -52,7 +52,8 @@ class Footage:
 class Segment:
     """One stretch of a query: unrelated footage as it is, or an edited copy.
 
-    ``num_frames`` are frames of the query. ``distractors`` is the footage that the edits mix in, in order.
+    ``num_frames`` are frames of the query. ``distractors`` is the footage that the edits mix in, in order. Footage that
+    is not the first of its query is fitted into the frame on black where ``is_letterboxed``, or else fills it.
     """
 
     footage: Footage
@@ -60,6 +61,7 @@ class Segment:
     is_copy: bool = False
     edits: tuple[Edit, ...] = ()
     distractors: tuple[Footage, ...] = ()
+    is_letterboxed: bool = False
 
     @property
     def speed(self) -> float:
@@ -126,10 +128,12 @@ def plan_queries(
     difficulty: Difficulty = Difficulty(),
     copied_share: float = COPIED_REFERENCES,
     max_plain_pieces: int = 1,
+    letterboxed_share: float = 0.0,
 ) -> list[QueryPlan]:
     """Draw what every query shows. Each kind of edit occurs before any occurs again; ids do not tell copies apart.
 
-    ``copied_share`` of the references are copied at all. A plain query shows 1 to ``max_plain_pieces`` sources.
+    ``copied_share`` of the references are copied at all. A plain query shows 1 to ``max_plain_pieces`` sources. All
+    copies, and ``letterboxed_share`` of unrelated footage, are fitted into the frame on black.
     """
     rng = np.random.default_rng(seed)
     num_copied = math.ceil(copied_share * len(references))
@@ -140,9 +144,20 @@ def plan_queries(
     plain = _deal(rng, distractors)
     drafts += [_draft_plain(rng, plain, max_pieces=max_plain_pieces) for _ in range(num_plain)]
     order = rng.permutation(len(drafts))
+    letterbox = partial(_letterbox, np.random.default_rng([seed, 1]), share=letterboxed_share)
     return [
-        dataclasses.replace(drafts[index], query_id=f"Q{number:06d}") for number, index in enumerate(order, start=1)
+        dataclasses.replace(letterbox(drafts[index]), query_id=f"Q{number:06d}")
+        for number, index in enumerate(order, start=1)
     ]
+
+
+def _letterbox(rng: np.random.Generator, plan: QueryPlan, *, share: float) -> QueryPlan:
+    """The plan with its copies, and a share of its other footage, letterboxed."""
+    segments = (
+        dataclasses.replace(segment, is_letterboxed=segment.is_copy or bool(rng.random() < share))
+        for segment in plan.segments
+    )
+    return dataclasses.replace(plan, segments=tuple(segments))
 
 
 def _deal(rng: np.random.Generator, cards: Sequence[T]) -> Iterator[T]:

@@ -49,6 +49,7 @@ def synthesize(
     difficulty: Difficulty = Difficulty(),  # noqa: B008 - a frozen value
     copied_share: float = COPIED_REFERENCES,
     max_plain_pieces: int = 1,
+    letterboxed_share: float = 0.0,
     max_fps: int = MAX_FPS,
     short_side_px: int = 288,
     max_source_s: float = 60.0,
@@ -60,7 +61,8 @@ def synthesize(
     ``queries/Q######.mp4`` (H.264, short side at most ``short_side_px``, at most ``max_fps``);
     ``matching_ground_truth.csv`` in the format of the Video Similarity Challenge 2022; ``provenance.json`` with
     sources, edits and strengths. Only ``copied_share`` of the references is copied; a plain query shows up to
-    ``max_plain_pieces`` distractors one after the other; of longer videos the first ``max_source_s`` seconds are used.
+    ``max_plain_pieces`` distractors one after the other, ``letterboxed_share`` of unrelated footage is fitted into the
+    frame on black instead of filling it; of longer videos the first ``max_source_s`` seconds are used.
     ``advance`` is called after each query. References and distractors must not share content, or the ground truth is
     incomplete.
 
@@ -75,6 +77,7 @@ def synthesize(
         difficulty=difficulty,
         copied_share=copied_share,
         max_plain_pieces=max_plain_pieces,
+        letterboxed_share=letterboxed_share,
     )
     folder = output / QUERIES
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,7 @@ def synthesize(
 def render_query(plan: QueryPlan, *, folder: Path, short_side_px: int) -> QueryPlan:
     """Write ``folder/<query id>.mp4``, and return the plan with the numbers of frames that the sources really gave.
 
-    The frame has the size of the first copy; other copies are fitted into it on black, unrelated footage fills it.
+    The frame has the size of the first copy; all else is fitted into it on black or fills it, as the plan says.
     """
     clips = [_edited(segment, fps=plan.fps, short_side_px=short_side_px) for segment in plan.segments]
     main = next((index for index, segment in enumerate(plan.segments) if segment.is_copy), 0)
@@ -107,7 +110,7 @@ def render_query(plan: QueryPlan, *, folder: Path, short_side_px: int) -> QueryP
 
     def frames() -> Iterator[Frame]:
         for index, (segment, clip) in enumerate(zip(plan.segments, clips, strict=True)):
-            fit = resize if index == main else contain if segment.is_copy else cover
+            fit = resize if index == main else contain if segment.is_letterboxed else cover
             for frame in clip:
                 counts[index] += 1
                 yield fit(frame, canvas)

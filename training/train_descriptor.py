@@ -63,10 +63,10 @@ def main(
     """Train one descriptor model."""
     logging.basicConfig(level=logging.INFO, handlers=[LogLines()], format="%(message)s")
     try:
-        with joined_ranks() as ranks:
+        with FrameStore.open(store, cache_bytes=CACHE_BYTES) as pictures, joined_ranks() as ranks:
             train(
                 _starting_from(load_training_preset(preset), start),
-                store=FrameStore.open(store, cache_bytes=CACHE_BYTES),
+                store=pictures,
                 output=output,
                 matches=_matches(ground_truth),
                 num_workers=workers,

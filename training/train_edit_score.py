@@ -36,6 +36,7 @@ from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 FEATURES, SYNTHESIZED = "features", "synthesized"
 NUM_EDITS = (1, 4)
 MAX_PLAIN_PIECES = 3
+LETTERBOXED_SHARE = 0.5
 SYNTHESIZED_FPS = 4
 """The gate samples a frame a second; more would be edited and encoded for nothing."""
 
@@ -186,7 +187,8 @@ def _synthesized(
 ) -> list[QuerySet]:
     """Queries made of the videos of each folder, which are copied and plain alike: no content may tell which is which.
 
-    Nor may cuts: a plain query shows up to three videos, as a query with a copy between other footage does.
+    Nor may cuts, or black beside footage of another shape: a plain query shows up to three videos, as a query with a
+    copy between other footage does, and half of them are letterboxed.
     """
     if len(folders) != len(nums):
         raise ConfigError(
@@ -211,6 +213,7 @@ def _synthesized(
                 difficulty=Difficulty(num_edits=NUM_EDITS),
                 copied_share=1.0,
                 max_plain_pieces=MAX_PLAIN_PIECES,
+                letterboxed_share=LETTERBOXED_SHARE,
                 max_fps=SYNTHESIZED_FPS,
                 num_workers=num_workers,
                 advance=advance,

@@ -42,6 +42,13 @@ def test_pictures_of_a_folder_come_back_as_they_are_in_the_order_of_names(pictur
         np.testing.assert_array_equal(store.picture(index), np.array(picture(seed)))
 
 
+def test_a_closed_store_can_be_opened_again(pictures: Path, tmp_path: Path) -> None:
+    build_store(find_sources([pictures]), tmp_path / "store")
+    for _ in range(2):
+        with FrameStore.open(tmp_path / "store") as store:
+            assert store.picture(0).ndim == 3
+
+
 def test_a_video_gives_the_frames_that_the_engine_samples(tmp_path: Path) -> None:
     build_store(find_sources([VIDEO]), tmp_path / "store")
     store = FrameStore.open(tmp_path / "store")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.errors import ConfigError
@@ -55,6 +57,20 @@ def test_a_plain_query_shows_up_to_as_many_sources_as_asked() -> None:
     for segments in pieces:
         longest_s = sum(float(segment.num_frames / segments[0].footage.source.fps) for segment in segments)
         assert longest_s <= 12
+
+
+def test_copies_and_a_share_of_the_rest_are_letterboxed_and_all_else_stays() -> None:
+    none, half = (
+        plan_queries(REFERENCES, distractors=DISTRACTORS, num_copies=60, num_plain=60, seed=2, letterboxed_share=share)
+        for share in (0.0, 0.5)
+    )
+    segments = [segment for plan in half for segment in plan.segments]
+    assert all(segment.is_letterboxed for segment in segments if segment.is_copy)
+    unrelated = [segment.is_letterboxed for segment in segments if not segment.is_copy]
+    assert 0.35 < np.mean(unrelated) < 0.65
+    assert [replace(segment, is_letterboxed=segment.is_copy) for segment in segments] == [
+        segment for plan in none for segment in plan.segments
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))

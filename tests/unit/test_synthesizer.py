@@ -123,6 +123,21 @@ def test_speed_trims_inserts_and_held_frames_together(
     check(rendered, tmp_path / "Q1.mp4", held_frames=2)
 
 
+def test_unrelated_footage_fills_the_frame_or_is_letterboxed(tmp_path: Path) -> None:
+    white = np.full((96, 128, 3), 255, np.uint8)
+    for name, frame in (("wide", white), ("narrow", white[:, :64])):
+        write_video(tmp_path / f"{name}.mp4", [frame] * 75, fps=25)
+    wide, narrow = probe_sources([tmp_path / "wide.mp4", tmp_path / "narrow.mp4"], max_source_s=60)
+    segments = [
+        Segment(Footage(source, 0.0), num_frames=5, is_letterboxed=is_letterboxed)
+        for source, is_letterboxed in ((wide, True), (narrow, False), (narrow, True))
+    ]
+    render_query(QueryPlan("Q1", "plain", Fraction(25), tuple(segments)), folder=tmp_path, short_side_px=288)
+    darkest = [frame.min() for _, frame in decode(tmp_path / "Q1.mp4")]
+    assert min(darkest[:10]) > 200
+    assert max(darkest[10:]) < 50
+
+
 def test_a_source_that_ends_early_shortens_the_claim(sources: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
     path = sources[0][0]
     lying = Source("R25", path, duration_s=14.0, fps=Fraction(25))
