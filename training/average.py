@@ -10,25 +10,25 @@ from typing import Annotated
 
 import torch
 import typer
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.atomic import written_aside
 from engine.console import say
 from engine.errors import ConfigError, EngineError
+from engine.models.checkpoints import read_state
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def main(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Files in safetensors format, two or more.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints, two or more.")],
     output: Annotated[Path, typer.Option(help="File to write.")],
 ) -> None:
     """Average the weights of runs of one model."""
     try:
-        averaged = average([_load(path) for path in checkpoints])
+        averaged = average([read_state(path) for path in checkpoints])
         output.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(output) as aside:
             save_file(averaged, aside)
@@ -54,13 +54,6 @@ def average(runs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         name: torch.stack([run[name].double() for run in runs]).mean(dim=0).to(tensor.dtype)
         for name, tensor in runs[0].items()
     }
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path} is no checkpoint in safetensors format: {error}") from error
 
 
 if __name__ == "__main__":

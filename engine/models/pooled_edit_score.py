@@ -1,7 +1,7 @@
 """A small edit-score model over many features of each frame. Knows nothing of where they come from.
 
-It is linear in what is pooled over the frames: real queries with known copies are few, and a network with hidden layers
-learned the synthesized ones by heart.
+It is linear in the features of a frame and in how they vary over the video: real queries with known copies are few, and
+a network with hidden layers learned the synthesized ones by heart.
 
 Shape legend: B videos, n frames, C features.
 """
@@ -14,31 +14,35 @@ from torch import Tensor, nn
 MAX_DEVIATION = 5.0
 """Features count up to so many standard deviations from their mean: what lies farther is an outlier of any kind."""
 
-MAX_POOLED_DEVIATION = 4.0
-NUM_POOLS = 3
+VARIATION_STDS, MAX_VARIATION = 2.0, 2.0
+"""Variation is measured in two standard deviations: it says less than the frames, and its weights grow as fast."""
+
+HIDDEN_LOGIT = -1e4
+"""Added to the logits of hidden frames where they are weighed: its exponential is 0, and float16 can hold it."""
 
 
 class PooledEditScore(nn.Module):
     """Probability that a video was edited, from its frame features.
 
-    ``mean`` and ``std``, ``(C,)``, are those of the features over the frames of the training videos, ``pooled_mean``
-    and ``pooled_std``, ``(3C,)``, those of what is pooled over the videos. Frames whose features are all zero do not
-    count; they pad videos in a batch.
+    ``mean`` and ``std``, ``(C,)``, are those of the features over the frames of the training videos, ``variation_mean``
+    and ``variation_std``, ``(2C,)``, those of their variation over the videos. Frames whose features are all zero do
+    not count; they pad videos in a batch.
     """
 
     mean: Tensor
     std: Tensor
-    pooled_mean: Tensor
-    pooled_std: Tensor
+    variation_mean: Tensor
+    variation_std: Tensor
 
     def __init__(self, *, feature_dim: int) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.register_buffer("mean", torch.zeros(feature_dim))
         self.register_buffer("std", torch.ones(feature_dim))
-        self.register_buffer("pooled_mean", torch.zeros(NUM_POOLS * feature_dim))
-        self.register_buffer("pooled_std", torch.ones(NUM_POOLS * feature_dim))
-        self.output = nn.Linear(NUM_POOLS * feature_dim, 1)
+        self.register_buffer("variation_mean", torch.zeros(2 * feature_dim))
+        self.register_buffer("variation_std", torch.ones(2 * feature_dim))
+        self.frame = nn.Linear(feature_dim, 1)
+        self.video = nn.Linear(2 * feature_dim, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Frame features of one video ``(n, C)`` -> probability ``(1,)``."""
@@ -46,22 +50,47 @@ class PooledEditScore(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """``(B, n, C)``, shorter videos padded with zeros at their end -> logits ``(B,)``."""
-        deviations = (self.pooled(features) - self.pooled_mean) / self.pooled_std
-        logits: Tensor = self.output(deviations.clamp(-MAX_POOLED_DEVIATION, MAX_POOLED_DEVIATION))
+        return self.weigh_frames(features) + self.variation_logits(features)
+
+    def weigh_frames(self, features: Tensor) -> Tensor:
+        """The mean of the frames' logits, each weighed as its odds: ``(B, n, C)`` -> ``(B,)``.
+
+        A copy may be a small part of a video, and one frame that looks edited is little evidence.
+        """
+        logits = self.frame_logits(features)
+        weights = (logits + (1 - _visible(features)[..., 0]) * HIDDEN_LOGIT).softmax(dim=1)
+        return (logits * weights).sum(dim=1)
+
+    def frame_logits(self, features: Tensor) -> Tensor:
+        """How edited each frame looks: ``(B, n, C)`` -> logits ``(B, n)``."""
+        logits: Tensor = self.frame(self._standardized(features))
+        return logits[..., 0]
+
+    def variation_logits(self, features: Tensor) -> Tensor:
+        """What the variation over the video adds to its logit: ``(B, n, C)`` -> ``(B,)``."""
+        deviations = (self.variation(features) - self.variation_mean) / (VARIATION_STDS * self.variation_std)
+        logits: Tensor = self.video(deviations.clamp(-MAX_VARIATION, MAX_VARIATION))
         return logits[:, 0]
 
-    def pooled(self, features: Tensor) -> Tensor:
-        """What counts of each feature, ``(B, n, C)`` -> ``(B, 3C)``.
+    def variation(self, features: Tensor) -> Tensor:
+        """How the standardized features vary over the frames, ``(B, n, C)`` -> ``(B, 2C)``.
 
-        Of the standardized features: mean over the frames, mean absolute deviation from it, and mean absolute
-        difference from the frame before, which is 0 for a single frame.
+        Mean absolute deviation from their mean, and mean absolute difference from the frame before, which is 0 for a
+        single frame.
         """
-        visible = (features.abs().sum(dim=2, keepdim=True) > 0).to(features.dtype)
-        values = ((features - self.mean) / self.std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+        values, visible = self._standardized(features), _visible(features)
         num_frames = visible.sum(dim=1).clamp_min(1)
         mean = (values * visible).sum(dim=1) / num_frames
         deviation = ((values - mean[:, None]).abs() * visible).sum(dim=1) / num_frames
         # The first frame is compared with itself, so that one frame needs no other graph.
         before = torch.cat((values[:, :1], values[:, :-1]), dim=1)
         change = ((values - before).abs() * visible).sum(dim=1) / (num_frames - 1).clamp_min(1)
-        return torch.cat((mean, deviation, change), dim=1)
+        return torch.cat((deviation, change), dim=1)
+
+    def _standardized(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+
+
+def _visible(features: Tensor) -> Tensor:
+    """1 where a frame counts, else 0: ``(B, n, C)`` -> ``(B, n, 1)``."""
+    return (features.abs().sum(dim=2, keepdim=True) > 0).to(features.dtype)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 from engine.config import load_preset  # noqa: E402
+from engine.records import Match  # noqa: E402
 from engine.runtime.build import build_engines  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
 from tests.end_to_end.conftest import FPS, footage  # noqa: E402
@@ -22,7 +23,7 @@ from tests.gate_presets import write_gate_preset  # noqa: E402
 from tests.imagenet import write_imagenet_weights  # noqa: E402
 from tests.training_runs import environment, read_log  # noqa: E402
 from tests.videos import write_video  # noqa: E402
-from training.train_edit_score import app, passing_threshold  # noqa: E402
+from training.train_edit_score import app, copied_frames, passing_threshold  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -54,7 +55,7 @@ def recipe(work: Path, *, epochs: int) -> str:
 
 
 def write_labels(path: Path, query_ids: list[str]) -> None:
-    lines = [f"{query_id},R1,0,1,0,1" for query_id in query_ids]
+    lines = [f"{query_id},R1,0,3,0,3" for query_id in query_ids]
     path.write_text("\n".join(["query_id,ref_id,query_start,query_end,ref_start,ref_end", *lines]) + "\n")
 
 
@@ -130,6 +131,7 @@ def test_two_processes_share_the_batches(work: Path, tmp_path: Path) -> None:
 
 def test_wrong_input_fails_with_one_line(work: Path, tmp_path: Path) -> None:
     write_labels(tmp_path / "other.csv", ["Q00", "Q77"])
+    (tmp_path / "pairs.csv").write_text("query_id,ref_id\nQ00,R1\n", encoding="utf-8")
     write_labels(tmp_path / "all.csv", [f"Q{number:02d}" for number in range(NUM_VIDEOS)])
     videos = ("--videos", work / "videos")
     output = ("--output", tmp_path / "run")
@@ -137,12 +139,19 @@ def test_wrong_input_fails_with_one_line(work: Path, tmp_path: Path) -> None:
         (output, "nothing to train on"),
         ((*videos, *output), "needs one ground truth, got 1 folders and 0 CSV files"),
         ((*videos, "--ground-truth", tmp_path / "other.csv", *output), "names 1 queries that"),
+        ((*videos, "--ground-truth", tmp_path / "pairs.csv", *output), "the matching ground truth is needed"),
         (("--synthesize-from", work / "videos", *output), "needs one --num-synthesized, got 1 folders and 0 numbers"),
         ((*videos, "--ground-truth", tmp_path / "all.csv", *output), "training needs queries with a copy and without"),
     ):
         result = CliRunner().invoke(app, arguments(work, *options), catch_exceptions=False)
         assert result.exit_code == 1, result.output
         assert message in result.stderr
+
+
+def test_frames_are_copied_whose_seconds_middle_lies_in_a_match() -> None:
+    matches = [Match("Q", "R", start_s, end_s, 0, 1, 1.0) for start_s, end_s in ((0.6, 2.4), (4.5, 5.4))]
+    assert copied_frames(6, matches).tolist() == [False, True, False, False, True, False]
+    assert not copied_frames(3, []).any()
 
 
 def test_the_threshold_lets_the_asked_share_pass() -> None:

@@ -41,8 +41,8 @@ def test_what_cannot_be_averaged_is_said(tmp_path: Path, capfd: pytest.CaptureFi
         (paths[:1], "needs two checkpoints or more, got 1"),
         (paths[:2], "1 tensors differ, such as a"),
         (paths[::2], "2 tensors differ, such as a"),
-        ([paths[0], str(tmp_path / "text.safetensors")], "is no checkpoint in safetensors format"),
-        ([paths[0], str(tmp_path / "absent.safetensors")], "is no checkpoint in safetensors format"),
+        ([paths[0], str(tmp_path / "text.safetensors")], "is not a readable safetensors file"),
+        ([paths[0], str(tmp_path / "absent.safetensors")], "is not a readable safetensors file"),
     ):
         result = CliRunner().invoke(app, [*chosen, "--output", str(output)])
         assert result.exit_code == 1

@@ -44,8 +44,9 @@ def drawn_videos(num: int, *, seed: int) -> list[LabelledVideo]:
     for number in range(num):
         rows = rng.standard_normal((int(rng.integers(3, 12)), NUM_FEATURES)).astype(np.float32)
         is_copy = number % 2 == 0
-        rows[: 1 + len(rows) // 3, 0] += 4 * is_copy
-        found.append(LabelledVideo(VideoFeatures(f"Q{number}", rows), is_copy))
+        copied_frames = (np.arange(len(rows)) <= len(rows) // 3) & is_copy
+        rows[copied_frames, 0] += 4
+        found.append(LabelledVideo(VideoFeatures(f"Q{number}", rows), is_copy, copied_frames))
     return found
 
 
@@ -91,6 +92,39 @@ def test_both_models_learn_and_the_best_weights_are_kept(make: type, tmp_path: P
     assert average_precision(held_out, scored.scores(held_out)) == pytest.approx(run.best_ap)
 
 
+def test_the_linear_model_learns_which_frames_are_copied(tmp_path: Path) -> None:
+    """Frames of other footage have a mark, too: a model that learned from whole videos would take it for an edit."""
+    shown = []
+    for video in drawn_videos(64, seed=0):
+        video.features.rows[:, 1] = 4.0 * (video.is_copy & ~video.copied_frames)
+        shown.append(video)
+    run = EditScoreTrainer(
+        pooled(), preset(epochs=20, lr=1e-2), shown=shown, held_out=shown, ranks=ALONE, folder=tmp_path
+    )
+    run.run()
+    copied, other = run.model.frame.weight[0, :2].tolist()
+    assert other < 0 < copied
+
+
+def test_the_loss_is_that_of_the_frames_and_of_the_videos(tmp_path: Path) -> None:
+    videos = drawn_videos(8, seed=0)
+    recipe = preset(epochs=1, lr=1e-9).model_copy(update={"min_frames_share": 1.0})
+    run = EditScoreTrainer(pooled(), recipe, shown=videos, held_out=videos, ranks=ALONE, folder=tmp_path)
+    with torch.no_grad():
+        run.model.frame.weight.copy_(torch.linspace(-1, 1, NUM_FEATURES))
+        run.model.video.weight.copy_(torch.linspace(1, -2, 2 * NUM_FEATURES))
+    weight, bias = (tensor.detach().double().numpy() for tensor in (run.model.frame.weight[0], run.model.frame.bias))
+    mean, std = run.model.mean.double().numpy(), run.model.std.double().numpy()
+    losses = []
+    for video in videos:
+        logits = np.clip((video.features.rows - mean) / std, -5, 5) @ weight + bias
+        score = float(run.scores([video])[0])
+        of_video = -np.log(score if video.is_copy else 1 - score)
+        losses.append(of_video + np.mean(np.log1p(np.exp(np.where(video.copied_frames, -logits, logits)))))
+    run.run()
+    assert run.history[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
 def test_a_run_that_stopped_goes_on_to_the_same_losses(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole", pooled())
     whole.run()
@@ -120,12 +154,16 @@ def test_a_new_folder_has_nothing_to_go_on_with_and_another_recipe_is_refused(tm
         trainer(tmp_path, pooled(), preset(epochs=2)).resume()
 
 
-def test_features_are_standardized_over_all_training_frames(tmp_path: Path) -> None:
+def test_features_are_standardized_over_all_training_frames_and_their_variation_over_the_videos(tmp_path: Path) -> None:
     model = pooled()
     trainer(tmp_path, model)
-    rows = np.concatenate([video.features.rows for video in drawn_videos(64, seed=0)]).astype(np.float64)
+    videos = [video.features.rows.astype(np.float64) for video in drawn_videos(64, seed=0)]
+    rows = np.concatenate(videos)
     np.testing.assert_allclose(model.mean.numpy(), rows.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(model.std.numpy(), rows.std(axis=0), atol=1e-6)
+    changes = np.array([np.abs(np.diff(video / rows.std(axis=0), axis=0)).mean(axis=0) for video in videos])
+    np.testing.assert_allclose(model.variation_mean.numpy()[NUM_FEATURES:], changes.mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(model.variation_std.numpy()[NUM_FEATURES:], changes.std(axis=0, ddof=1), atol=1e-3)
 
 
 def test_one_sided_or_too_few_videos_fail(tmp_path: Path) -> None:
@@ -147,7 +185,8 @@ def test_shorter_videos_are_padded_with_zeros() -> None:
 
 def test_average_precision_of_a_ranking() -> None:
     videos = [
-        LabelledVideo(VideoFeatures("same id", np.ones((1, 1), np.float32)), flag) for flag in (True, False, True)
+        LabelledVideo(VideoFeatures("same id", np.ones((1, 1), np.float32)), flag, np.array([flag]))
+        for flag in (True, False, True)
     ]
     # Ranked: copy, plain, copy; precision 1/1 and 2/3 at the copies.
     assert average_precision(videos, np.array([0.9, 0.5, 0.1])) == pytest.approx((1 + 2 / 3) / 2)

@@ -111,5 +111,5 @@ def test_values_beyond_float16_fail(trained: Path, tmp_path: Path) -> None:
 
 
 def test_missing_checkpoints_fail(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"best\.safetensors is not a readable \.safetensors file"):
+    with pytest.raises(ConfigError, match=r"best\.safetensors is not a readable safetensors file"):
         pack(make_preset(), tmp_path / "packed", checkpoints=tmp_path, store=trained / "store")

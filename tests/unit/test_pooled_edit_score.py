@@ -21,7 +21,7 @@ def model() -> PooledEditScore:
     model = PooledEditScore(feature_dim=FEATURES)
     random_weights(model, seed=0)
     generator = torch.Generator().manual_seed(1)
-    for mean, std in ((model.mean, model.std), (model.pooled_mean, model.pooled_std)):
+    for mean, std in ((model.mean, model.std), (model.variation_mean, model.variation_std)):
         mean.normal_(generator=generator)
         std.uniform_(0.1, 2, generator=generator)
     return model.eval()
@@ -34,11 +34,12 @@ def features(num_frames: int) -> torch.Tensor:
 def expected_score(model: PooledEditScore, rows: np.ndarray) -> float:
     state = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
     values = np.clip((rows - state["mean"]) / state["std"], -5, 5)
-    mean = values.mean(axis=0)
+    logits = values @ state["frame.weight"][0] + state["frame.bias"][0]
+    odds = np.exp(logits)
     change = np.abs(np.diff(values, axis=0)).mean(axis=0) if len(values) > 1 else np.zeros(FEATURES)
-    pooled = np.concatenate([mean, np.abs(values - mean).mean(axis=0), change])
-    deviations = np.clip((pooled - state["pooled_mean"]) / state["pooled_std"], -4, 4)
-    logit = state["output.weight"][0] @ deviations + state["output.bias"][0]
+    variation = np.concatenate([np.abs(values - values.mean(axis=0)).mean(axis=0), change])
+    deviations = np.clip((variation - state["variation_mean"]) / (2 * state["variation_std"]), -2, 2)
+    logit = (odds * logits).sum() / odds.sum() + state["video.weight"][0] @ deviations
     return float(1 / (1 + np.exp(-logit)))
 
 
@@ -57,6 +58,13 @@ def test_padding_changes_nothing(model: PooledEditScore) -> None:
     batch[0, :3], batch[1], batch[2, :1] = features(3), features(7), features(1)
     alone = torch.cat([model(features(num)) for num in (3, 7, 1)])
     torch.testing.assert_close(model.logits(batch).sigmoid(), alone)
+
+
+@torch.no_grad()
+def test_a_short_copy_counts_and_a_single_frame_does_not_decide(model: PooledEditScore) -> None:
+    logits = model.frame_logits(features(9)[None])[0]
+    assert logits.shape == (9,)
+    assert logits.mean() < model.weigh_frames(features(9)[None])[0] < logits.max()
 
 
 def test_every_weight_is_trained(model: PooledEditScore) -> None:
