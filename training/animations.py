@@ -96,7 +96,8 @@ class Figure:
 
     def paint(self, frame: Frame, share: float) -> None:
         """Draw the figure into ``frame`` as it is after ``share`` of the video."""
-        place, size_px, angle = (ends[0] + (ends[1] - ends[0]) * share for ends in self._ends())
+        ends = (self.places, self.sizes_px, self.angles)
+        place, size_px, angle = (start + (end - start) * share for start, end in ends)
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * size_px
         for part in self.parts:
             for shade in range(part.shades):
@@ -104,13 +105,10 @@ class Figure:
                 # The light stands still while the figure turns.
                 light = -0.35 * (1 - inner) * np.abs(part.outline).max() * size_px
                 points = (part.outline * inner + part.centre) @ turn + place + light
-                colour = part.colour + (255 - part.colour) * (0.6 * (1 - inner) ** 2 if part.shades > 1 else 0)
+                colour = part.colour + (255 - part.colour) * 0.6 * (1 - inner) ** 2
                 _fill(frame, points, colour)
             if self.is_outlined:
                 _stroke(frame, (part.outline + part.centre) @ turn + place)
-
-    def _ends(self) -> tuple[NDArray[np.float64], ...]:
-        return self.places, self.sizes_px, self.angles
 
 
 def _background(rng: np.random.Generator, size: Size) -> Frame:
