@@ -167,7 +167,8 @@ def _stroke(frame: Frame, corners: Points) -> None:
 
 
 def _fixed_point(points: Points) -> NDArray[np.int32]:
-    return np.round(points * 2**_SUBPIXEL_BITS).astype(np.int32)
+    corners: NDArray[np.int32] = np.round(points * 2**_SUBPIXEL_BITS).astype(np.int32)
+    return corners
 
 
 if __name__ == "__main__":

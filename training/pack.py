@@ -115,6 +115,8 @@ def _halve_checkpoints(preset: Preset, folder: Path, halved: Path) -> None:
     """Round all weights to float16, kept as float32: what is exported from them can be stored as float16 for good."""
     halved.mkdir()
     for name in _checkpoints_of(preset):
+        if not name.endswith(".safetensors"):
+            raise ConfigError(f"weights are packed from .safetensors files, got {name}; save it as one")
         tensors = read_state(folder / name)
         rounded = {key: value.half().to(value.dtype) if value.is_floating_point() else value
                    for key, value in tensors.items()}  # fmt: skip

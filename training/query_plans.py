@@ -52,8 +52,8 @@ class Footage:
 class Segment:
     """One stretch of a query: unrelated footage as it is, or an edited copy.
 
-    ``num_frames`` are frames of the query. ``distractors`` is the footage that the edits mix in, in order. Footage that
-    is not the first of its query is fitted into the frame on black where ``is_letterboxed``, or else fills it.
+    ``num_frames`` are frames of the query. ``distractors`` is the footage that the edits mix in, in order. Footage of
+    another shape than the query it is fitted into the frame on black if ``is_letterboxed``, or else fills it.
     """
 
     footage: Footage

@@ -118,8 +118,8 @@ def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_pat
     source = shipped_folder("lite") / f"{name}.onnx"
     full, half = (built(source, tmp_path, names=(name,), halved=halved) for halved in ((), (name,)))
     if name == "edit_score":
-        # It is linear, and the last layer of a model stays float32: there is nothing to halve.
-        assert 0 < half <= full
+        # It is linear, and the last layer of a model stays float32: there is nothing to halve, only casts to add.
+        assert half == pytest.approx(full, rel=0.01)
     else:
         # The shipped file stores float16, so it is as large as what is saved, but for islands and last layers.
         assert full - half > 0.7 * source.stat().st_size

@@ -110,6 +110,13 @@ def test_values_beyond_float16_fail(trained: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "packed").exists()
 
 
+def test_other_formats_fail(trained: Path, tmp_path: Path) -> None:
+    preset = make_preset()
+    other = preset.model_copy(update={"models": (preset.models[0].model_copy(update={"checkpoint": "best.pt"}),)})
+    with pytest.raises(ConfigError, match=r"packed from \.safetensors files, got best\.pt"):
+        pack(other, tmp_path / "packed", checkpoints=trained, store=trained / "store")
+
+
 def test_missing_checkpoints_fail(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"best\.safetensors is not a readable safetensors file"):
         pack(make_preset(), tmp_path / "packed", checkpoints=tmp_path, store=trained / "store")
