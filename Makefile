@@ -13,8 +13,9 @@ VIDEOS ?=
 demo: .venv/demo-ready
 	$(BIN)/python -m benchmarks.demo --output $(DEMO_OUTPUT) $(if $(VIDEOS),--videos "$(VIDEOS)")
 
+# Two processes, each with whole files: most tests use one core. `gpu-lines` counts lines in one process.
 test: .venv/ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Asked first, with nothing installed: what follows takes gigabytes.
 test-gpu:
