@@ -181,15 +181,16 @@ class EditScoreTrainer:
         is_copy = torch.tensor([float(video.is_copy) for video in batch], device=self.ranks.device)
         if not isinstance(self.model, PooledEditScore):
             return functional.binary_cross_entropy_with_logits(self.model.logits(features), is_copy, reduction="sum")
+        frame_logits = self.model.frame_logits(features)
         is_copied = pad([video.copied_frames[part].astype(np.float32) for video, part in chosen])
         share = pad([np.full(len(part), 1 / len(part), np.float32) for part in parts])
         of_frames = functional.binary_cross_entropy_with_logits(
-            self.model.frame_logits(features),
+            frame_logits,
             is_copied.to(self.ranks.device),
             weight=share.to(self.ranks.device),
             reduction="sum",
         )
-        logits = self.model.weigh_frames(features).detach() + self.model.variation_logits(features)
+        logits = self.model.weigh_frames(frame_logits.detach(), features) + self.model.variation_logits(features)
         return of_frames + functional.binary_cross_entropy_with_logits(logits, is_copy, reduction="sum")
 
     def _part(self, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -17,12 +17,11 @@ from torch.nn import functional
 from engine.models.clip import ClipVisual
 from engine.models.edit_features import LITE0_STATISTICS
 from engine.models.freezing import Freezable
+from engine.models.padding import HIDDEN_SCORE, visible_frames
 from engine.models.pooled_edit_score import PooledEditScore
 
 CLS_TOKEN, SEP_TOKEN = 101, 102
 NORM_EPS = 1e-12
-HIDDEN_SCORE = -1e4
-"""Added to the attention scores of hidden tokens: its exponential is 0 in float32, and float16 can hold it."""
 
 
 def build_frame_features(architecture: Literal["clip_vit_l14"]) -> nn.Module:
@@ -113,8 +112,7 @@ class EditScore(Freezable):
             ),
             dim=1,
         )
-        not_zero = (features.abs().sum(dim=2) > 0).to(tokens.dtype)
-        visible = torch.cat((tokens.new_ones(batch, 2), not_zero), dim=1)
+        visible = torch.cat((tokens.new_ones(batch, 2), visible_frames(features)[..., 0]), dim=1)
         hidden = self.bert(tokens, (1 - visible)[:, None, None] * HIDDEN_SCORE)
         mean = (hidden * visible[..., None]).sum(dim=1) / (visible.sum(dim=1, keepdim=True) + 1e-5)
         logits: Tensor = self.output_proj(torch.cat((hidden[:, 0], mean), dim=1))

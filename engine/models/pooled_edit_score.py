@@ -11,14 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engine.models.padding import HIDDEN_SCORE, visible_frames
+
 MAX_DEVIATION = 5.0
 """Features count up to so many standard deviations from their mean: what lies farther is an outlier of any kind."""
 
 VARIATION_STDS, MAX_VARIATION = 2.0, 2.0
 """Variation is measured in two standard deviations: it says less than the frames, and its weights grow as fast."""
-
-HIDDEN_LOGIT = -1e4
-"""Added to the logits of hidden frames where they are weighed: its exponential is 0, and float16 can hold it."""
 
 
 class PooledEditScore(nn.Module):
@@ -50,21 +49,21 @@ class PooledEditScore(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """``(B, n, C)``, shorter videos padded with zeros at their end -> logits ``(B,)``."""
-        return self.weigh_frames(features) + self.variation_logits(features)
-
-    def weigh_frames(self, features: Tensor) -> Tensor:
-        """The mean of the frames' logits, each weighed as its odds: ``(B, n, C)`` -> ``(B,)``.
-
-        A copy may be a small part of a video, and one frame that looks edited is little evidence.
-        """
-        logits = self.frame_logits(features)
-        weights = (logits + (1 - _visible(features)[..., 0]) * HIDDEN_LOGIT).softmax(dim=1)
-        return (logits * weights).sum(dim=1)
+        return self.weigh_frames(self.frame_logits(features), features) + self.variation_logits(features)
 
     def frame_logits(self, features: Tensor) -> Tensor:
         """How edited each frame looks: ``(B, n, C)`` -> logits ``(B, n)``."""
         logits: Tensor = self.frame(self._standardized(features))
         return logits[..., 0]
+
+    def weigh_frames(self, frame_logits: Tensor, features: Tensor) -> Tensor:
+        """The mean of the logits of the frames, each weighed as its odds: ``(B, n)`` and ``(B, n, C)`` -> ``(B,)``.
+
+        A copy may be a small part of a video, and one frame that looks edited is little evidence.
+        """
+        hidden = 1 - visible_frames(features)[..., 0]
+        weights = (frame_logits + hidden * HIDDEN_SCORE).softmax(dim=1)
+        return (frame_logits * weights).sum(dim=1)
 
     def variation_logits(self, features: Tensor) -> Tensor:
         """What the variation over the video adds to its logit: ``(B, n, C)`` -> ``(B,)``."""
@@ -78,7 +77,7 @@ class PooledEditScore(nn.Module):
         Mean absolute deviation from their mean, and mean absolute difference from the frame before, which is 0 for a
         single frame.
         """
-        values, visible = self._standardized(features), _visible(features)
+        values, visible = self._standardized(features), visible_frames(features)
         num_frames = visible.sum(dim=1).clamp_min(1)
         mean = (values * visible).sum(dim=1) / num_frames
         deviation = ((values - mean[:, None]).abs() * visible).sum(dim=1) / num_frames
@@ -89,8 +88,3 @@ class PooledEditScore(nn.Module):
 
     def _standardized(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.std).clamp(-MAX_DEVIATION, MAX_DEVIATION)
-
-
-def _visible(features: Tensor) -> Tensor:
-    """1 where a frame counts, else 0: ``(B, n, C)`` -> ``(B, n, 1)``."""
-    return (features.abs().sum(dim=2, keepdim=True) > 0).to(features.dtype)

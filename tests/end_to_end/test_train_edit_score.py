@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch")
 
@@ -63,11 +63,20 @@ def arguments(work: Path, *options: str | Path) -> list[str]:
     return list(map(str, ("--preset", work / "recipe.toml", "--checkpoints", work, *options)))
 
 
-def train(work: Path, *options: str | Path) -> dict[str, float]:
-    """The figures that the command prints, run in this process."""
+def run(work: Path, *options: str | Path, expect: int = 0) -> Result:
+    """The command, run in this process."""
     result = CliRunner().invoke(app, arguments(work, *options), catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
-    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    assert result.exit_code == expect, result.output
+    return result
+
+
+def train(work: Path, *options: str | Path) -> dict[str, float]:
+    return figures_of(run(work, *options).stdout)
+
+
+def figures_of(stdout: str) -> dict[str, float]:
+    """The last line of what the command prints."""
+    figures: dict[str, float] = json.loads(stdout.splitlines()[-1])
     return figures
 
 
@@ -77,8 +86,7 @@ def launch(work: Path, *options: str | Path, num_processes: int) -> dict[str, fl
     command = [*launcher, "-m", "training.train_edit_score", *arguments(work, *options)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=REPOSITORY)
     assert result.returncode == 0, result.stderr
-    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return figures
+    return figures_of(result.stdout)
 
 
 def test_labelled_videos_give_weights_that_build_engines(work: Path, tmp_path: Path) -> None:
@@ -87,8 +95,9 @@ def test_labelled_videos_give_weights_that_build_engines(work: Path, tmp_path: P
     assert figures["validation_ap"] > 0.9
     assert (figures["num_training"], figures["num_validation"]) == (14, 6)
     assert len(read_log(tmp_path / "run")) == 8
-    assert train(work, *data) == figures
-    assert len(read_log(tmp_path / "run")) == 8, "a finished run goes on"
+    again = run(work, *data)
+    assert "going on after epoch 8 of 8" in again.stderr
+    assert figures_of(again.stdout) == figures
     (tmp_path / "run" / "small.safetensors").symlink_to(work / "small.safetensors")
     manifest = build_engines(load_preset(work / "engine.toml"), tmp_path / "engines", checkpoints=tmp_path / "run")
     assert set(manifest.engines) == {"ensemble", "edit_score"}
@@ -143,9 +152,7 @@ def test_wrong_input_fails_with_one_line(work: Path, tmp_path: Path) -> None:
         (("--synthesize-from", work / "videos", *output), "needs one --num-synthesized, got 1 folders and 0 numbers"),
         ((*videos, "--ground-truth", tmp_path / "all.csv", *output), "training needs queries with a copy and without"),
     ):
-        result = CliRunner().invoke(app, arguments(work, *options), catch_exceptions=False)
-        assert result.exit_code == 1, result.output
-        assert message in result.stderr
+        assert message in run(work, *options, expect=1).stderr
 
 
 def test_frames_are_copied_whose_seconds_middle_lies_in_a_match() -> None:

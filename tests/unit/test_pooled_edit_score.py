@@ -64,7 +64,7 @@ def test_padding_changes_nothing(model: PooledEditScore) -> None:
 def test_a_short_copy_counts_and_a_single_frame_does_not_decide(model: PooledEditScore) -> None:
     logits = model.frame_logits(features(9)[None])[0]
     assert logits.shape == (9,)
-    assert logits.mean() < model.weigh_frames(features(9)[None])[0] < logits.max()
+    assert logits.mean() < model.weigh_frames(logits[None], features(9)[None])[0] < logits.max()
 
 
 def test_every_weight_is_trained(model: PooledEditScore) -> None:
