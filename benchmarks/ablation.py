@@ -19,16 +19,16 @@ from pathlib import Path
 
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import report
+from engine.build.cache import user_engines
 from engine.config import EnsembleGate, NoGate, Preset
 from engine.console import progress
+from engine.describe.engine import Engine
 from engine.errors import ConfigError
-from engine.evaluate import micro_average_precision, segment_average_precision
-from engine.pipeline import Engine
-from engine.protocol import RunSettings, run_protocol
+from engine.evaluate.metrics import micro_average_precision, segment_average_precision
 from engine.records import Role
-from engine.runtime.cache import user_engines
+from engine.run.protocol import RunSettings, run_protocol
 from engine.runtime.manifest import read_manifest
-from engine.tables import read_ground_truth
+from engine.store.tables import read_ground_truth
 
 STORES: dict[str, Role] = {"references": "reference", "queries": "query"}
 

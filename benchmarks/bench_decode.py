@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from benchmarks.gpu_usage import GpuUsage
 from benchmarks.harness import report
 from engine.errors import ConfigError
-from engine.frames import FrameSource, InputSpec
-from engine.frames.dali import DaliFrameSource
-from engine.frames.dali_support import Device
-from engine.frames.pyav import PyAvFrameSource
-from engine.media import find_videos, index_timeline
 from engine.records import Media
+from engine.video.dali import DaliFrameSource
+from engine.video.dali_codecs import Device
+from engine.video.media import find_videos, index_timeline
+from engine.video.pyav import PyAvFrameSource
+from engine.video.source import FrameSource, InputSpec
 
 MAX_MEAN_DIFFERENCE = 2.0
 

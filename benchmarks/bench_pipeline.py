@@ -22,13 +22,13 @@ import numpy as np
 from benchmarks.harness import report
 from benchmarks.scaling import compare
 from engine.config import ClipGate, Preset
+from engine.describe.engine import Engine
+from engine.gate_placeholder import placeholder
 from engine.errors import ConfigError
-from engine.gated import gated_placeholder
-from engine.media import find_videos
-from engine.pipeline import Engine
 from engine.records import Descriptors, Failure, Media
 from engine.runtime.manifest import read_manifest
-from engine.sampling import slot_timestamps
+from engine.video.media import find_videos
+from engine.video.sampling import slot_timestamps
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def largest_difference(one: list[Descriptors], other: list[Descriptors]) -> floa
     largest = 0.0
     for mine, theirs in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine.timestamps, theirs.timestamps)
-        assert (mine.video_id, mine.gated) == (theirs.video_id, theirs.gated)  # noqa: S101 - a benchmark proves first
+        assert (mine.video_id, mine.gate) == (theirs.video_id, theirs.gate)  # noqa: S101 - a benchmark proves first
         largest = max(largest, float(np.abs(mine.descriptors - theirs.descriptors).max()))
     return largest
 
@@ -105,7 +105,7 @@ def main() -> None:
         arguments.engines, with_threshold(preset, threshold), media, num_threads=arguments.threads
     )
     expected = [
-        gated_placeholder(item.video_id, slot_timestamps(1), edit_score=score, num_dims=item.descriptors.shape[1])
+        placeholder(item.video_id, slot_timestamps(1), edit_score=score, num_dims=item.descriptors.shape[1])
         if score < threshold
         else item
         for item, score in zip(everything.results, scores, strict=True)
@@ -114,7 +114,7 @@ def main() -> None:
     if difference > 0:
         raise AssertionError(f"the two orders differ by up to {difference}; no time is reported")
 
-    num_gated = sum(item.gated for item in gate_first.results)
+    num_gated = sum(item.is_stopped for item in gate_first.results)
     stages = sorted({*everything.stages_s, *gate_first.stages_s})
     lines = [
         f"{len(media)} clips, {num_gated} of them gated; outputs of both orders are equal bit for bit",

@@ -25,10 +25,11 @@ from PIL import Image
 
 from benchmarks.flops import count_flop
 from benchmarks.harness import report
+from engine.build.onnx_runtime import run_graph
 from engine.records import FloatArray, Frames
-from engine.runtime import Runner, TensorSpec, open_runner
+from engine.runtime import open_runner
 from engine.runtime.manifest import Flavour, Manifest, RowProfile, read_manifest
-from engine.runtime.onnx_runtime import run_graph
+from engine.runtime.runner import Runner, TensorSpec
 
 MIN_COSINE = 0.999
 NUM_COMPARED = 16
@@ -129,11 +130,12 @@ def _open_graph(graph: Path, *, flavour: Flavour | None, num_rows: int) -> Runne
 
         compile_to_ir(graph, graph.with_suffix(".xml"))
         return OpenVinoRunner(graph.with_suffix(".xml"))
+    from engine.build.onnx_graph import io_specs
+    from engine.build.tensorrt_builder import build_engine
     from engine.runtime.cuda import Gpu, devices
     from engine.runtime.device_runner import DeviceRunner
-    from engine.runtime.graph import io_specs
     from engine.runtime.tensorrt import TensorRtExecution
-    from engine.runtime.tensorrt_build import build_engine, import_tensorrt
+    from engine.runtime.tensorrt_library import import_tensorrt
 
     tensorrt, device = import_tensorrt(flavour), devices()[0]
     profile = RowProfile(min_rows=num_rows, opt_rows=num_rows, max_rows=num_rows)

@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmarks.harness import report
 from engine.errors import EngineError
-from engine.index import RowPairs, global_top_k
-from engine.nearest import CPU, SearchDevice
 from engine.projection import l2_normalize
 from engine.records import FloatArray
+from engine.search.exact import RowPairs, global_top_k
+from engine.search.faiss_backend import CPU, SearchDevice
 
 RESULTS_PER_QUERY = 34  # row pairs of the challenge's search: 1200 a video of 35 s
 

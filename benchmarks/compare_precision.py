@@ -1,6 +1,6 @@
 """Float16 against float32 on frames of videos: `python -m benchmarks.compare_precision --engines DIR VIDEO...`.
 
-The comparison of ``vsc-engine build --backend tensorrt`` (see `engine.runtime.precision`), which looks at photographs,
+The comparison of ``vsc-engine build --backend tensorrt`` (see `engine.build.precision`), which looks at photographs,
 on the sampled frames of real videos. Takes the graphs of any engines directory.
 """
 
@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import report
-from engine.frames import InputSpec
-from engine.frames.pyav import PyAvFrameSource
-from engine.media import find_videos
+from engine.build.onnx_graph import io_specs
+from engine.build.onnx_runtime import run_graph
+from engine.build.parity import Case, load_cases
+from engine.build.precision import Sample, compare_precisions, graph_models, table
 from engine.records import Frames, Media
-from engine.runtime.check import Case, load_cases
-from engine.runtime.graph import io_specs
 from engine.runtime.manifest import Manifest, parse_manifest
-from engine.runtime.onnx_runtime import run_graph
-from engine.runtime.precision import Sample, compare_precisions, graph_models, table
+from engine.video.media import find_videos
+from engine.video.pyav import PyAvFrameSource
+from engine.video.source import InputSpec
 
 
 def read_frames(media: Media, specs: Sequence[InputSpec], *, max_frames: int) -> dict[str, Frames]:

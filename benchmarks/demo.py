@@ -25,13 +25,13 @@ from benchmarks.demo_footage import copy_videos, make_move, plan_moves
 from engine.cli import EXIT_SOME_FAILED
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError, MediaError
-from engine.media import find_videos, index_timeline
 from engine.records import Match, Media
-from engine.store import Fingerprint
-from engine.tables import read_ground_truth, read_matches
+from engine.store.store import Fingerprint
+from engine.store.tables import read_ground_truth, read_matches
 from engine.version import __version__
+from engine.video.media import find_videos, index_timeline
+from training.footage.synthesizer import GROUND_TRUTH, PROVENANCE, QUERIES, synthesize
 from training.processes import in_processes
-from training.synthesizer import GROUND_TRUTH, PROVENANCE, QUERIES, synthesize
 
 NUM_COPIES = 28
 NUM_PLAIN = 11

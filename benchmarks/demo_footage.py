@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import ConfigError
-from training.clips import write_clip
-from training.resizing import Frame, Size, even, scaled, size_of
+from training.footage.clips import write_clip
+from training.footage.resizing import Frame, Size, even, scaled, size_of
 
 Role = Literal["references", "distractors"]
 Part = Literal["all", "left", "right"]

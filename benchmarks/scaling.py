@@ -15,13 +15,13 @@ import numpy as np
 from benchmarks.bench_runner import gemm_gflops
 from benchmarks.flops import count_flop
 from benchmarks.gpu_usage import GpuUsage
+from engine.describe.engine import Engine
 from engine.errors import EngineError
-from engine.extraction import extract_to_store
-from engine.pipeline import Engine
-from engine.placement import Workers, choose_workers
 from engine.records import Descriptors, Media
+from engine.run.extraction import extract_to_store
+from engine.run.plan import Workers, choose_workers
 from engine.runtime.manifest import Manifest
-from engine.store import read_descriptors
+from engine.store.store import read_descriptors
 
 _GEMM_SECONDS = 3.0
 

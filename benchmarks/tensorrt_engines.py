@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 from benchmarks.harness import report
+from engine.build.precision import table
 from engine.errors import ConfigError
 from engine.runtime.manifest import CompiledEngine, Manifest, TensorRtFacts, read_manifest
-from engine.runtime.precision import table
 
 
 def facts_of(manifest: Manifest) -> dict[str, tuple[CompiledEngine, TensorRtFacts]]:

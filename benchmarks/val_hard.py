@@ -4,7 +4,7 @@ All take the references of VAL, and as unrelated footage its plain queries, thos
 from the seed, so that the recipe is kept here and the videos nowhere.
 
 - ``val-hard``: three or four strong edits on every copy, of all kinds, also those that training never draws
-  (`training.views.NEVER_TRAINED`).
+  (`training.descriptor.views.NEVER_TRAINED`).
 - ``vsc-shape``: 77% of the queries are plain, as in VSC2022, and copies have one to four edits.
 - ``exact-copies``: VAL with whole, unedited references among the queries, which an edit gate takes for plain.
 """
@@ -25,13 +25,13 @@ import numpy as np
 from benchmarks.data_sets import DataSet, find_data_set
 from engine.console import progress, say
 from engine.errors import ConfigError
-from engine.media import find_videos, index_timeline
 from engine.records import Media
-from engine.tables import read_ground_truth
-from training.edits import Strengths
-from training.edits.base import either_sign, factor_or_inverse, integer, uniform
-from training.query_plans import Difficulty
-from training.synthesizer import GROUND_TRUTH, QUERIES, synthesize
+from engine.store.tables import read_ground_truth
+from engine.video.media import find_videos, index_timeline
+from training.footage.edits import Strengths
+from training.footage.edits.base import either_sign, factor_or_inverse, integer, uniform
+from training.footage.query_plans import Difficulty
+from training.footage.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 
 REFERENCES = "references"
 NUM_EXACT_COPIES = 20

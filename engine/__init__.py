@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from engine.version import __version__
 
 if TYPE_CHECKING:
+    from engine.describe.engine import Engine
     from engine.errors import BackendUnavailable, ConfigError, EngineError, MediaError, StoreError
-    from engine.pipeline import Engine
     from engine.records import CandidatePair, Descriptors, Failure, Match
 
 __all__ = [
@@ -35,7 +35,7 @@ _HOMES = {
     "EngineError": "errors",
     "MediaError": "errors",
     "StoreError": "errors",
-    "Engine": "pipeline",
+    "Engine": "describe.engine",
     "CandidatePair": "records",
     "Descriptors": "records",
     "Failure": "records",

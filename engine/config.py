@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -64,7 +65,7 @@ class EnsembleGate(_EditGate):
     """A gate that costs next to nothing: features of the ensemble member named ``model``, computed on the way.
 
     Exact copies pass any edit gate unseen. So a query that this one stopped still counts if it is nearly identical to
-    a reference: a cosine above ``near_identical_cosine``, see `engine.readmit`. Without that figure it does not.
+    a reference: a cosine above ``near_identical_cosine``, see `engine.search.exact_copies`. Without that figure it does not.
     """
 
     architecture: Literal["efficientnet_lite0_statistics"]
@@ -86,10 +87,54 @@ Gate = Annotated[
 ]
 
 
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Sampling(_Strict):
+    """How many frames of a second are described; see `engine.video.sampling`."""
+
+    fps: Positive = 1.0
+
+
 class Scenes(_Strict):
-    """Whether queries are split into frame scenes."""
+    """Whether queries are split into frame scenes, and the thresholds of `engine.describe.scenes`.
+
+    The numbers are the VSC2022 winner's (``image_preprocess.py`` of FeipengMa6/VSC22-Submission); the names are ours.
+    Fewer than ``min_frames`` frames are never cut, nothing is trimmed to less than ``min_trimmed_px``.
+
+    An edge is lasting where the mean of edges is above ``min(max(quantile, floor), mean + margin)``: ``lasting_quantile``,
+    ``lasting_floor``, and ``trim_margin`` or ``split_margin``.
+
+    Trimming: a line has ``trim_line_excess`` more lasting edges than the average one. A border is ``min_border_px`` wide;
+    the ``border_inner_share`` of it next to the line is left out. It has a share of at most ``max_border_edges`` edges
+    and, in squared grey levels, an activity (median + mean of the variance) of at most ``max_border_activity``, beside
+    an ``unbroken_line`` of at most ``max_activity_at_unbroken_line``.
+
+    Splitting: bands of ``gap_px`` with a variance below ``still_variance``; after ``max_still_px`` without movement a
+    piece may end, too. Pieces are wider than ``min_piece_px``. Lines have ``split_line_excess`` more lasting edges.
+    """
 
     enabled: bool = True
+    min_frames: Count = 5
+    min_trimmed_px: Count = 20
+    lasting_quantile: Share = 0.95
+    lasting_floor: Share = 0.2
+    trim_margin: Share = 0.35
+    split_margin: Share = 0.3
+    trim_line_excess: Share = 0.125
+    min_border_px: Count = 5
+    border_inner_share: Share = 0.3
+    max_border_edges: Share = 0.0225
+    max_border_activity: Positive = 75
+    unbroken_line: Share = 0.65
+    max_activity_at_unbroken_line: Positive = 250
+    gap_px: Count = 5
+    still_variance: Positive = 0.1
+    max_still_px: Count = 50
+    min_piece_px: Count = 80
+    split_line_excess: Share = 0.45
 
 
 class NearDuplicates(_Strict):
@@ -109,7 +154,57 @@ class ScoreNorm(_Strict):
     """``bias = -beta * mean(nk largest similarities to the norm set)``."""
 
     beta: float = 1.2
-    nk: Annotated[int, Field(gt=0)] = 1
+    nk: Count = 1
+
+
+class Search(_Strict):
+    """How many pairs of rows, and then pairs of videos, a search keeps for each query on average."""
+
+    retrieve_per_query: Count = 1200
+    candidates_per_query: Count = 25
+
+
+class TemporalNetwork(_Strict):
+    """How segments are found and scored, see `engine.search.temporal_network`. The defaults are for normalized scores.
+
+    ``similarity``: ``inner_product`` takes descriptors as they are; ``cosine`` L2-normalizes them first, including the
+    dimension that score normalization appended.
+    ``similarity_bias``: added to all similarities, because negative ones are never aligned and most score-normalized
+    ones are negative.
+    ``score``: of a match. ``segment`` is the largest similarity (without the bias) in the segment, whose last query row
+    and last reference row are not looked at. ``candidate`` is the score of the pair, equal for all its segments.
+    ``scenes``: ``apart`` aligns every frame scene of a query by itself. ``together``, as in the baseline, takes all
+    rows for one video, so that a path can run from one scene into the next and a segment end before it starts.
+    ``top_k``: reference rows joined with each query row.
+    ``max_step``: an edge advances by fewer rows than this in either video.
+    ``min_similarity``: of the end of an edge, and (summed over the path, per row of the mean side) of a segment.
+    ``min_length``: rows from the first to the last of a segment must be more than this in both videos.
+    ``max_paths``: paths looked at in a pair of videos.
+    ``max_iou``: intersection over union with an earlier segment must be less than this.
+    """
+
+    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    similarity_bias: float = 0.5
+    score: Literal["segment", "candidate"] = "segment"
+    scenes: Literal["apart", "together"] = "apart"
+    top_k: Count = 5
+    max_step: Count = 5
+    min_similarity: Annotated[float, Field(ge=0)] = 0.2
+    min_length: Count = 4
+    max_paths: Count = 11
+    max_iou: float = 0.3
+
+
+class Localization(_Strict):
+    """How many candidates a query on average are looked at for segments, and how.
+
+    ``score_normalized`` and ``cosine``: the settings of the challenge's baseline for descriptors with and without score
+    normalization, but scenes apart.
+    """
+
+    candidates_per_query: Count = 5
+    score_normalized: TemporalNetwork = TemporalNetwork()
+    cosine: TemporalNetwork = TemporalNetwork(similarity="cosine", similarity_bias=0.0, score="candidate")
 
 
 class Preset(_Strict):
@@ -121,11 +216,14 @@ class Preset(_Strict):
     name: str
     weights: str | None = None
     models: Annotated[tuple[DescriptorModel, ...], Field(min_length=1)]
+    sampling: Sampling = Sampling()
     gate: Gate
     scenes: Scenes
     near_duplicates: NearDuplicates
     pca: PcaConfig
     score_norm: ScoreNorm
+    search: Search = Search()
+    localization: Localization = Localization()
 
     @model_validator(mode="after")
     def _unique_names(self) -> Preset:
@@ -145,6 +243,12 @@ class Preset(_Strict):
                 )
         return self
 
+    def with_fps(self, fps: float) -> Preset:
+        """This preset with ``fps`` sampled frames per second. Raises ``ConfigError`` unless it is above 0."""
+        if not 0 < fps < math.inf:
+            raise ConfigError(f"expected fps > 0, got {fps}")
+        return self.model_copy(update={"sampling": self.sampling.model_copy(update={"fps": fps})})
+
     def with_gate(self, *, enabled: bool) -> Preset:
         """This preset with its edit gate turned on or off. Raises ``ConfigError`` to turn on where there is none."""
         if isinstance(self.gate, NoGate):
@@ -152,6 +256,23 @@ class Preset(_Strict):
                 raise ConfigError(f"preset {self.name!r} has no edit gate to turn on; its [gate] names no models")
             return self
         return self.model_copy(update={"gate": self.gate.model_copy(update={"mode": "vsc" if enabled else "off"})})
+
+
+def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
+    """The graphs that a preset needs, by name, and the part of the preset that each is made from.
+
+    Those of a gate that is off are among them: it can be turned on without building again.
+    """
+    models = [model.model_dump(mode="json", exclude={"checkpoint"}) for model in preset.models]
+    parts: dict[str, dict[str, Any]] = {"ensemble": {"models": models}}
+    gate = preset.gate.model_dump(mode="json")
+    if isinstance(preset.gate, ClipGate):
+        parts["edit_features"] = {key: gate[key] for key in ("architecture", "input_px", "mean", "std")}
+    elif isinstance(preset.gate, EnsembleGate):
+        parts["ensemble"]["edit_features"] = {key: gate[key] for key in ("architecture", "model")}
+    if not isinstance(preset.gate, NoGate):
+        parts["edit_score"] = {"architecture": gate["score_architecture"]}
+    return parts
 
 
 def preset_names() -> list[str]:

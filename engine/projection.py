@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError
-from engine.npz import load_arrays, save_arrays
+from engine.files import load_arrays, save_arrays
 from engine.records import FloatArray
 
 _BLOCK_ROWS = 8192

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Role = Literal["query", "reference"]
+GateState = Literal["passed", "stopped", "stopped_rows_kept"]
+"""What the edit gate did: nothing, or it was off; it stopped the video, whose one row is a placeholder; it stopped the
+video, whose whole frames still have their rows, for `engine.search.exact_copies`."""
+
 FloatArray = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 """RGB frames, uint8 ``(F, H, W, 3)``, 0-255."""
@@ -61,8 +65,7 @@ class Descriptors:
     ``timestamps``: float32 ``(N, 2)``, start and end of each row in seconds, start inclusive, end exclusive.
     ``descriptors``: float32 ``(N, D)``, finite; N >= 1.
     ``edit_score``: probability that the video was edited, 0-1; None where no gate ran.
-    ``gated``: the edit gate stopped the video. Its single row is a tiny random placeholder; or, before `engine.readmit`
-    has looked at them, its rows are those of its whole frames.
+    ``gate``: what the edit gate did to the video.
     ``warnings``: one line for each thing that was lost or assumed while reading a damaged file.
     """
 
@@ -70,7 +73,7 @@ class Descriptors:
     timestamps: FloatArray
     descriptors: FloatArray
     edit_score: float | None = None
-    gated: bool = False
+    gate: GateState = "passed"
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,6 +87,13 @@ class Descriptors:
             raise ValueError(f"descriptors of {self.video_id!r}: expected float32, got {times.dtype} and {rows.dtype}")
         if not (np.isfinite(rows).all() and np.isfinite(times).all()):
             raise ValueError(f"descriptors of {self.video_id!r}: expected finite values, got NaN or infinity")
+        if self.gate not in get_args(GateState):
+            raise ValueError(f"descriptors of {self.video_id!r}: unknown state of the gate {self.gate!r}")
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the edit gate stopped the video."""
+        return self.gate != "passed"
 
     def __len__(self) -> int:
         return len(self.descriptors)

@@ -21,9 +21,9 @@ IMAGENET_PRESET = REPOSITORY / "tests" / "imagenet.toml"
 STUB_DRIVER = control.loaded()
 ON_STUB_DRIVER = (
     "end_to_end/test_device_pipeline.py",
-    "unit/test_cuda.py",
-    "unit/test_device_runner.py",
-    "unit/test_tensorrt.py",
+    "unit/runtime/test_cuda.py",
+    "unit/runtime/test_device_runner.py",
+    "unit/runtime/test_tensorrt.py",
 )
 collect_ignore = [] if STUB_DRIVER is not None else [*ON_STUB_DRIVER]  # they cannot be imported without a driver
 FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
@@ -85,8 +85,8 @@ def imagenet_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lite_engines(imagenet_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small engines that were exported and bring no PCA, built once for the whole run; tests must not write into it."""
+    from engine.build.engines import build_engines
     from engine.config import load_preset
-    from engine.runtime.build import build_engines
 
     folder = tmp_path_factory.mktemp("engines") / "lite"
     build_engines(load_preset(IMAGENET_PRESET), folder, checkpoints=imagenet_checkpoints)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.frames import FrameSource
-from engine.frames.dali import DaliFrameSource
-from engine.frames.dali_support import Device
-from engine.frames.pyav import PyAvFrameSource
 from engine.records import Media
+from engine.video.dali import DaliFrameSource
+from engine.video.dali_codecs import Device
+from engine.video.pyav import PyAvFrameSource
+from engine.video.source import FrameSource
 
 SAMPLING_FPS = 4
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.runtime import TensorSpec
 from engine.runtime.cuda import DeviceMemory, Gpu, Stream, devices
 from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.manifest import RowProfile
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+from engine.runtime.runner import TensorSpec
 
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 SCRATCH_BYTES_PER_ROW = 1000

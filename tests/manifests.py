@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import load_preset
-from engine.runtime import TensorSpec
 from engine.runtime.manifest import (
     CompiledEngine,
     Graph,
@@ -17,6 +16,7 @@ from engine.runtime.manifest import (
     WeightsRecord,
     record_file,
 )
+from engine.runtime.runner import TensorSpec
 
 
 def make_manifest(directory: Path, **changes: Any) -> Manifest:

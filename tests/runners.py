@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.runtime import Tensors, TensorSpec
+from engine.runtime.runner import Tensors, TensorSpec
 
 
 class NumPyRunner:

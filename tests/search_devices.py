@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.nearest import CPU, FlatIndexNearest, Nearest, SearchDevice
 from engine.records import FloatArray
+from engine.search.faiss_backend import CPU, FlatIndexNearest, Nearest, SearchDevice
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.build.onnx_graph import store_half
+from engine.build.packaged import GRAPH_SUFFIXES, ShippedManifest
+from engine.build.parity import Case, save_cases
 from engine.config import Preset, load_preset
-from engine.norm_set import save_norm_set
 from engine.projection import Pca, save_pca
 from engine.records import FloatArray
-from engine.runtime.check import Case, save_cases
-from engine.runtime.graph import store_half
 from engine.runtime.manifest import MANIFEST_NAME, graph_parts, record_file
-from engine.runtime.shipped import GRAPH_SUFFIXES, ShippedManifest
+from engine.store.norm_set import save_norm_set
 from tests import graphs
 
 NUM_COMPONENTS = 5

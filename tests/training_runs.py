@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.conftest import REPOSITORY
-from training.frame_store import build_store, find_sources
-from training.train_descriptor import app
+from training.descriptor.train import app
+from training.store.frame_store import build_store, find_sources
 
 NUM_PICTURES = 20
 
@@ -55,7 +55,7 @@ def command(preset: Path, store: Path, output: Path, *, num_processes: int = 1) 
     launcher = [sys.executable, "-m"]
     if num_processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
-    return [*launcher, "training.train_descriptor", *arguments(preset, store, output)]
+    return [*launcher, "training.descriptor.train", *arguments(preset, store, output)]
 
 
 def arguments(preset: Path, store: Path, output: Path) -> list[str]:

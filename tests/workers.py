@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from engine.errors import ConfigError
-from engine.jobs import Broken, Described, Done, Job, Link, LogLine, Ready, Saved, SaveRequest, die_with_parent
 from engine.records import Failure, Media
+from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Ready, Saved, SaveRequest, die_with_parent
 
 
 def serve_script(connection: Connection, folder: Path, number: int) -> None:

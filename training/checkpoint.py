@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.atomic import written_aside
 from engine.errors import StoreError
+from engine.files import written_aside
 
 Tree = Mapping[str, Any]
 

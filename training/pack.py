@@ -18,23 +18,24 @@ import numpy as np
 import typer
 from safetensors.torch import save_file
 
+from engine.build.engines import build_engines
+from engine.build.onnx_graph import store_half
+from engine.build.packaged import GRAPH_SUFFIXES, ShippedManifest, ShippedWeights, shipped_folder
+from engine.build.parity import Case, load_cases, save_cases
 from engine.config import Preset, load_preset
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError
-from engine.frames import InputSpec
-from engine.frames.resize import fit_picture
 from engine.models.checkpoints import read_state
-from engine.norm_set import save_norm_set
 from engine.projection import fit_pca, save_pca
 from engine.records import FloatArray, Frames
-from engine.runtime import Runner, open_runner
-from engine.runtime.build import build_engines
-from engine.runtime.check import Case, load_cases, save_cases
-from engine.runtime.graph import store_half
+from engine.runtime import open_runner
 from engine.runtime.manifest import MANIFEST_NAME, Manifest, graph_parts, record_file
-from engine.runtime.shipped import GRAPH_SUFFIXES, ShippedManifest, ShippedWeights, shipped_folder
-from training.frame_store import FrameStore
-from training.resizing import Frame
+from engine.runtime.runner import Runner
+from engine.store.norm_set import save_norm_set
+from engine.video.resize import fit_picture
+from engine.video.source import InputSpec
+from training.footage.resizing import Frame
+from training.store.frame_store import FrameStore
 
 MAX_SIZE_BYTES = 20_000_000
 NUM_NORM_ROWS = 4000
@@ -126,7 +127,7 @@ def _halve_checkpoints(preset: Preset, folder: Path, halved: Path) -> None:
 
 
 def _checkpoints_of(preset: Preset) -> list[str]:
-    from engine.models.export import checkpoints_of
+    from engine.build.export import checkpoints_of
 
     return [checkpoint for name in graph_parts(preset) for checkpoint in checkpoints_of(name, preset)]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from engine.atomic import written_aside
+from engine.files import written_aside
 from engine.version import __version__
 
 CURVES, PAGE = "curves.png", "report.html"

@@ -1,1 +1,1 @@
-"""The reference's models in PyTorch and their weights: needed to build artefacts and to train, never to run."""
+"""Architectures and their weights, nothing else: the only torch of the engine. Knows nothing of graphs and files of them."""

@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device_array import as_rows
-from engine.runtime import Runner, Tensors
+from engine.runtime.device_array import as_rows
+from engine.runtime.runner import Runner, Tensors
 
 Outputs = dict[str, NDArray[Any]]
 

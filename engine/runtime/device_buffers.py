@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device_array import DeviceArray, Rows
-from engine.runtime import TensorSpec
 from engine.runtime.cuda import (
     DeviceMemory,
     Gpu,
@@ -20,6 +18,8 @@ from engine.runtime.cuda import (
     free_pinned,
     wait_for_producer,
 )
+from engine.runtime.device_array import DeviceArray, Rows
+from engine.runtime.runner import TensorSpec
 
 _ALIGNMENT = 256  # bytes, what TensorRT asks of the addresses of tensors
 

@@ -19,12 +19,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.device_array import Rows
 from engine.errors import ConfigError
-from engine.runtime import Tensors, TensorSpec, check_tensors
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, OutOfDeviceMemory, Stream
+from engine.runtime.device_array import Rows
 from engine.runtime.device_buffers import Buffers, cut, num_bytes
 from engine.runtime.manifest import RowProfile
+from engine.runtime.runner import Tensors, TensorSpec, check_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.atomic import written_aside
-from engine.config import ClipGate, EnsembleGate, NoGate, Preset
+from engine.config import Preset, graph_parts
 from engine.errors import ConfigError
-from engine.runtime import TensorSpec
+from engine.files import written_aside
+from engine.runtime.runner import TensorSpec
 
 FORMAT_VERSION = 2
 """Raise it when the directory changes, or what the same weights compute: engines of other versions are refused, and
@@ -21,6 +21,7 @@ descriptors of theirs are not mixed with new ones."""
 MANIFEST_NAME = "manifest.json"
 
 Backend = Literal["openvino", "tensorrt"]
+Device = Literal["cpu", "gpu"]
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 """TensorRT for data centres, or TensorRT-RTX; both are imported under these names."""
 
@@ -120,9 +121,10 @@ class CompiledEngine(_Record):
     outputs: tuple[TensorSpec, ...]
     tensorrt: TensorRtFacts | None = None
 
-    def main_path(self, directory: Path) -> Path:
+    @property
+    def main(self) -> FileRecord:
         """The file that a runner opens."""
-        return directory / self.files[0].path
+        return self.files[0]
 
 
 class PcaRecord(_Record):
@@ -154,6 +156,11 @@ class Manifest(_Record):
     shipped_sha256: str | None = None
 
     @property
+    def device(self) -> Device:
+        """Where the engines run."""
+        return "cpu" if self.backend == "openvino" else "gpu"
+
+    @property
     def identity(self) -> str:
         """16 hexadecimal digits that are equal where format version, models, weights, input preparation and PCA are.
 
@@ -164,46 +171,10 @@ class Manifest(_Record):
         return digest(self.format_version, graph_parts(self.preset), weights, self.pca and self.pca.sha256)
 
 
-def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
-    """The graphs that a preset needs, by name, and the part of the preset that each is made from.
-
-    Those of a gate that is off are among them: it can be turned on without building again.
-    """
-    models = [model.model_dump(mode="json", exclude={"checkpoint"}) for model in preset.models]
-    parts: dict[str, dict[str, Any]] = {"ensemble": {"models": models}}
-    gate = preset.gate.model_dump(mode="json")
-    if isinstance(preset.gate, ClipGate):
-        parts["edit_features"] = {key: gate[key] for key in ("architecture", "input_px", "mean", "std")}
-    elif isinstance(preset.gate, EnsembleGate):
-        parts["ensemble"]["edit_features"] = {key: gate[key] for key in ("architecture", "model")}
-    if not isinstance(preset.gate, NoGate):
-        parts["edit_score"] = {"architecture": gate["score_architecture"]}
-    return parts
-
-
 def digest(*values: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of ``values`` as JSON."""
     text = json.dumps(values, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest of an engines directory whose engines are all there, with the right sizes.
-
-    Hashes are not computed (`is_intact` does that), and ``graphs/`` may be missing: only building needs it. Raises
-    ``ConfigError`` that names what is wrong and the command that builds the engines.
-    """
-    if not directory.is_dir():
-        raise ConfigError(f"engines directory {directory} does not exist; {_advice('PRESET', directory)}")
-    manifest = parse_manifest(directory / MANIFEST_NAME)
-    files = [file for engine in manifest.engines.values() for file in engine.files]
-    for file in files:
-        found = directory / file.path
-        size = found.stat().st_size if found.is_file() else None
-        if size != file.size_bytes:
-            problem = "is missing" if size is None else f"has {size} bytes instead of {file.size_bytes}"
-            raise ConfigError(f"engine file {found} {problem}; {_advice(manifest.preset.name, directory)}")
-    return manifest
 
 
 def parse_manifest(path: Path) -> Manifest:
@@ -211,17 +182,17 @@ def parse_manifest(path: Path) -> Manifest:
     if not path.is_file():
         raise ConfigError(
             f"{path.parent} is not an engines directory, or its build was cut short: it has no {path.name}; "
-            + _advice("PRESET", path.parent)
+            + build_advice("PRESET", path.parent)
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}; {_advice('PRESET', path.parent)}") from error
+        raise ConfigError(f"{path} is not JSON: {error}; {build_advice('PRESET', path.parent)}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ConfigError(
             f"{path} has format version {version}, this version of vsc-engine reads {FORMAT_VERSION}; "
-            + _advice("PRESET", path.parent)
+            + build_advice("PRESET", path.parent)
         )
     try:
         return Manifest.model_validate(values)
@@ -229,7 +200,7 @@ def parse_manifest(path: Path) -> Manifest:
         detail = error.errors()[0]
         where = ".".join(str(part) for part in detail["loc"])
         problem = f"{where}: {detail['msg']}, got {str(detail['input'])[:60]!r}"
-        raise ConfigError(f"{path}: {problem}; {_advice('PRESET', path.parent)}") from error
+        raise ConfigError(f"{path}: {problem}; {build_advice('PRESET', path.parent)}") from error
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
@@ -253,5 +224,6 @@ def is_intact(file: FileRecord, *, directory: Path) -> bool:
     return record_file(path, directory=directory) == file
 
 
-def _advice(preset_name: str, directory: Path) -> str:
+def build_advice(preset_name: str, directory: Path) -> str:
+    """The command that builds engines into ``directory``, in words."""
     return f"build it with `vsc-engine build --preset {preset_name} --output {directory}`"

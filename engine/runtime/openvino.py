@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, ConfigError
-from engine.runtime import HOST_BATCH_SIZE, Tensors, TensorSpec, join_host_rows
+from engine.runtime.runner import HOST_BATCH_SIZE, Tensors, TensorSpec, join_host_rows
 
 
 @contextmanager

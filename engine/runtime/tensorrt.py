@@ -8,34 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.runtime import TensorSpec
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, Stream, devices
 from engine.runtime.device_buffers import full_shape
 from engine.runtime.device_runner import DeviceRunner
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.fit import check_tensorrt_engine
-from engine.runtime.manifest import Manifest
-from engine.runtime.tensorrt_build import ErrorLog, TensorRt, import_tensorrt
+from engine.runtime.runner import TensorSpec
+from engine.runtime.tensorrt_library import ErrorLog, TensorRt, import_tensorrt
 
 logger = logging.getLogger(__name__)
 
 
-def open_tensorrt_runner(
-    manifest: Manifest, directory: Path, name: str, *, batch_size: int | None = None
-) -> DeviceRunner:
+def open_tensorrt_runner(directory: EnginesDirectory, name: str, *, batch_size: int | None = None) -> DeviceRunner:
     """A runner of engine ``name`` on the first GPU that this process sees; ``CUDA_VISIBLE_DEVICES`` chooses it.
 
     ``batch_size``: rows of one computation, None for what the engine is tuned for. Raises ``BackendUnavailable``
     without a GPU, driver or library, ``ConfigError`` if the engine does not fit the GPU, the library or the manifest.
     """
     device = devices()[0]
-    engine = manifest.engines[name]
+    engine = directory.manifest.engines[name]
     flavour = engine.tensorrt.flavour if engine.tensorrt is not None else "tensorrt"
     tensorrt = import_tensorrt(flavour)
     facts = check_tensorrt_engine(
-        manifest, name, directory, flavour=flavour, version=tensorrt.version, compute_capability=device.capability
+        directory, name, flavour=flavour, version=tensorrt.version, compute_capability=device.capability
     )
     logger.info("%s: %s %s on GPU %d, %s", name, flavour, tensorrt.version, device.index, device)
-    gpu, path = Gpu(device), engine.main_path(directory)
+    gpu, path = Gpu(device), directory.path(engine.main)
     return DeviceRunner(
         lambda: TensorRtExecution(path, tensorrt=tensorrt, inputs=engine.inputs, gpu=gpu),
         gpu=gpu,

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import MediaError
-from engine.frames import FrameSource, InputSpec
 from engine.records import Region
+from engine.video.source import FrameSource, InputSpec
 from tests.frame_sources import IMPLEMENTATIONS, SAMPLING_FPS, Implementation, to_host
 from tests.oracles import bicubic_resize, center_crop
 from tests.videos import damage_tail, moving_frames, write_video

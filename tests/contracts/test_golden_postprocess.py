@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.candidates import find_candidates
-from engine.challenge_npz import read_npz
-from engine.near_duplicates import keep_distinct
+from engine.describe.near_duplicates import keep_distinct
 from engine.projection import l2_normalize, load_pca
 from engine.records import Descriptors, FloatArray
-from engine.score_norm import ScoreNormalizer
-from engine.tables import read_candidates
+from engine.search.candidates import find_candidates
+from engine.search.score_norm import ScoreNormalizer
+from engine.store.challenge_npz import read_npz
+from engine.store.tables import read_candidates
 from tests.conftest import golden_root
 
 FOLDER = golden_root() / "postprocess"

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError
-from engine.runtime import Runner, TensorSpec
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+from engine.runtime.runner import Runner, TensorSpec
 from tests import graphs
 from tests.conftest import STUB_DRIVER
 

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.ablation import Bench, gate_rows, planned_rows, table
 from benchmarks.data_sets import DataSet
+from engine.build.engines import build_engines
 from engine.errors import ConfigError
-from engine.runtime.build import build_engines
 from engine.runtime.manifest import read_manifest
 from tests.end_to_end.conftest import Catalogue, RunCli
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import pipeline
+from engine.build.engines import build_engines
 from engine.config import NoGate
-from engine.pipeline import Engine
+from engine.describe.describer import engine as pipeline
+from engine.describe.engine import Engine
 from engine.records import Descriptors, Role
-from engine.runtime import Runner
-from engine.runtime.build import build_engines
 from engine.runtime.manifest import Manifest
+from engine.runtime.runner import Runner
 from tests.end_to_end.conftest import FPS, footage
 from tests.host_execution import HostExecution, device_runner
 from tests.stub_driver.control import MIB, StubDriver

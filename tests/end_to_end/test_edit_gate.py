@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from engine.build.engines import build_engines  # noqa: E402
 from engine.config import load_preset  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.edit_score import build_edit_score  # noqa: E402
 from engine.records import Descriptors  # noqa: E402
-from engine.runtime.build import build_engines  # noqa: E402
-from engine.store import read_descriptors  # noqa: E402
+from engine.store.store import read_descriptors  # noqa: E402
 from tests.end_to_end.conftest import Catalogue, RunCli  # noqa: E402
 from tests.gate_presets import write_gate_preset  # noqa: E402
 from tests.imagenet import write_imagenet_weights  # noqa: E402

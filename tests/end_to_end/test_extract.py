@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from engine import ConfigError, Engine, StoreError
+from engine.build.engines import build_engines
 from engine.config import load_preset
-from engine.extraction import ExtractionSummary, extract_to_store
-from engine.media import find_videos
-from engine.placement import Workers
-from engine.runtime.build import build_engines
-from engine.store import read_descriptors
+from engine.run.extraction import ExtractionSummary, extract_to_store
+from engine.run.plan import Workers
+from engine.store.store import read_descriptors
+from engine.video.media import find_videos
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
 

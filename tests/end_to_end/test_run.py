@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from engine import Engine
-from engine.store import read_descriptors
+from engine.store.store import read_descriptors
 from tests.end_to_end.conftest import Catalogue, RunCli
 
 pytestmark = pytest.mark.torch

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.runtime.build import build_engines
-from engine.store import read_descriptors
+from engine.build.engines import build_engines
+from engine.store.store import read_descriptors
 from tests.end_to_end.conftest import Catalogue, RunCli
 from tests.shipped import NUM_COMPONENTS, norm_rows, tiny_preset, write_shipped
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import onnx
 import pytest
 
+from engine.build.float16 import halve
+from engine.build.operators import check_operators
+from engine.build.packaged import shipped_folder
+from engine.build.parity import load_cases
+from engine.build.precision import Sample, compare_precisions, halved_models
+from engine.build.tensorrt_builder import build_engine
 from engine.config import ClipGate, load_preset
-from engine.runtime.check import load_cases
-from engine.runtime.half import halve
 from engine.runtime.manifest import RowProfile
-from engine.runtime.operators import check_operators
-from engine.runtime.precision import Sample, compare_precisions, halved_models
-from engine.runtime.shipped import shipped_folder
-from engine.runtime.tensorrt_build import build_engine, import_tensorrt
+from engine.runtime.tensorrt_library import import_tensorrt
 
 pytest.importorskip("tensorrt_rtx")
 torch = pytest.importorskip("torch")

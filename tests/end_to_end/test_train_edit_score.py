@@ -14,16 +14,16 @@ from typer.testing import CliRunner, Result
 
 torch = pytest.importorskip("torch")
 
+from engine.build.engines import build_engines  # noqa: E402
 from engine.config import load_preset  # noqa: E402
 from engine.records import Match  # noqa: E402
-from engine.runtime.build import build_engines  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
 from tests.end_to_end.conftest import FPS, footage  # noqa: E402
 from tests.gate_presets import write_gate_preset  # noqa: E402
 from tests.imagenet import write_imagenet_weights  # noqa: E402
 from tests.training_runs import environment, read_log  # noqa: E402
 from tests.videos import write_video  # noqa: E402
-from training.train_edit_score import app, copied_frames, passing_threshold  # noqa: E402
+from training.edit_gate.train import app, copied_frames, passing_threshold  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -83,7 +83,7 @@ def figures_of(stdout: str) -> dict[str, float]:
 def launch(work: Path, *options: str | Path, num_processes: int) -> dict[str, float]:
     """The figures that as many processes print."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    command = [*launcher, "-m", "training.train_edit_score", *arguments(work, *options)]
+    command = [*launcher, "-m", "training.edit_gate.train", *arguments(work, *options)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=REPOSITORY)
     assert result.returncode == 0, result.stderr
     return figures_of(result.stdout)

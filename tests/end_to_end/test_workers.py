@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from engine.records import Descriptors
-from engine.store import read_descriptors, read_manifest
+from engine.store.store import read_descriptors, read_manifest
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
 from tests.workers import children, is_alive

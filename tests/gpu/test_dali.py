@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.device_array import as_rows
-from engine.frames import InputSpec
-from engine.frames.dali import DaliFrameSource
-from engine.frames.pyav import PyAvFrameSource
+from engine.describe.scenes import find_scenes
 from engine.records import Media
-from engine.scenes import find_scenes
+from engine.runtime.device_array import as_rows
+from engine.video.dali import DaliFrameSource
+from engine.video.pyav import PyAvFrameSource
+from engine.video.source import InputSpec
 from tests.conftest import golden_root
 from tests.frame_sources import to_host
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 
 SAMPLING = golden_root() / "sampling" / "videos"
 SPECS = [InputSpec("frames_224", 224), InputSpec("frames_256", 256)]
-# Grey levels: NVDEC decodes what FFmpeg decodes, DALI converts colours otherwise (see `engine.frames.dali`).
+# Grey levels: NVDEC decodes what FFmpeg decodes, DALI converts colours otherwise (see `engine.video.dali`).
 MAX_MEAN_DIFFERENCE = 1.0
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from engine.index import global_top_k, top_k
-from engine.nearest import SearchDevice
 from engine.records import FloatArray
+from engine.search.exact import global_top_k, top_k
+from engine.search.faiss_backend import SearchDevice
 from tests.gpu.device import num_gpus
 
 pytestmark = pytest.mark.gpu

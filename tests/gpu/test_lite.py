@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.build.engines import build_engines
 from engine.config import load_preset
 from engine.records import Descriptors, FloatArray
-from engine.runtime import Tensors, open_runner
-from engine.runtime.build import build_engines
+from engine.runtime import open_runner
 from engine.runtime.manifest import read_manifest
-from engine.store import read_descriptors
+from engine.runtime.runner import Tensors
+from engine.store.store import read_descriptors
 from tests import graphs
 from tests.end_to_end.conftest import Catalogue, RunCli
 from tests.gpu.device import num_gpus

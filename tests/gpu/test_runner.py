@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.runtime import Runner
 from engine.runtime.batching import SharedRunner
 from engine.runtime.manifest import RowProfile
+from engine.runtime.runner import Runner
 from tests import graphs
 from tests.contracts.test_runner import *  # noqa: F403 - the whole suite; `open_runner` below takes the place of its own
 from tests.contracts.test_runner import OpenRunner, openvino_runner
@@ -20,10 +20,11 @@ BATCH_SIZE = 4
 
 
 def tensorrt_runner(onnx_path: Path) -> Runner:
+    from engine.build.tensorrt_builder import build_engine
     from engine.runtime.cuda import Gpu, devices
     from engine.runtime.device_runner import DeviceRunner
     from engine.runtime.tensorrt import TensorRtExecution
-    from engine.runtime.tensorrt_build import build_engine, import_tensorrt
+    from engine.runtime.tensorrt_library import import_tensorrt
 
     gpu, tensorrt = Gpu(devices()[0]), import_tensorrt()
     profile = RowProfile(min_rows=1, opt_rows=BATCH_SIZE, max_rows=64)

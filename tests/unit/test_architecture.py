@@ -83,19 +83,19 @@ LAYERS = [
 ]
 # Where each heavy library may be imported. `models` is the build-time room of torch and timm.
 HOMES = {
-    "av": {"engine.media", "engine.frames.pyav"},
-    "cv2": {"engine.frames.statistics"},
-    "faiss": {"engine.nearest"},
-    "matplotlib": {"engine.plots"},
-    "nvidia": {"engine.frames.dali"},
-    "onnx": {"engine.runtime.graph", "engine.runtime.half", "engine.runtime.operators"},
-    "onnxruntime": {"engine.runtime.onnx_runtime"},
+    "av": {"engine.video.media", "engine.video.pyav"},
+    "cv2": {"engine.video.statistics"},
+    "faiss": {"engine.search.faiss_backend"},
+    "matplotlib": {"engine.evaluate.plots"},
+    "nvidia": {"engine.video.dali"},
+    "onnx": {"engine.build.onnx_graph", "engine.build.float16", "engine.build.operators"},
+    "onnxruntime": {"engine.build.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},
-    "pyarrow": {"engine.shards"},
+    "pyarrow": {"engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
-    "tensorrt": {"engine.runtime.tensorrt_build"},
-    "tensorrt_rtx": {"engine.runtime.tensorrt_build"},
-    "torch_tensorrt": {"engine.models.torch_tensorrt"},
+    "tensorrt": {"engine.build.tensorrt_builder"},
+    "tensorrt_rtx": {"engine.build.tensorrt_builder"},
+    "torch_tensorrt": {"engine.build.torch_tensorrt"},
 }
 BUILD_ONLY = {"torch", "timm", "safetensors", "skimage", "torchvision"}
 

@@ -1,0 +1,43 @@
+"""Engines of a shipped preset in the user's cache folder, built on first use. Knows nothing of how they are built."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from engine.build.packaged import ShippedWeights, shipped_folder
+from engine.config import Preset, load_preset
+from engine.errors import ConfigError
+from engine.runtime.engines_directory import EnginesDirectory
+
+logger = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/vsc-engine``, by default ``~/.cache/vsc-engine``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsc-engine"
+
+
+def user_engines(preset_name: str) -> EnginesDirectory:
+    """The engines of a preset in `cache_folder`; builds them if they are missing, or of another preset or weights.
+
+    Raises ``BackendUnavailable`` if they must be exported and the extra ``build`` is not installed.
+    """
+    preset = load_preset(preset_name)
+    folder = cache_folder() / "engines" / preset_name
+    try:
+        engines = EnginesDirectory.open(folder)
+        is_same = engines.manifest.shipped_sha256 == _shipped_sha256(preset)
+        if engines.manifest.preset == preset and is_same:
+            return engines
+    except ConfigError as error:
+        logger.debug("no usable engines in %s: %s", folder, error)
+    logger.warning("building the engines of preset %s into %s (first use)", preset_name, folder)
+    from engine.build.engines import build_engines
+
+    return EnginesDirectory(folder, build_engines(preset, folder, progress=logger.info))
+
+
+def _shipped_sha256(preset: Preset) -> str | None:
+    return None if preset.weights is None else ShippedWeights.open(shipped_folder(preset.weights)).sha256

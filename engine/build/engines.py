@@ -1,0 +1,179 @@
+"""Builds an engines directory: obtains the graphs a preset needs, folds the PCA in, compiles, checks and records them.
+
+Knows nothing of where graphs come from, how they run and how files are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copyfile
+from typing import cast, get_args
+
+from engine.build.compiler import Compiler, Converter, TensorRtOptions
+from engine.build.directory import Artefacts, Progress, open_artefacts
+from engine.build.graph_sources import (
+    GraphSource,
+    ShippedGraphs,
+    import_exporter,
+    open_exporter,
+    open_shipped,
+)
+from engine.build.packaged import shipped_folder
+from engine.config import Preset, graph_parts
+from engine.errors import ConfigError
+from engine.files import written_aside
+from engine.projection import Pca, load_pca, save_pca
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import (
+    Backend,
+    FileRecord,
+    Manifest,
+    PcaRecord,
+    record_file,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def build_engines(
+    preset: Preset,
+    output: Path,
+    *,
+    checkpoints: Path | None = None,
+    random_weights: bool = False,
+    backend: str = "openvino",
+    tensorrt: TensorRtOptions | None = None,
+    pca: Path | Pca | None = None,
+    shipped: Path | None = None,
+    progress: Progress = logger.debug,
+) -> Manifest:
+    """Build what is missing in ``output`` for ``preset`` and return the manifest.
+
+    ``checkpoints``: the folder with the files that the preset names, instead of the weights that come with the package.
+    ``random_weights``: seeded random weights instead, for trials of speed. ``tensorrt``: what that backend is asked
+    for, if it is the one. ``pca``: a PCA or its file (``.npz``, or a pickle of scikit-learn's), instead of the one that
+    may lie among the checkpoints or come with the package.
+    ``shipped``: a folder that `training.pack` wrote, instead of the one in the package. ``progress`` is called with
+    lines for people. Only weights of the package bring a norm set, which fits no other PCA than theirs.
+
+    What is there from the same weights, settings, code and library versions is kept, also of a build that was killed.
+
+    Raises ``ConfigError`` for an unknown backend, missing or wrong weights, a PCA of another size, a directory that
+    cannot be written; ``BackendUnavailable`` if torch or the backend's library is not installed; ``EngineError`` if
+    a graph does not compute what PyTorch computes.
+    """
+    if backend not in get_args(Backend):
+        raise ConfigError(f"unknown backend {backend!r}; expected one of {list(get_args(Backend))}")
+    if random_weights and checkpoints is not None:
+        raise ConfigError(f"random weights and the checkpoints of {checkpoints} exclude each other; choose one")
+    options = tensorrt or TensorRtOptions()
+    source: GraphSource
+    packed = convert = None
+    if shipped is None and preset.weights is not None and checkpoints is None and not random_weights:
+        shipped = shipped_folder(preset.weights)
+    if shipped is not None:
+        source = packed = open_shipped(preset, shipped)
+    else:
+        source = exported = open_exporter(
+            preset, checkpoints=checkpoints, random_weights=random_weights, frontend=options.frontend
+        )
+        convert = exported.convert
+    compiler = _open_compiler(backend, preset, options=options, convert=convert)
+    projection = _find_pca(preset, checkpoints=checkpoints, pca=pca, packed=packed)
+    with open_artefacts(output, progress=progress) as artefacts:
+        graphs = {name: source.obtain(artefacts, name) for name in graph_parts(preset)}
+        pcas = {"ensemble": projection}
+        manifest = Manifest(
+            created=_now(),
+            preset=preset,
+            backend=cast(Backend, backend),
+            weights=source.kind,
+            graphs=graphs,
+            engines={name: compiler.compile(artefacts, name, graphs, pca=pcas.get(name)) for name in graphs},
+            pca=_keep_pca(artefacts, projection),
+            norm_set=_keep_norm_set(artefacts, packed) if packed is not None and pca is None else None,
+            shipped_sha256=packed.shipped.sha256 if packed is not None else None,
+        )
+        return artefacts.commit(manifest)
+
+
+def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.debug) -> Manifest:
+    """Fold another PCA into the ensemble of existing engines and return the new manifest. Needs no torch for ``.npz``.
+
+    A norm set that came with the engines does not fit another PCA and is removed.
+    Raises ``ConfigError`` as `EnginesDirectory.open` does, for a PCA of another size, and if the exported graph is gone.
+    """
+    projection = pca if isinstance(pca, Pca) else _load_pca(pca)
+    EnginesDirectory.open(directory)
+    with open_artefacts(directory, progress=progress) as artefacts:
+        manifest = EnginesDirectory.open(directory).manifest
+        engine = _compiler_of(manifest).compile(
+            artefacts, "ensemble", manifest.graphs, pca=projection, previous=manifest.engines["ensemble"]
+        )
+        engines = manifest.engines | {"ensemble": engine}
+        record = _keep_pca(artefacts, projection)
+        is_same = manifest.pca is not None and record is not None and record.sha256 == manifest.pca.sha256
+        changes = {"created": _now(), "engines": engines, "pca": record}
+        return artefacts.commit(manifest.model_copy(update=changes if is_same else changes | {"norm_set": None}))
+
+
+def _open_compiler(backend: str, preset: Preset, *, options: TensorRtOptions, convert: Converter | None) -> Compiler:
+    # Made before minutes of export, so that a missing library is named at once.
+    if backend == "openvino":
+        from engine.build.openvino import OpenVinoCompiler
+
+        return OpenVinoCompiler()
+    from engine.build.tensorrt import TensorRtCompiler
+
+    return TensorRtCompiler(preset, options, convert=convert)
+
+
+def _compiler_of(manifest: Manifest) -> Compiler:
+    """A compiler that makes engines as those of ``manifest`` were made."""
+    if manifest.backend == "openvino":
+        return _open_compiler("openvino", manifest.preset, options=TensorRtOptions(), convert=None)
+    from engine.build.tensorrt import compiler_of
+
+    return compiler_of(manifest)
+
+
+def _keep_pca(artefacts: Artefacts, pca: Pca | None) -> PcaRecord | None:
+    if pca is None:
+        return None
+    path = artefacts.directory / f"pca-{pca.sha256[:16]}.npz"
+    save_pca(pca, path)
+    file = record_file(path, directory=artefacts.directory)
+    return PcaRecord(file=file, num_components=len(pca.components), sha256=pca.sha256)
+
+
+def _keep_norm_set(artefacts: Artefacts, packed: ShippedGraphs) -> FileRecord:
+    path = artefacts.directory / f"norm_set-{packed.shipped.manifest.norm_set.sha256[:16]}.npz"
+    with written_aside(path) as aside:
+        copyfile(packed.norm_set(), aside)
+    return record_file(path, directory=artefacts.directory)
+
+
+def _find_pca(
+    preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | None, packed: ShippedGraphs | None
+) -> Pca | None:
+    if pca is None and packed is not None:
+        return packed.pca()
+    if pca is None and checkpoints is not None and preset.pca.checkpoint is not None:
+        path = checkpoints / preset.pca.checkpoint
+        pca = path if path.is_file() else None
+    return _load_pca(pca) if isinstance(pca, Path) else pca
+
+
+def _load_pca(path: Path) -> Pca:
+    if path.suffix == ".npz":
+        return load_pca(path)
+    import_exporter()
+    from engine.models.checkpoints import load_pca_pickle
+
+    return load_pca_pickle(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,176 @@
+"""Where the graphs of a build come from: exported from checkpoints, or weights that come with the package.
+
+Knows nothing of what they are compiled to.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+from engine.build.directory import Artefacts
+from engine.build.packaged import GRAPH_SUFFIXES, ShippedWeights
+from engine.config import Preset, graph_parts
+from engine.errors import BackendUnavailable, ConfigError
+from engine.projection import Pca, load_pca
+from engine.runtime.manifest import Frontend, Graph, RowProfile, WeightsRecord, digest
+from engine.store.norm_set import load_norm_set
+
+_EXPORT_SUFFIXES = (".onnx", ".onnx.data", ".check.npz")
+_EXPORT_LIBRARIES = ("torch", "timm", "onnx", "onnxscript")
+
+
+class GraphSource(Protocol):
+    """Gives the graphs of one preset. ``kind`` is what the manifest says of the weights."""
+
+    @property
+    def kind(self) -> Literal["checkpoints", "random", "package"]:
+        """Where the weights come from."""
+
+    def obtain(self, artefacts: Artefacts, name: str) -> Graph:
+        """The files of graph ``name`` in an engines directory, the ONNX graph first and the recorded cases last."""
+
+
+@dataclass(frozen=True)
+class ExportedGraphs:
+    """Graphs exported with PyTorch; made by `open_exporter`."""
+
+    exporter: ModuleType
+    weights: Any
+    preset: Preset
+    records: dict[str, tuple[WeightsRecord, ...]]
+    frontend: Frontend = "onnx"
+
+    @property
+    def kind(self) -> Literal["checkpoints", "random"]:
+        """Random numbers or checkpoints."""
+        return "random" if self.weights.random else "checkpoints"
+
+    def obtain(self, artefacts: Artefacts, name: str) -> Graph:
+        """Export graph ``name`` unless it is there from the same weights, settings, code and libraries."""
+        versions = library_versions(_EXPORT_LIBRARIES)
+        part = graph_parts(self.preset)[name]
+        hashes = [record.sha256 for record in self.records[name]]
+        key = digest(self.exporter.source_digest(), name, part, hashes, versions)
+        export = partial(
+            self.exporter.export_graph, name, preset=self.preset, weights=self.weights, frontend=self.frontend
+        )
+        files = artefacts.obtain(f"graphs/{name}-{key}", _EXPORT_SUFFIXES, step=f"{name}: export", make=export)
+        return Graph(key=key, files=files, weights=self.records[name], versions=versions)
+
+    def convert(self, name: str, *, pca: Pca | None, profile: RowProfile, path: Path) -> float:
+        """Convert graph ``name`` with Torch-TensorRT; see `engine.build.compiler.Converter`."""
+        converter = import_torch_tensorrt()
+        seconds: float = converter.convert_graph(
+            name, preset=self.preset, weights=self.weights, pca=pca, profile=profile, path=path
+        )
+        return seconds
+
+
+@dataclass(frozen=True)
+class ShippedGraphs:
+    """Graphs that come with the package; made by `open_shipped`."""
+
+    shipped: ShippedWeights
+
+    @property
+    def kind(self) -> Literal["package"]:
+        """The package."""
+        return "package"
+
+    def obtain(self, artefacts: Artefacts, name: str) -> Graph:
+        """Copy graph ``name`` and its recorded cases unless they are there."""
+        manifest = self.shipped.manifest
+        sources = manifest.graphs[name]
+        key = digest([file.sha256 for file in sources])
+
+        def copy(path: Path) -> None:
+            for source, suffix in zip(sources, GRAPH_SUFFIXES, strict=True):
+                shutil.copyfile(self.shipped.path(source), path.with_suffix(suffix))
+
+        files = artefacts.obtain(f"graphs/{name}-{key}", GRAPH_SUFFIXES, step=f"{name}: copy", make=copy)
+        weights = (WeightsRecord(checkpoint=sources[0].path, sha256=sources[0].sha256),)
+        return Graph(key=key, files=files, weights=weights, versions=manifest.versions)
+
+    def pca(self) -> Pca:
+        """The PCA of the package's weights."""
+        return load_pca(self.shipped.path(self.shipped.manifest.pca))
+
+    def norm_set(self) -> Path:
+        """The file with the norm set of the package's weights, checked."""
+        path = self.shipped.path(self.shipped.manifest.norm_set)
+        load_norm_set(path)
+        return path
+
+
+def open_shipped(preset: Preset, folder: Path) -> ShippedGraphs:
+    """The graphs in ``folder`` for a preset. Raises ``ConfigError`` if there are none, or for other models."""
+    shipped = ShippedWeights.open(folder)
+    if shipped.manifest.parts != graph_parts(preset):
+        raise ConfigError(
+            f"the weights in {folder} are of other models than those of preset {preset.name!r}: change its [[models]] "
+            "and [gate] back, or name your own weights (--checkpoints DIR)"
+        )
+    return ShippedGraphs(shipped)
+
+
+def open_exporter(
+    preset: Preset, *, checkpoints: Path | None, random_weights: bool, frontend: Frontend = "onnx"
+) -> ExportedGraphs:
+    """An exporter of a preset's graphs, for which all weights are there. Says all that is missing at once."""
+    exporter = import_exporter()
+    if frontend == "torch-tensorrt":
+        import_torch_tensorrt()
+    weights = exporter.Weights(folder=checkpoints, random=random_weights)
+    records, problems = {}, []
+    for name in graph_parts(preset):
+        found = []
+        for checkpoint in exporter.checkpoints_of(name, preset):
+            try:
+                found.append(weights.record(checkpoint))
+            except ConfigError:
+                problems.append(checkpoint)
+        records[name] = tuple(found)
+    if problems:
+        absent = f", which {checkpoints} does not hold" if checkpoints else ""
+        raise ConfigError(
+            f"preset {preset.name!r} needs these checkpoints{absent}: {', '.join(problems)}. Name the folder with them "
+            "(--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', whose "
+            "weights come with the package"
+        )
+    return ExportedGraphs(exporter, weights, preset, records, frontend)
+
+
+def import_exporter() -> ModuleType:
+    """`engine.build.export`. Raises ``BackendUnavailable`` if torch or another of its libraries is not installed."""
+    try:
+        from engine.build import export
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(f"building engines needs {error.name}: pip install 'vsc-engine[build]'") from error
+    return export
+
+
+def import_torch_tensorrt() -> ModuleType:
+    """`engine.build.torch_tensorrt`. Raises ``BackendUnavailable`` if it is not installed, or cannot be loaded."""
+    try:
+        from engine.build import torch_tensorrt
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it asks for a GPU when it is imported
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailable(
+            f"--frontend torch-tensorrt cannot be used ({reason}): pip install 'vsc-engine[build,torch-tensorrt]', "
+            "on a machine with a GPU"
+        ) from error
+    return torch_tensorrt
+
+
+def library_versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """The installed versions. Raises ``BackendUnavailable`` if one is not installed."""
+    try:
+        return {library: metadata.version(library) for library in libraries}
+    except metadata.PackageNotFoundError as error:
+        raise BackendUnavailable(f"building engines needs {error.name}: pip install 'vsc-engine[build]'") from error

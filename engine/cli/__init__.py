@@ -1,0 +1,65 @@
+"""The command line, one file a verb: reads arguments, calls the library, prints. stdout is data, stderr is for people.
+
+Exit status: 0 all well, 1 usage or configuration error, 3 done but some videos failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from engine.cli.build import build
+from engine.cli.evaluate import evaluate
+from engine.cli.extract import extract
+from engine.cli.fit_pca import fit_pca
+from engine.cli.info import info
+from engine.cli.localize import localize
+from engine.cli.normalize import normalize
+from engine.cli.options import EXIT_CONFIG
+from engine.cli.run import run
+from engine.cli.search import search
+from engine.console import LogLines, say
+from engine.errors import EngineError
+from engine.version import __version__
+
+app = typer.Typer(
+    name="vsc-engine",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Turns video files into copy-detection descriptors and tells which pairs are copies.",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status."""
+    try:
+        typer.main.get_command(app).main(args=argv, prog_name="vsc-engine")
+    except (EngineError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+        say(f"vsc-engine: {error}")
+        sys.exit(EXIT_CONFIG)
+    except SystemExit as status:
+        sys.exit(EXIT_CONFIG if status.code == 2 else status.code)  # 2 is the parser's word for wrong usage
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+) -> None:
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogLines()])
+    logging.getLogger("engine").setLevel(level)
+    if version:
+        print(f"vsc-engine {__version__}")
+        raise typer.Exit
+
+
+for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, run, info):
+    app.command()(verb)

@@ -1,0 +1,106 @@
+"""``vsc-engine extract``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.options import (
+    DecoderOption,
+    EnginesOption,
+    FpsOption,
+    GateOption,
+    GpusOption,
+    RoleName,
+    ScenesOption,
+    WorkersOption,
+    chosen_preset,
+    finish,
+    open_engines,
+)
+from engine.console import progress, say
+
+if TYPE_CHECKING:
+    from engine.describe.engine import Engine
+    from engine.records import Media
+
+
+def extract(
+    paths: Annotated[list[Path], typer.Argument(help="Video files and folders of videos.", metavar="PATH...")],
+    role: Annotated[RoleName, typer.Option(help="Queries pass the gate and are split into scenes.")],
+    output: Annotated[Path, typer.Option(help="Store folder, or a challenge file ending in .npz.")],
+    engines: EnginesOption = None,
+    fps: FpsOption = None,
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what each worker would do and hold; no GPU needed.")
+    ] = False,
+    raw_embeddings: Annotated[bool, typer.Option("--raw-embeddings", help="Leave the PCA out, for fit-pca.")] = False,
+    scenes: ScenesOption = True,
+    gate: GateOption = None,
+    decoder: DecoderOption = None,
+) -> None:
+    """Describe videos.
+
+    Example: vsc-engine extract uploads/ --role query --output out/queries
+    """
+    from engine.describe.engine import Engine
+    from engine.run.extraction import extract_to_npz, extract_to_store
+    from engine.run.plan import choose_workers
+    from engine.video.media import find_videos
+
+    media = find_videos(paths)
+    opened = open_engines(engines)
+    engine = Engine.open(
+        opened,
+        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate),
+        raw_embeddings=raw_embeddings,
+        decoder=decoder,
+    )
+    if plan:
+        _print_plan(engine, media, num_workers=workers, num_gpus=gpus)
+        return
+    chosen = choose_workers(opened.manifest, num_workers=workers, num_gpus=gpus)
+    if not engine.use_pca and not raw_embeddings:
+        say(f"{opened.folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
+    write = extract_to_npz if output.suffix == ".npz" else extract_to_store
+    with progress("extract", len(media)) as advance:
+        summary = write(engine, media, role=role, output=output, workers=chosen, on_done=advance)
+    say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(summary.failures)} failed")
+    figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
+    if engine.decoder.leaves_to_pyav:
+        figures["num_left_to_pyav"] = sum(summary.refusals.values())
+    is_npz = output.suffix == ".npz"
+    failures_csv = output.with_name(f"{output.stem}_failures.csv") if is_npz else output / "failures.csv"
+    finish(summary.failures, failures_csv=failures_csv, result=figures)
+
+
+def _print_plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None) -> None:
+    from engine.run.extraction import probe_durations
+    from engine.run.plan import Memory, forecast, imagined_workers
+
+    manifest = engine.engines.manifest
+    workers = imagined_workers(num_workers=num_workers, num_gpus=num_gpus)
+    shares = forecast(probe_durations(media, num_workers=min(workers.count, len(media))), num_workers=workers.count)
+    memory = Memory.of(manifest, engine.preset)
+    say(f"{len(media)} videos, the longest first, to whoever is free; with workers of equal speed:")
+    say(f"{'':<12}{'videos':>9}{'hours':>9}{'longest, hours':>16}")
+    for place, share in enumerate(shares):
+        hours = f"{share.footage_s / 3600:>9.2f}{share.longest_s / 3600:>16.2f}"
+        say(f"{workers.name(place):<12}{share.num_videos:>9}{hours}")
+    say(
+        f"memory of each, at least: {memory.engine_bytes / 2**20:.0f} MiB engines ({manifest.backend}) and "
+        f"{memory.buffer_bytes / 2**20:.0f} MiB buffers of inputs and outputs, as the manifest has their sizes; what "
+        "engines need while they run, decoders and libraries come on top"
+    )
+    placement = [
+        {"name": workers.name(place), "num_videos": share.num_videos, "footage_s": share.footage_s}
+        for place, share in enumerate(shares)
+    ]
+    print(json.dumps({"num_videos": len(media), "workers": placement, **asdict(memory)}))

@@ -1,0 +1,49 @@
+"""``vsc-engine localize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import PresetOption, QueriesOption, ReferencesOption
+from engine.console import say
+
+
+def localize(
+    queries: QueriesOption,
+    references: ReferencesOption,
+    candidates: Annotated[Path, typer.Option(help="CSV of candidate pairs.")],
+    output: Annotated[Path, typer.Option(help="CSV of matches to write.")],
+    preset: PresetOption = "lite",
+    cosine: Annotated[bool, typer.Option("--cosine", help="The descriptors are not score-normalized.")] = False,
+) -> None:
+    """Find the copied segments of candidate pairs.
+
+    Example: vsc-engine localize --queries n/queries.npz --references n/references.npz
+    --candidates candidates.csv --output matches.csv
+    """
+    from engine.config import load_preset
+    from engine.search.exact_copies import read_sides
+    from engine.search.temporal_network import localize_candidates
+    from engine.store.tables import check_ids, read_candidates, write_matches
+
+    query_rows, ref_rows = read_sides(queries, references)
+    pairs = read_candidates(candidates)
+    check_ids(
+        pairs,
+        query_ids={item.video_id for item in query_rows},
+        ref_ids={item.video_id for item in ref_rows},
+        source=candidates,
+    )
+    config = load_preset(preset).localization
+    matches = localize_candidates(
+        query_rows,
+        ref_rows,
+        pairs,
+        network=config.cosine if cosine else config.score_normalized,
+        candidates_per_query=config.candidates_per_query,
+    )
+    write_matches(output, matches)
+    say(f"{len(matches)} matches are in {output}")

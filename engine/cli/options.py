@@ -1,0 +1,86 @@
+"""What several verbs share: options, opening engines, and how a verb ends. stdout is data, stderr is for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from engine.console import say
+from engine.video import DecoderName
+
+if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help and usage errors answer at once
+    from engine.config import Preset
+    from engine.records import Failure
+    from engine.runtime.engines_directory import EnginesDirectory
+    from engine.search.faiss_backend import SearchDevice
+
+EXIT_CONFIG = 1
+EXIT_SOME_FAILED = 3
+
+RoleName = Literal["query", "reference"]
+
+EnginesOption = Annotated[
+    Path | None,
+    typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that describe videos on the CPU and share its cores; default: 1.")
+]
+GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs to use, one process each.")]
+FpsOption = Annotated[
+    float | None, typer.Option(min=0.01, help="Sampled frames per second; default: as in the preset, 1.")
+]
+ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split queries into frame scenes.")]
+GateOption = Annotated[
+    bool | None,
+    typer.Option("--gate/--no-gate", help="Stop queries that show no sign of an edit; default: as in the preset."),
+]
+DecoderOption = Annotated[
+    DecoderName | None,
+    typer.Option(help="Decode with PyAV or, on the device of the engines, with DALI; default: DALI on a GPU."),
+]
+PresetOption = Annotated[str, typer.Option(help="Preset whose numbers are used: lite, vsc22, or a .toml file.")]
+QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
+ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
+
+
+def open_engines(folder: Path | None, *, preset_name: str | None = None) -> EnginesDirectory:
+    """The engines of ``folder``, or those of a preset in the user's cache, by default ``lite``."""
+    from engine.build.cache import user_engines
+    from engine.runtime.engines_directory import EnginesDirectory
+
+    return user_engines(preset_name or "lite") if folder is None else EnginesDirectory.open(folder)
+
+
+def chosen_preset(preset: Preset, *, fps: float | None, scenes: bool, gate: bool | None) -> Preset:
+    """A preset with what the options of a verb change in it."""
+    if fps is not None:
+        preset = preset.with_fps(fps)
+    if not scenes:
+        preset = preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
+    return preset if gate is None else preset.with_gate(enabled=gate)
+
+
+def search_device(num_gpus: int | None) -> SearchDevice:
+    """Where rows are compared; checked, so that a missing GPU is named before anything is read."""
+    from engine.search.faiss_backend import SearchDevice
+
+    device = SearchDevice(num_gpus=num_gpus or 0)
+    device.check()
+    return device
+
+
+def finish(failures: Sequence[Failure], *, failures_csv: Path, result: Mapping[str, Any]) -> None:
+    """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status."""
+    from engine.store.tables import write_failures
+
+    write_failures(failures_csv, list(failures))
+    if failures:
+        say(f"{len(failures)} videos failed, listed in {failures_csv}")
+    print(json.dumps({**result, "num_failures": len(failures)}))
+    if failures:
+        raise typer.Exit(EXIT_SOME_FAILED)

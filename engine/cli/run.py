@@ -1,0 +1,92 @@
+"""``vsc-engine run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli.options import (
+    DecoderOption,
+    EnginesOption,
+    FpsOption,
+    GateOption,
+    GpusOption,
+    ScenesOption,
+    WorkersOption,
+    chosen_preset,
+    finish,
+    open_engines,
+)
+from engine.console import progress, say
+
+if TYPE_CHECKING:
+    from engine.evaluate.figures import Figures
+
+
+def run(
+    queries: Annotated[Path, typer.Option(help="Folder of query videos.")],
+    references: Annotated[Path, typer.Option(help="Folder of reference videos.")],
+    output: Annotated[Path, typer.Option(help="Folder for everything; a run in it that was cut short goes on.")],
+    norm_set: Annotated[
+        Path | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    engines: EnginesOption = None,
+    fps: FpsOption = None,
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    scenes: ScenesOption = True,
+    gate: GateOption = None,
+    decoder: DecoderOption = None,
+    score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
+) -> None:
+    """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
+
+    Example: vsc-engine run --queries uploads/ --references catalogue/ --output out/
+    """
+    from engine.config import load_preset
+    from engine.evaluate.figures import candidate_figures, match_figures
+    from engine.run.machine import is_installed
+    from engine.run.protocol import RunSettings, run_protocol
+    from engine.store.tables import read_ground_truth
+
+    truth = None if ground_truth is None else read_ground_truth(ground_truth)
+    opened = open_engines(engines, preset_name=preset)
+    asked = opened.manifest.preset if preset is None else load_preset(preset)
+    settings = RunSettings(
+        queries=queries,
+        references=references,
+        norm_set=norm_set,
+        output=output,
+        engines=opened,
+        preset=chosen_preset(asked, fps=fps, scenes=scenes, gate=gate),
+        use_score_norm=score_norm,
+        num_workers=workers,
+        num_gpus=gpus,
+        decoder=decoder,
+    )
+    result = run_protocol(settings, progress=progress)
+    figures: Figures = {"uap": None, "segment_ap": None}
+    if truth is not None:
+        strange = [pair for pair in truth.pairs if pair[0] not in result.query_ids or pair[1] not in result.ref_ids]
+        if strange:
+            say(
+                f"{len(strange)} of {len(truth.pairs)} true pairs name videos that are not here, such as {min(strange)}"
+            )
+        plot = output / "precision_recall.png" if is_installed("matplotlib") else None
+        figures |= candidate_figures(result.candidates, truth, plot=plot)
+        if truth.matches is not None:
+            figures |= match_figures(result.matches, truth)
+    figures |= {
+        "num_queries": len(result.query_ids),
+        "num_references": len(result.ref_ids),
+        "num_candidates": len(result.candidates),
+        "num_matches": len(result.matches),
+        "output": str(output),
+    }
+    finish(result.failures, failures_csv=output / "failures.csv", result=figures)

@@ -1,0 +1,46 @@
+"""``vsc-engine search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import GpusOption, PresetOption, QueriesOption, ReferencesOption, search_device
+from engine.console import say
+
+
+def search(
+    queries: QueriesOption,
+    references: ReferencesOption,
+    output: Annotated[Path, typer.Option(help="CSV of candidate pairs to write.")],
+    preset: PresetOption = "lite",
+    retrieve_per_query: Annotated[
+        int | None, typer.Option(min=1, help="Frame pairs per query, on average; default: as in the preset, 1200.")
+    ] = None,
+    candidates_per_query: Annotated[
+        int | None, typer.Option(min=1, help="Video pairs per query, on average; default: as in the preset, 25.")
+    ] = None,
+    gpus: GpusOption = None,
+) -> None:
+    """Find candidate pairs by exact search with one global threshold.
+
+    Example: vsc-engine search --queries n/queries.npz --references n/references.npz --output candidates.csv
+    """
+    from engine.config import load_preset
+    from engine.search.candidates import find_candidates
+    from engine.search.exact import ExactSearch
+    from engine.search.exact_copies import read_sides
+    from engine.store.tables import write_candidates
+
+    device = search_device(gpus)
+    config = load_preset(preset).search
+    candidates = find_candidates(
+        *read_sides(queries, references, device=device),
+        search=ExactSearch(device),
+        retrieve_per_query=retrieve_per_query or config.retrieve_per_query,
+        candidates_per_query=candidates_per_query or config.candidates_per_query,
+    )
+    write_candidates(output, candidates)
+    say(f"{len(candidates)} candidate pairs are in {output} (FAISS on {device})")

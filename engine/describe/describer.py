@@ -1,0 +1,141 @@
+"""One video to descriptors: gate, scenes, ensemble, near-duplicate frames. Knows nothing of files and other videos.
+
+The gate comes first: a video it stops needs nothing else, and three quarters of a challenge's queries are stopped.
+The reference computes everything and throws it away afterwards; the results are the same. A gate on features of the
+ensemble needs the ensemble on the whole frames; these are used again where a query is not split into scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import ClipGate, EnsembleGate, Preset
+from engine.describe.near_duplicates import keep_distinct
+from engine.describe.scenes import find_scenes
+from engine.gate_placeholder import placeholder
+from engine.records import Descriptors, FloatArray, GateState, Region, Role
+from engine.runtime.batching import Outputs, SharedRunner
+from engine.runtime.runner import Runner
+from engine.timing import StageClock
+from engine.video.source import FrameSource, InputSpec
+
+
+@dataclass(frozen=True)
+class GateRunners:
+    """The edit gate: its settings, the graph with the features of frames, and the graph that scores those of one video.
+
+    ``features`` is a graph of its own for a `ClipGate`, and the ensemble for an `EnsembleGate`.
+    """
+
+    config: ClipGate | EnsembleGate
+    features: SharedRunner
+    score: Runner
+
+    @property
+    def keeps_rows(self) -> bool:
+        """The rows of a video that the gate stopped are kept for `engine.search.exact_copies`."""
+        return isinstance(self.config, EnsembleGate) and self.config.near_identical_cosine is not None
+
+    def score_of(self, features: FloatArray) -> float:
+        """The edit score of the video whose frames have these features, float32 ``(F, C)``; the first frames count."""
+        return float(self.score.run({"features": features[: self.config.max_frames]})["score"][0])
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Describes videos with the graphs of one preset. Thread-safe.
+
+    ``num_dims`` is D of the result: the PCA's dimensions if ``use_pca``, else those of the concatenated embedding.
+    """
+
+    preset: Preset
+    ensemble: SharedRunner
+    gate: GateRunners | None
+    num_dims: int
+    use_pca: bool
+
+    def describe(self, source: FrameSource, *, video_id: str, role: Role, clock: StageClock) -> Descriptors:
+        """Describe one video.
+
+        A query passes the gate, is split into scenes, and loses near-duplicate frames; a reference is only described.
+        Rows are scene-major: all frames of the first scene, then all of the second. For a query that the gate stopped
+        there is a placeholder, or the rows of its whole frames if `engine.search.exact_copies` is to look at them.
+        Raises ``MediaError`` where the file gives no frame.
+        """
+        whole, edit_score = None, None
+        gate: GateState = "passed"
+        if role == "query" and self.gate is not None:
+            if isinstance(self.gate.config, EnsembleGate):
+                whole = self._run_ensemble(source, [None], clock)
+                frames = _FrameFeatures(whole.timestamps, whole.outputs["edit_features"])
+            else:
+                frames = _clip_features(source, self.gate.config, self.gate.features, clock)
+            with clock.stage("gate"):
+                edit_score = self.gate.score_of(frames.values)
+            if edit_score < self.gate.config.score_threshold:
+                if not self.gate.keeps_rows:
+                    slot = frames.timestamps[:1]
+                    return placeholder(video_id, slot, edit_score=edit_score, num_dims=self.num_dims)
+                gate = "stopped_rows_kept"
+        regions: Sequence[Region | None] = [None]
+        if role == "query" and gate == "passed" and self.preset.scenes.enabled:
+            with clock.stage("scenes"):
+                regions = find_scenes(source.scene_statistics(), config=self.preset.scenes) or [None]
+        described = self._run_ensemble(source, regions, clock) if whole is None or regions != [None] else whole
+        embeddings = described.outputs["embedding"]
+        with clock.stage("near_duplicates"):
+            kept = self._kept_rows(embeddings, role=role)
+        rows = described.outputs["descriptor"] if self.use_pca else embeddings
+        return Descriptors(
+            video_id,
+            described.timestamps[kept],
+            rows[kept],
+            edit_score=edit_score,
+            gate=gate,
+            warnings=source.warnings,
+        )
+
+    def _run_ensemble(self, source: FrameSource, regions: Sequence[Region | None], clock: StageClock) -> _EnsembleRows:
+        sizes = sorted({model.input_px for model in self.preset.models})
+        specs = [InputSpec(f"frames_{size_px}", size_px) for size_px in sizes]
+        times = []
+        with clock.stage("ensemble"), self.ensemble.open_stream() as stream:
+            for region in regions:
+                for chunk in clock.each("decode", source.model_inputs(specs, region=region)):
+                    times.append(chunk.timestamps)
+                    stream.submit(chunk.inputs)
+            return _EnsembleRows(np.concatenate(times), stream.results())
+
+    def _kept_rows(self, embeddings: FloatArray, *, role: Role) -> NDArray[np.intp]:
+        if role == "reference":
+            return np.arange(len(embeddings))
+        return keep_distinct(embeddings, max_cosine=self.preset.near_duplicates.max_cosine)
+
+
+class _EnsembleRows(NamedTuple):
+    """What the ensemble gave for the frames of a video, by output, and the time of each row, float32 ``(N, 2)``."""
+
+    timestamps: FloatArray
+    outputs: Outputs
+
+
+class _FrameFeatures(NamedTuple):
+    """Features of the frames that the gate looks at, ``(F, C)``, and their times, ``(F, 2)``; both float32."""
+
+    timestamps: FloatArray
+    values: FloatArray
+
+
+def _clip_features(source: FrameSource, config: ClipGate, runner: SharedRunner, clock: StageClock) -> _FrameFeatures:
+    spec = InputSpec(f"frames_{config.input_px}", config.input_px, "center_crop")
+    times = []
+    with clock.stage("gate"), runner.open_stream() as stream:
+        for chunk in clock.each("decode", source.model_inputs([spec], max_frames=config.max_frames)):
+            times.append(chunk.timestamps)
+            stream.submit(chunk.inputs)
+        return _FrameFeatures(np.concatenate(times), stream.results()["features"])

@@ -1,0 +1,227 @@
+"""Many videos in one process: threads decode, one set of graphs infers, results come back in the order of the input.
+
+The border of a video is here: whatever goes wrong with one becomes a `Failure`, and costs no other video its result.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from engine.build.cache import user_engines
+from engine.config import ClipGate, Preset, graph_parts
+from engine.describe.describer import Describer, GateRunners
+from engine.errors import ConfigError, EngineError
+from engine.records import Descriptors, Failure, Media, Role
+from engine.runtime.batching import SharedRunner
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.runner import Runner
+from engine.timing import StageClock, StageTimes, stages_line
+from engine.video import DecoderName
+from engine.video.decoder import Decoder, default_decoder
+from engine.video.media import find_videos
+
+logger = logging.getLogger(__name__)
+
+_LOOKAHEAD_PER_THREAD = 8
+
+Result = Descriptors | Failure
+
+
+class Engine:
+    """Turns video files into descriptors with the engines of one directory. A context manager.
+
+    ``failures`` lists the videos that gave no result so far, ``times`` the seconds per stage.
+
+    >>> with Engine.open("engines") as engine:
+    ...     for descriptors in engine.extract(["videos/"], role="query"):
+    ...         print(descriptors.video_id, descriptors.timestamps, descriptors.descriptors)
+    """
+
+    def __init__(
+        self,
+        engines: EnginesDirectory,
+        *,
+        preset: Preset,
+        num_threads: int | None,
+        raw_embeddings: bool,
+        decoder: DecoderName | None,
+    ) -> None:
+        if num_threads is not None and num_threads < 1:
+            raise ConfigError(f"expected at least one thread, got {num_threads}")
+        self.engines = engines
+        self.preset = preset
+        self.num_threads = num_threads
+        self.use_pca = engines.manifest.pca is not None and not raw_embeddings
+        device = engines.manifest.device
+        self.decoder = Decoder(decoder or default_decoder(device), device=device, fps=preset.sampling.fps)
+        self.failures: list[Failure] = []
+        self.times = StageTimes()
+        self._resources = ExitStack()
+        self._describer: Describer | None = None
+
+    @classmethod
+    def open(
+        cls,
+        engines: str | Path | EnginesDirectory | None = None,
+        *,
+        preset: Preset | None = None,
+        fps: float | None = None,
+        num_threads: int | None = None,
+        raw_embeddings: bool = False,
+        decoder: DecoderName | None = None,
+    ) -> Engine:
+        """Read the manifest of an engines directory; graphs are loaded on entering the context.
+
+        Without ``engines`` the preset ``lite`` is used, built into the user's cache folder on first use. ``preset``
+        replaces the settings the engines were built with, for example to turn frame scenes off; its models must be
+        the same, those of the gate too if it is on. ``fps`` replaces the preset's. ``num_threads`` decode, and as many compute on a CPU (default: all
+        cores). ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. ``decoder``: ``dali`` decodes
+        on the device that the engines run on, and is the default where that is a GPU. Raises ``ConfigError``; entering
+        the context raises ``BackendUnavailable`` for a library or device that is not there.
+        """
+        if engines is None:
+            engines = user_engines("lite")
+        elif not isinstance(engines, EnginesDirectory):
+            engines = EnginesDirectory.open(Path(engines))
+        manifest = engines.manifest
+        if preset is not None and not _has_models(manifest.preset, preset):
+            raise ConfigError(
+                f"{engines.folder} was built for the models of preset {manifest.preset.name!r}, not for those of "
+                f"{preset.name!r}; build engines for it with `vsc-engine build --preset {preset.name} --output DIR`"
+            )
+        chosen = preset or manifest.preset
+        return cls(
+            engines,
+            preset=chosen if fps is None else chosen.with_fps(fps),
+            num_threads=num_threads,
+            raw_embeddings=raw_embeddings,
+            decoder=decoder,
+        )
+
+    def __enter__(self) -> Self:
+        self.decoder.start()
+        with ExitStack() as stack:
+            ensemble = self._enter(stack, "ensemble")
+            shared = SharedRunner(ensemble, batch_size=ensemble.batch_size)
+            output = "descriptor" if self.use_pca else "embedding"
+            num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
+            self._describer = Describer(
+                preset=self.preset,
+                ensemble=shared,
+                gate=self._enter_gate(stack, shared),
+                num_dims=int(num_dims or 0),
+                use_pca=self.use_pca,
+            )
+            self._resources = stack.pop_all()
+        return self
+
+    def _enter(self, stack: ExitStack, name: str) -> Runner:
+        return stack.enter_context(self.engines.open_runner(name, num_threads=self.num_threads))
+
+    def _enter_gate(self, stack: ExitStack, ensemble: SharedRunner) -> GateRunners | None:
+        config = self.preset.gate
+        if config.mode == "off":
+            return None
+        features = ensemble
+        if isinstance(config, ClipGate):
+            runner = self._enter(stack, "edit_features")
+            features = SharedRunner(runner, batch_size=runner.batch_size)
+        return GateRunners(config, features, self._enter(stack, "edit_score"))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._describer = None
+        self._resources.close()
+        logger.info(stages_line(self.times.as_dict()))
+        if summary := self.decoder.summary():
+            logger.info(summary)
+
+    def extract(self, paths: Iterable[str | Path], *, role: Role) -> Iterator[Descriptors]:
+        """Describe video files and the videos of folders, in the order of their ids.
+
+        A video that gives no result is added to ``failures`` and logged; the others are not concerned. Raises
+        ``ConfigError`` before any work for a missing path, a folder without videos, or two videos with one id.
+        """
+        for result in self.describe_media(find_videos([Path(path) for path in paths]), role=role):
+            if isinstance(result, Descriptors):
+                yield result
+
+    def describe_media(self, media: Sequence[Media], *, role: Role) -> Iterator[Result]:
+        """Describe known videos; yields one result for each, in order."""
+        self._opened()
+        waiting: deque[Future[Result]] = deque()
+        num_threads = self.num_threads or os.cpu_count() or 1
+        pool = ThreadPoolExecutor(num_threads, thread_name_prefix="video")
+        try:
+            for item in media:
+                waiting.append(pool.submit(self.describe, item, role=role))
+                if len(waiting) > _LOOKAHEAD_PER_THREAD * num_threads:
+                    yield self._note(waiting.popleft().result())
+            while waiting:
+                yield self._note(waiting.popleft().result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def describe(self, media: Media, *, role: Role) -> Result:
+        """Describe one video. Several threads may do so at once, and then share batches."""
+        describer = self._opened()
+        clock = StageClock(self.times)
+        try:
+            with closing(self.decoder.open(media)) as source:
+                return describer.describe(source, video_id=media.video_id, role=role, clock=clock)
+        except EngineError as error:
+            return Failure(media.video_id, media.path, clock.current, str(error))
+        except Exception as error:
+            logger.debug("unexpected error in %s", media.path, exc_info=True)
+            return Failure(media.video_id, media.path, clock.current, f"{type(error).__name__}: {error}")
+
+    def identity(self, *, role: Role) -> dict[str, Any]:
+        """What decides the descriptors of a video besides its file; stored with them, so that they never mix."""
+        of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
+        settings = self.preset.model_dump(
+            mode="json", exclude={"pca", "score_norm", "search", "localization", *of_queries}
+        )
+        return {
+            "engines": self.engines.manifest.identity,
+            "settings": settings,
+            "pca": self.use_pca,
+            "role": role,
+        }
+
+    def _opened(self) -> Describer:
+        if self._describer is None:
+            raise RuntimeError("the engine is closed; use it inside `with Engine.open(...) as engine:`")
+        return self._describer
+
+    def _note(self, result: Result) -> Result:
+        if isinstance(result, Failure):
+            self.failures.append(result)
+            log_failure(result)
+        else:
+            log_warnings(result.video_id, result.warnings)
+        return result
+
+
+def log_failure(failure: Failure) -> None:
+    """Say that a video gave no result."""
+    logger.warning("failed: %s (%s): %s", failure.video_id, failure.stage, failure.reason)
+
+
+def log_warnings(video_id: str, warnings: Sequence[str]) -> None:
+    """Say what was lost or assumed in a video that was described."""
+    for warning in warnings:
+        logger.warning("%s: %s", video_id, warning)
+
+
+def _has_models(built: Preset, wanted: Preset) -> bool:
+    has_gate = wanted.gate.mode == "off" or graph_parts(built) == graph_parts(wanted)
+    return built.models == wanted.models and has_gate

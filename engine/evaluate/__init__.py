@@ -1,0 +1,1 @@
+"""Candidates and matches against ground truth: metrics, figures, plots. Knows nothing of how they were found."""

@@ -1,0 +1,100 @@
+"""The one door to storage: files replaced all at once, arrays without pickles, locks between processes.
+
+Knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; what was written there replaces ``path`` when the block ends.
+
+    The folder is made if needed. File and folder entry are flushed to the disk before the block returns. If the block
+    raises, the temporary file is removed and ``path`` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    try:
+        yield aside
+        flush_to_disk(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the bytes of a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(path: Path, *, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold the lock file ``path`` against all other processes; it is made if needed, and stays.
+
+    ``on_wait`` is called once if another process holds it, and then it is waited for; without ``on_wait`` this raises
+    ``BlockingIOError`` instead.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if on_wait is None:
+            raise BlockingIOError(f"another process holds {path}") from None
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an ``.npz`` file by name.
+
+    Raises ``ValueError`` with one line that says why not: no such file, not an archive, damaged, or an array of Python
+    objects, which only unpickling (running code out of the file) could read.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist or is not a file")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a NumPy .npz archive, or was cut short")
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                arrays[name] = np.asarray(archive[name])
+    except ValueError as error:
+        if "Object arrays" in str(error):
+            raise ValueError(
+                f"{path}: array {name!r} holds Python objects, which only unpickling could read, and that may run any "
+                "code; save it again with a plain dtype (strings as dtype 'U')"
+            ) from error
+        raise ValueError(f"{path} is damaged: {error}") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return arrays
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write ``arrays`` as an uncompressed ``.npz``; the same arrays give the same bytes."""
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

@@ -1,0 +1,257 @@
+"""The whole protocol over folders of videos: norm set, PCA, references, queries, search, localization.
+
+Every step leaves its result in the output folder, and what is already there from the same inputs is not computed again,
+so that an interrupted run goes on where it stopped. Knows nothing of ground truth.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.build.engines import set_pca
+from engine.config import EnsembleGate, Preset
+from engine.describe.engine import Engine
+from engine.errors import ConfigError
+from engine.files import written_aside
+from engine.projection import Pca, fit_pca, l2_normalize
+from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
+from engine.run.extraction import extract_to_store
+from engine.run.plan import choose_workers
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.search.candidates import find_candidates
+from engine.search.exact import ExactSearch
+from engine.search.exact_copies import resolve_stopped
+from engine.search.faiss_backend import SearchDevice
+from engine.search.score_norm import ScoreNormalizer
+from engine.search.temporal_network import localize_candidates
+from engine.store.store import read_descriptors
+from engine.store.tables import write_candidates, write_matches
+from engine.video import DecoderName
+from engine.video.media import find_videos
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+
+
+def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[], None]]:  # noqa: ARG001
+    """Say nothing."""
+    return nullcontext(lambda: None)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``.
+
+    ``norm_set``: a folder of videos; None takes the norm set that came with the engines. ``num_workers`` and
+    ``num_gpus``: see `engine.run.plan.choose_workers`.
+    """
+
+    queries: Path
+    references: Path
+    norm_set: Path | None
+    output: Path
+    engines: EnginesDirectory
+    preset: Preset
+    use_score_norm: bool = True
+    num_workers: int | None = None
+    num_gpus: int | None = None
+    decoder: DecoderName | None = None
+
+    @property
+    def near_identical_cosine(self) -> float | None:
+        """Above it, a query that the edit gate stopped still counts; None where the preset has no such rule."""
+        gate = self.preset.gate
+        return gate.near_identical_cosine if isinstance(gate, EnsembleGate) else None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found, the videos that gave no descriptors, and the ids of all queries and references."""
+
+    candidates: list[CandidatePair]
+    matches: list[Match]
+    failures: tuple[Failure, ...]
+    query_ids: frozenset[str]
+    ref_ids: frozenset[str]
+
+
+def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> RunResult:
+    """Do everything from video files to candidates and matches.
+
+    Leaves in the output folder: ``norm_set/`` (raw embeddings), ``engines/`` (with the PCA folded in),
+    ``references/`` and ``queries/`` (descriptors), ``candidates.csv``, ``matches.csv`` and ``run.json`` (the
+    settings). The PCA is fitted on the norm set unless the engines have one. With the norm set that
+    came with the engines, ``norm_set/`` and ``engines/`` are not made.
+
+    Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
+    recorded in the result.
+    """
+    folder = settings.output
+    folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
+    media = {name: find_videos([path]) for name, path in folders.items() if path is not None}
+    _check_norm_set(media.get("norm_set", []), media["references"])
+    workers = choose_workers(settings.engines.manifest, num_workers=settings.num_workers, num_gpus=settings.num_gpus)
+    device = SearchDevice(num_gpus=settings.num_gpus or 0)
+    device.check()
+    logger.info("search: FAISS on %s", device)
+    _claim(settings)
+    failures: list[Failure] = []
+
+    def describe(engine: Engine, name: str, role: Role) -> list[Descriptors]:
+        with progress(name, len(media[name])) as advance:
+            summary = extract_to_store(
+                engine, media[name], role=role, output=folder / name, workers=workers, on_done=advance
+            )
+        failures.extend(summary.failures)
+        return _not_empty(read_descriptors(folder / name), media[name])
+
+    if settings.norm_set is None:
+        engines, norm_rows = settings.engines, settings.engines.norm_set()
+        logger.info("norm set: the one that came with the engines, %d rows", len(norm_rows))
+    else:
+        embeddings = _rows(describe(_open(settings, settings.engines, raw_embeddings=True), "norm_set", "reference"))
+        engines, pca = _with_pca(settings, embeddings)
+        norm_rows = pca.transform(embeddings)
+        origin = "of the engines" if engines == settings.engines else "fitted on it"
+        logger.info("norm set: %s, %d rows; PCA %s", settings.norm_set, len(norm_rows), origin)
+    engine = _open(settings, engines, raw_embeddings=False)
+    references = describe(engine, "references", "reference")
+    queries = resolve_stopped(
+        describe(engine, "queries", "query"),
+        references,
+        near_identical_cosine=settings.near_identical_cosine,
+        device=device,
+    )
+    if settings.use_score_norm:
+        config = settings.preset.score_norm
+        normalizer = ScoreNormalizer.fit(norm_rows, beta=config.beta, nk=config.nk)
+        queries, references = list(normalizer.queries(queries, device=device)), list(normalizer.references(references))
+        network = settings.preset.localization.score_normalized
+    else:
+        queries, references = _unit_length(queries), _unit_length(references)
+        network = settings.preset.localization.cosine
+    candidates = find_candidates(queries, references, search=ExactSearch(device), **settings.preset.search.model_dump())
+    matches = localize_candidates(
+        queries,
+        references,
+        candidates,
+        network=network,
+        candidates_per_query=settings.preset.localization.candidates_per_query,
+    )
+    write_candidates(folder / "candidates.csv", candidates)
+    write_matches(folder / "matches.csv", matches)
+    query_ids, ref_ids = (frozenset(item.video_id for item in media[side]) for side in ("queries", "references"))
+    return RunResult(candidates, matches, tuple(failures), query_ids, ref_ids)
+
+
+def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:
+    """Refuse references in the norm set: normalization would lower the scores of their copies most of all."""
+    shared = {item.path.resolve() for item in norm_set} & {item.path.resolve() for item in references}
+    if shared:
+        raise ConfigError(
+            f"{len(shared)} videos are in the norm set and among the references, for example {min(shared)}; "
+            "the norm set must be unrelated to both sides"
+        )
+
+
+def _claim(settings: RunSettings) -> None:
+    """Mark the output folder with the settings of this run; refuse one that holds another run."""
+    identity = {
+        "engines": settings.engines.manifest.identity,
+        "preset": settings.preset.model_dump(mode="json"),
+        "use_score_norm": settings.use_score_norm,
+    }
+    path = settings.output / "run.json"
+    if path.exists():
+        stored = _read_json(path)
+        differing = sorted(key for key in identity if stored.get(key) != identity[key])
+        if differing:
+            raise ConfigError(
+                f"{settings.output} holds a run with another {', '.join(differing)}; choose a new --output folder"
+            )
+        return
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not the settings of a run ({error}); choose a new --output folder") from error
+
+
+def _open(settings: RunSettings, engines: EnginesDirectory, *, raw_embeddings: bool) -> Engine:
+    return Engine.open(
+        engines,
+        preset=settings.preset,
+        raw_embeddings=raw_embeddings,
+        decoder=settings.decoder,
+    )
+
+
+def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[EnginesDirectory, Pca]:
+    """Engines that have a PCA: the given ones, or a copy of them with one fitted on the norm set."""
+    pca = settings.engines.pca()
+    if pca is not None:
+        return settings.engines, pca
+    folder, aside = (settings.output / name for name in ("engines", ".engines.aside"))
+    fitted = EnginesDirectory.open(folder) if folder.is_dir() else None
+    pca = None if fitted is None else fitted.pca()
+    if fitted is None or pca is None:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(settings.engines.folder, aside, copy_function=_link_or_copy)
+        pca = fit_pca(embeddings, num_components=_num_components(settings.preset, embeddings))
+        manifest = set_pca(aside, pca)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+        fitted = EnginesDirectory(folder, manifest)
+    return fitted, pca
+
+
+def _num_components(preset: Preset, embeddings: FloatArray) -> int:
+    """As many as the preset asks for, but no more than the norm set determines."""
+    wanted, determined = preset.pca.num_components, min(len(embeddings) - 1, embeddings.shape[1])
+    if determined < wanted:
+        logger.warning(
+            "the norm set has %d rows of %d dimensions: the PCA keeps %d components instead of %d",
+            *embeddings.shape,
+            determined,
+            wanted,
+        )
+    return int(min(wanted, determined))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _not_empty(found: list[Descriptors], media: Sequence[Media]) -> list[Descriptors]:
+    if not found:
+        raise ConfigError(f"none of {len(media)} videos in {media[0].path.parent} could be described")
+    return found
+
+
+def _rows(descriptors: Sequence[Descriptors]) -> FloatArray:
+    return np.concatenate([item.descriptors for item in descriptors])
+
+
+def _unit_length(descriptors: Sequence[Descriptors]) -> list[Descriptors]:
+    """Rows scaled to length 1, so that inner products are cosines; placeholders stay tiny."""
+    return [
+        item if item.is_stopped else replace(item, descriptors=l2_normalize(item.descriptors)) for item in descriptors
+    ]

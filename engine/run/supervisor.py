@@ -1,0 +1,262 @@
+"""Worker processes and the queue they share: gives out jobs, replaces workers that die, tries their videos again.
+
+When a worker dies, any of the videos it was working on may be the cause. Each of them is tried once more, alone in a
+worker; the one that ends a worker again is given up, and no other video loses its result. Knows nothing of what a job
+is and of the order in which jobs should come.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from engine.errors import EngineError
+from engine.records import Failure
+from engine.run.messages import (
+    Broken,
+    Described,
+    Done,
+    Job,
+    LogLine,
+    Message,
+    Probed,
+    Ready,
+    Request,
+    Saved,
+    SaveRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+_MAX_FAILED_STARTS = 3
+_GRACE_S = 10.0
+_PROCESSES = multiprocessing.get_context("spawn")  # a forked process does not survive the threads of native libraries
+
+Settings = TypeVar("Settings")
+Result = Probed | Described | Failure
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker process as seen from here. ``unsaved``: its videos that are described but in no shard yet."""
+
+    place: int
+    process: BaseProcess
+    connection: Connection
+    is_ready: bool = False
+    is_saving: bool = False
+    running: dict[str, Job] = field(default_factory=dict)
+    unsaved: dict[str, Job] = field(default_factory=dict)
+
+    def send(self, request: Request) -> None:
+        try:
+            self.connection.send(request)
+        except OSError:  # it died; what it held is found when the end of its pipe is read
+            logger.debug("worker %d is gone", self.place)
+
+
+class Supervisor(Generic[Settings]):
+    """Runs jobs in worker processes, one for each of ``settings``. A context manager: leaving it ends all of them.
+
+    ``serve`` is what a worker is started with: its end of a pipe, its settings, and a number from ``new_number``.
+    ``jobs_at_once``: of one worker. ``saved`` gives the ids of the videos that are on the disk, whoever wrote them.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[[Connection, Settings, int], None],
+        settings: Sequence[Settings],
+        *,
+        jobs_at_once: int,
+        new_number: Callable[[], int],
+        saved: Callable[[], Container[str]],
+    ) -> None:
+        self._serve = serve
+        self._settings = settings
+        self._jobs_at_once = jobs_at_once
+        self._new_number = new_number
+        self._saved = saved
+        self._workers: list[_Worker] = []
+        self._waiting: deque[Job] = deque()
+        self._suspects: deque[Job] = deque()
+        self._deaths: Counter[tuple[str, str]] = Counter()
+        self._num_failed_starts = 0
+        self._said: set[str] = set()
+        self._stages_s: dict[BaseProcess, dict[str, float]] = {}
+        self._resources = ExitStack()
+
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """Seconds per stage, added up over all workers, those that died included."""
+        total: dict[str, float] = defaultdict(float)
+        for stages_s in self._stages_s.values():
+            for stage, seconds in stages_s.items():
+                total[stage] += seconds
+        return dict(total)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(_sigterm_is_an_exception())
+            stack.callback(self._stop)
+            for place in range(len(self._settings)):
+                self._workers.append(self._start(place))
+            self._resources = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.close()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        """Do all jobs and yield the result of each as it comes; when the iterator ends, everything is saved.
+
+        Jobs are begun in the given order. A video whose worker died may come twice. A `Failure` in stage ``worker`` is
+        the result of a job that ended two workers. Raises ``EngineError`` where workers cannot even start, and what a
+        worker says that no worker could get past, such as an ``OSError`` for a full disk.
+        """
+        self._waiting.extend(jobs)
+        while self._waiting or self._suspects or any(worker.running or worker.unsaved for worker in self._workers):
+            for worker in self._workers:
+                self._give(worker)
+            ready = wait([worker.connection for worker in self._workers])
+            for worker in [worker for worker in self._workers if worker.connection in ready]:
+                try:
+                    message: Message = worker.connection.recv()
+                except (EOFError, OSError):
+                    yield from self._replace(worker)
+                else:
+                    yield from self._take(worker, message)
+
+    def _start(self, place: int) -> _Worker:
+        connection, theirs = _PROCESSES.Pipe()
+        process = _PROCESSES.Process(
+            target=self._serve,
+            args=(theirs, self._settings[place], self._new_number()),
+            name=f"worker {place}",
+            daemon=True,
+        )
+        # The child is born with these signals blocked: until it ignores them it could only die of them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        return _Worker(place, process, connection)
+
+    def _stop(self) -> None:
+        for worker in self._workers:
+            worker.connection.close()
+            if not worker.is_ready:  # it holds nothing, and would first load its engines
+                worker.process.kill()
+        deadline_s = time.monotonic() + _GRACE_S
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline_s - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def _give(self, worker: _Worker) -> None:
+        """Hand a worker as much as it can take: one suspect alone, or jobs in the order of the queue."""
+        if not worker.is_ready or any(job.is_alone for job in worker.running.values()):
+            return
+        if self._suspects and not worker.running:
+            self._give_job(worker, replace(self._suspects.popleft(), is_alone=True))
+            return
+        while self._waiting and len(worker.running) < self._jobs_at_once:
+            self._give_job(worker, self._waiting.popleft())
+        if worker.unsaved and not worker.running and not worker.is_saving:
+            worker.is_saving = True
+            worker.send(SaveRequest())
+
+    def _give_job(self, worker: _Worker, job: Job) -> None:
+        worker.running[job.media.video_id] = job
+        worker.send(job)
+
+    def _take(self, worker: _Worker, message: Message) -> Iterator[tuple[Job, Result]]:
+        match message:
+            case Ready():
+                worker.is_ready, self._num_failed_starts = True, 0
+            case Done(video_id, result, stages_s):
+                job = worker.running.pop(video_id)
+                self._stages_s[worker.process] = stages_s
+                if isinstance(result, Described):
+                    worker.unsaved[video_id] = job
+                yield job, result
+            case Saved():
+                worker.is_saving = False
+                worker.unsaved = self._not_saved(worker.unsaved)
+            case LogLine(level, text):
+                if text not in self._said:  # several workers choose the same backend
+                    logger.log(level, "%s", text)
+                self._said.add(text)
+            case Broken(error):
+                raise error
+
+    def _not_saved(self, jobs: dict[str, Job]) -> dict[str, Job]:
+        saved = self._saved()
+        return {video_id: job for video_id, job in jobs.items() if video_id not in saved}
+
+    def _replace(self, worker: _Worker) -> Iterator[tuple[Job, Result]]:
+        """Start another worker in the place of one that died, and decide what becomes of the videos that it held."""
+        worker.process.join()
+        death = _describe_exit(worker.process.exitcode)
+        if not worker.is_ready:
+            self._num_failed_starts += 1
+            if self._num_failed_starts == _MAX_FAILED_STARTS:
+                raise EngineError(f"a worker {death} while it loaded the engines, {_MAX_FAILED_STARTS} times in a row")
+        unsaved = self._not_saved(worker.unsaved)
+        suspects = worker.running or unsaved
+        if worker.running:
+            self._waiting.extendleft(unsaved.values())
+        logger.warning(
+            "worker %d %s and is replaced; it was working on: %s",
+            worker.place,
+            death,
+            ", ".join(sorted(suspects)) or "nothing",
+        )
+        for job in suspects.values():
+            key = (job.media.video_id, job.action)
+            self._deaths[key] += 1
+            if self._deaths[key] == 1:
+                self._suspects.append(job)
+                continue
+            reason = f"its worker process {death}; it was tried twice, the second time alone"
+            yield job, Failure(job.media.video_id, job.media.path, "worker", reason)
+        worker.connection.close()
+        self._workers[worker.place] = self._start(worker.place)
+
+
+def _describe_exit(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with status {exit_code}"
+
+
+@contextmanager
+def _sigterm_is_an_exception() -> Iterator[None]:
+    """SIGTERM raises ``SystemExit`` in the main thread, so that workers and stores are left as after a Ctrl-C."""
+
+    def leave(number: int, frame: object) -> None:  # noqa: ARG001
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

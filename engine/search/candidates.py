@@ -1,0 +1,80 @@
+"""Turns descriptors into scored pairs of videos. It knows nothing of files or of segments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, StoreError
+from engine.records import CandidatePair, Descriptors
+from engine.search.exact import ExactSearch
+from engine.search.rows import RowPairs, RowSearch
+from engine.store.store import check_same_dimensions
+
+_EXACT = ExactSearch()
+
+
+def find_candidates(
+    queries: Sequence[Descriptors],
+    references: Sequence[Descriptors],
+    *,
+    retrieve_per_query: int = 1200,
+    candidates_per_query: int = 25,
+    search: RowSearch = _EXACT,
+) -> list[CandidatePair]:
+    """Find the pairs of videos that are likeliest to share footage, best first.
+
+    As in the challenge's evaluation (facebookresearch/vsc2022, ``descriptor_eval_lib``): the
+    ``retrieve_per_query * len(queries)`` best pairs of rows over all queries together, then the best score of each
+    pair of videos, then the ``candidates_per_query * len(queries)`` best pairs of videos. Both numbers are averages:
+    one threshold holds for all queries, so that a pair's presence says something about its score.
+
+    ``search`` finds the pairs of rows, by default exactly on the CPU. Equal scores keep the order of the queries, then of
+    the references, as given. Raises ``StoreError`` where there is nothing to search, a video occurs twice or dimensions
+    differ, ``ConfigError`` for numbers below 1.
+    """
+    if min(retrieve_per_query, candidates_per_query) < 1:
+        raise ConfigError(
+            "expected retrieve_per_query and candidates_per_query of at least 1, got "
+            f"{retrieve_per_query} and {candidates_per_query}"
+        )
+    check_same_dimensions(queries, references)
+    for videos in (queries, references):
+        _check_unique(videos)
+    pairs = search.global_top_k(
+        np.concatenate([video.descriptors for video in queries]),
+        np.concatenate([video.descriptors for video in references]),
+        k=retrieve_per_query * len(queries),
+    )
+    query_videos, ref_videos, scores = _best_of_videos(pairs, queries, references)
+    wanted = slice(candidates_per_query * len(queries))
+    return [
+        CandidatePair(queries[query].video_id, references[ref].video_id, score)
+        for query, ref, score in zip(query_videos[wanted], ref_videos[wanted], scores[wanted], strict=True)
+    ]
+
+
+def _best_of_videos(
+    pairs: RowPairs, queries: Sequence[Descriptors], references: Sequence[Descriptors]
+) -> tuple[list[int], list[int], list[float]]:
+    """Positions of the query and reference videos and their best score, best first."""
+    query_videos = _video_of_row(queries)[pairs.query_rows]
+    ref_videos = _video_of_row(references)[pairs.ref_rows]
+    # Rows come best first, so the first one of each pair of videos has its best score.
+    _, first_rows = np.unique(query_videos * len(references) + ref_videos, return_index=True)
+    first_rows.sort()
+    return query_videos[first_rows].tolist(), ref_videos[first_rows].tolist(), pairs.scores[first_rows].tolist()
+
+
+def _video_of_row(videos: Sequence[Descriptors]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(videos)), [len(video) for video in videos])
+
+
+def _check_unique(videos: Sequence[Descriptors]) -> None:
+    counts = Counter(video.video_id for video in videos)
+    repeated = [video_id for video_id, count in counts.items() if count > 1]
+    if repeated:
+        raise StoreError(f"expected the descriptors of each video once, got those of {repeated[:3]} more than once")

@@ -1,0 +1,266 @@
+"""Exact inner-product search over descriptor rows. It knows rows and scores, not videos.
+
+What "exact" means here. Matrix products in float32 round differently for different block shapes, thread counts and
+machines, by less than a known bound. They are used to find the pairs that *may* belong to the result; these few are
+scored again, each alone, in float64, and rounded once to float32. So a score depends only on its two rows, equal rows
+give equal scores, and neither block sizes nor the rows around a pair can change what is returned.
+
+`engine.search.faiss_backend` does the products, on a CPU or on GPUs, and knows how far they can be off.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, StoreError
+from engine.records import FloatArray
+from engine.search.faiss_backend import CPU, CpuNearest, Nearest, SearchDevice, query_blocks, reference_blocks
+from engine.search.rows import Neighbours, RowPairs
+
+logger = logging.getLogger(__name__)
+
+_SCORING_BLOCK = 256
+# Neighbours looked at beyond the k asked for, and by how much more where a row's best references are near-copies.
+_SPARE_NEIGHBOURS = 7
+_WIDENING = 8
+# Neighbours of a row looked at first, in multiples of the average number of its pairs in the result, and at least.
+_FIRST_WIDTH = 2
+_MIN_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class ExactSearch:
+    """The `RowSearch` of `global_top_k` on a device."""
+
+    device: SearchDevice = CPU
+
+    def global_top_k(self, queries: FloatArray, references: FloatArray, *, k: int) -> RowPairs:
+        """See the function of this name."""
+        return global_top_k(queries, references, k=k, device=self.device)
+
+
+def global_top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> RowPairs:
+    """Find the ``k`` highest inner products among all pairs of ``queries (Q, D)`` and ``references (R, D)``.
+
+    Best first; equal scores are ordered by query row, then reference row, also where the cut falls among them. All
+    Q x R pairs are returned if ``k`` is not smaller. Memory is O(k) and one block, whatever the scores. The result does
+    not depend on ``device``.
+
+    A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept. GPUs find the
+    nearest of each row; rows with more pairs above the threshold than they can find are searched on the CPU, which is
+    said. Raises ``ConfigError`` for ``k < 1``, ``StoreError`` where the dimensions differ, ``ValueError`` for arrays
+    that are not finite float32 with at least one row, and what `SearchDevice.check` does.
+    """
+    _check(queries, references, k=k)
+    best = _BestPairs(queries, references, k=k)
+    rows = np.arange(len(queries))
+    if device != CPU:
+        errors = device.error_bounds(queries, references)
+        rows = _offer_nearest(best, device.open(references), queries, errors, k=k)
+        if len(rows):
+            logger.info(
+                "%d of %d query rows have too many pairs for a GPU; searched on the CPU", len(rows), len(queries)
+            )
+    _offer_all(best, queries, references, rows)
+    return best.result()
+
+
+def _offer_nearest(
+    best: _BestPairs, nearest: Nearest, queries: FloatArray, errors: FloatArray, *, k: int
+) -> NDArray[np.intp]:
+    """Offer the nearest of each row, ever more of them where all that were found count; gives the rows still open."""
+    rows = np.arange(len(queries))
+    width = min(max(_MIN_WIDTH, _FIRST_WIDTH * -(-k // len(queries))), nearest.max_k)
+    while len(rows):
+        last = np.empty(len(rows), dtype=np.float32)
+        for block in query_blocks(len(rows), results_per_row=width):
+            scores, ref_rows = nearest.search(queries[rows[block]], k=width)
+            last[block] = scores[:, -1]
+            query_rows = np.repeat(rows[block], width)
+            pairs = _Pairs(query_rows, ref_rows.ravel(), scores.ravel(), errors[query_rows])
+            best.offer(pairs.take(pairs.scores + pairs.errors >= best.threshold))
+        best.tighten()
+        if width == nearest.num_rows:
+            return rows[:0]
+        # A reference that was not found scores at most the last one found, give or take the error.
+        rows = rows[last + errors[rows] >= best.threshold]
+        best.forget(rows)
+        if width == nearest.max_k:
+            return rows
+        width = min(width * _WIDENING, nearest.max_k)
+    return rows
+
+
+def _offer_all(best: _BestPairs, queries: FloatArray, references: FloatArray, rows: NDArray[np.intp]) -> None:
+    """Offer every pair of some query rows that may count."""
+    if len(rows) == 0:
+        return
+    searched, errors = queries[rows], CPU.error_bounds(queries, references)[rows]
+    for references_block in reference_blocks(references):
+        for block in query_blocks(len(rows)):
+            # Scores above the radius are found; those equal to it are wanted too.
+            radius = np.nextafter(best.threshold - errors[block].max(), np.float32(-np.inf))
+            pairs = references_block.above(searched[block], float(radius))
+            query_rows = block.start + pairs.query_rows
+            best.offer(_Pairs(rows[query_rows], pairs.ref_rows, pairs.scores, errors[query_rows]))
+
+
+def top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> Neighbours:
+    """Find the ``k`` references of highest inner product for each row of ``queries (Q, D)`` in ``references (R, D)``.
+
+    Best first; equal scores are ordered by reference row. Raises ``ConfigError`` for ``k`` outside 1..R, else as
+    `global_top_k`.
+    """
+    _check(queries, references, k=k)
+    return NearestRows(references, device=device).top_k(queries, k=k)
+
+
+class NearestRows:
+    """References that are searched many times, for `top_k`; raises as that does."""
+
+    def __init__(self, references: FloatArray, *, device: SearchDevice = CPU) -> None:
+        self._references = references
+        self._device = device
+        self._longest = device.longest(references)
+        self._nearest = device.open(references)
+
+    def top_k(self, queries: FloatArray, *, k: int) -> Neighbours:
+        """See the function of this name."""
+        _check(queries, self._references, k=k)
+        if k > len(self._references):
+            raise ConfigError(f"cannot take the {k} nearest of {len(self._references)} rows")
+        found = Neighbours(np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32))
+        errors = self._device.bounds(queries, self._longest)
+        for block in query_blocks(len(queries)):
+            rows = np.arange(len(queries))[block]
+            self._settle(found, queries, errors, rows, width=k + _SPARE_NEIGHBOURS)
+        return found
+
+    def _settle(
+        self, found: Neighbours, queries: FloatArray, errors: FloatArray, rows: NDArray[np.intp], *, width: int
+    ) -> None:
+        """Score ``width`` neighbours of some query rows exactly, and look wider only where they do not settle it."""
+        width, k = min(width, len(self._references)), found.scores.shape[1]
+        nearest = self._nearest
+        if width > nearest.max_k:
+            logger.info("%d query rows have too many near-copies for a GPU; searched on the CPU", len(rows))
+            nearest = CpuNearest(self._references)
+        rough, ref_rows = nearest.search(queries[rows], k=width)
+        query_rows = np.repeat(rows, width)
+        scores = _exact_scores(queries, self._references, query_rows, ref_rows.ravel()).reshape(ref_rows.shape)
+        order = np.lexsort((ref_rows, -scores), axis=1)[:, :k]
+        found.ref_rows[rows] = np.take_along_axis(ref_rows, order, axis=1)
+        found.scores[rows] = np.take_along_axis(scores, order, axis=1)
+        if width == len(self._references):
+            return
+        # A reference that was not found scores at most the last one found, give or take the error.
+        unsettled = rows[rough[:, -1] + errors[rows] >= found.scores[rows, -1]]
+        for block in query_blocks(len(unsettled), results_per_row=width * _WIDENING):
+            self._settle(found, queries, errors, unsettled[block], width=width * _WIDENING)
+
+
+class _Pairs(NamedTuple):
+    """Scored pairs of rows with the most that each score can be off; all ``(P,)``."""
+
+    query_rows: NDArray[np.int64]
+    ref_rows: NDArray[np.int64]
+    scores: FloatArray
+    errors: FloatArray
+
+    def take(self, selection: NDArray[np.bool_] | NDArray[np.intp]) -> _Pairs:
+        return _Pairs(
+            self.query_rows[selection], self.ref_rows[selection], self.scores[selection], self.errors[selection]
+        )
+
+
+class _BestPairs:
+    """Collects the pairs that may be among the k best. ``threshold``: no pair below it can be."""
+
+    def __init__(self, queries: FloatArray, references: FloatArray, *, k: int) -> None:
+        self.threshold = np.float32(-np.inf)
+        self._queries = queries
+        self._references = references
+        self._k = k
+        self._parts: list[_Pairs] = []
+        self._count = 0
+
+    def offer(self, pairs: _Pairs) -> None:
+        """Take pairs of which some may belong to the result."""
+        self._hold(pairs)
+        if self._count > 2 * self._k:
+            self._shrink()
+
+    def tighten(self) -> None:
+        """Raise the threshold as far as what is held allows."""
+        if self._count > self._k:
+            self._shrink()
+
+    def forget(self, query_rows: NDArray[np.intp]) -> None:
+        """Drop what is held of some query rows, because all of it will be offered again. The threshold stays true."""
+        if self._count and len(query_rows):
+            pairs = self._release()
+            self._hold(pairs.take(~np.isin(pairs.query_rows, query_rows)))
+
+    def result(self) -> RowPairs:
+        """The k best, best first."""
+        self.tighten()
+        best = self._settle(self._release())
+        return RowPairs(best.query_rows, best.ref_rows, best.scores)
+
+    def _hold(self, pairs: _Pairs) -> None:
+        self._parts.append(pairs)
+        self._count += len(pairs.scores)
+
+    def _release(self) -> _Pairs:
+        held = _Pairs(*(np.concatenate(columns) for columns in zip(*self._parts, strict=True)))
+        self._parts, self._count = [], 0
+        return held
+
+    def _shrink(self) -> None:
+        pairs = self._release()
+        self.threshold = np.partition(pairs.scores - pairs.errors, -self._k)[-self._k]
+        pairs = pairs.take(pairs.scores + pairs.errors >= self.threshold)
+        if len(pairs.scores) > 1.5 * self._k:
+            # Many scores, such as those of equal rows, lie within their errors of the k-th: only exact ones decide.
+            pairs = self._settle(pairs)
+            self.threshold = pairs.scores[-1]
+        self._hold(pairs)
+
+    def _settle(self, pairs: _Pairs) -> _Pairs:
+        """Exact scores, best first, the k best only."""
+        rough = pairs.errors > 0
+        scores, errors = pairs.scores.copy(), np.zeros_like(pairs.errors)
+        scores[rough] = _exact_scores(self._queries, self._references, pairs.query_rows[rough], pairs.ref_rows[rough])
+        order = np.lexsort((pairs.ref_rows, pairs.query_rows, -scores))[: self._k]
+        return _Pairs(pairs.query_rows, pairs.ref_rows, scores, errors).take(order)
+
+
+def _exact_scores(
+    queries: FloatArray, references: FloatArray, query_rows: NDArray[np.int64], ref_rows: NDArray[np.int64]
+) -> FloatArray:
+    """Inner products of P pairs of rows, float32 ``(P,)``, each computed alone in float64."""
+    scores = np.empty(len(query_rows), dtype=np.float32)
+    for start in range(0, len(scores), _SCORING_BLOCK):
+        block = slice(start, start + _SCORING_BLOCK)
+        left = queries[query_rows[block]].astype(np.float64)
+        right = references[ref_rows[block]].astype(np.float64)
+        scores[block] = np.vecdot(left, right)
+    return scores
+
+
+def _check(queries: FloatArray, references: FloatArray, *, k: int) -> None:
+    for name, rows in (("queries", queries), ("references", references)):
+        if rows.ndim != 2 or len(rows) == 0 or rows.dtype != np.float32:
+            raise ValueError(f"expected {name} as float32 (N, D) with N >= 1, got {rows.dtype} {rows.shape}")
+    if queries.shape[1] != references.shape[1]:
+        raise StoreError(
+            f"queries have {queries.shape[1]} dimensions and references {references.shape[1]}; descriptors can only be "
+            "compared if they were made with the same engines, and score-normalized on both sides or on neither"
+        )
+    if k < 1:
+        raise ConfigError(f"expected to search for at least one result, got k = {k}")

@@ -1,0 +1,210 @@
+"""The k nearest of some rows, and all pairs above a score, by matrix products: FAISS on a CPU or on GPUs.
+
+Scores are those of one matrix product, off by a bound that is given here; `engine.search.exact` makes exact results of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import BackendUnavailable, ConfigError, EngineError
+from engine.records import FloatArray
+
+# The block that faiss multiplies at once: smaller ones wait more often for all threads, larger ones only take memory.
+_QUERY_BLOCK = 4096
+_REFERENCE_BLOCK = 1024
+_MAX_RESULTS = 2**22
+_GPU_MAX_K = 2048
+_FLOAT32_ROUNDOFF = 2.0**-24
+_FLOAT16_ROUNDOFF = 2.0**-11
+_FLOAT16_MAX = 65504.0
+_FLOAT16_TINY = 2.0**-25  # the most that rounding moves a value below the normal numbers
+
+
+class RoughPairs(NamedTuple):
+    """Pairs of rows with a score that is nearly right; int64, int64, float32, all ``(P,)``."""
+
+    query_rows: NDArray[np.int64]
+    ref_rows: NDArray[np.int64]
+    scores: FloatArray
+
+
+class Nearest(Protocol):
+    """R references, ready to be searched. ``max_k``: the most neighbours of a row that can be asked for."""
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+
+    @property
+    def max_k(self) -> int:
+        """At most R."""
+
+    def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Scores and reference rows of the ``k`` nearest, ``(Q, k)`` each, best first."""
+
+
+@dataclass(frozen=True)
+class SearchDevice:
+    """Where rows are compared: the CPU, or the first ``num_gpus`` GPUs, each with an equal share of the references.
+
+    ``use_float16``: GPUs hold and multiply rows as float16, in half the memory, and add up in float32.
+    """
+
+    num_gpus: int = 0
+    use_float16: bool = False
+
+    def __str__(self) -> str:
+        precision = "float16" if self.use_float16 else "float32"
+        return f"{self.num_gpus} GPUs, {precision}" if self.num_gpus else "the CPU, float32"
+
+    def check(self) -> None:
+        """Raise ``BackendUnavailable`` or ``ConfigError`` if this machine does not have it."""
+        if self.num_gpus == 0:
+            if self.use_float16:
+                raise ConfigError("float16 is for the search on GPUs; on a CPU it saves nothing")
+            return
+        if not hasattr(faiss, "StandardGpuResources"):
+            raise BackendUnavailable(
+                "the search on GPUs needs faiss-gpu, and faiss-cpu is installed; in an environment of its own: "
+                "pip install 'vsc-engine[gpu]'"
+            )
+        if faiss.get_num_gpus() < self.num_gpus:
+            raise ConfigError(
+                f"--gpus {self.num_gpus}: FAISS finds {faiss.get_num_gpus()} GPUs on this machine; ask for no more"
+            )
+
+    def open(self, references: FloatArray) -> Nearest:
+        """Make references ``(R, D)`` searchable. Raises ``EngineError`` where GPUs cannot hold them."""
+        self.check()
+        return self._open_on_gpus(references) if self.num_gpus else CpuNearest(references)
+
+    def error_bounds(self, queries: FloatArray, references: FloatArray) -> FloatArray:
+        """How far a score of each query can be from the exact one, float32 ``(Q,)``.
+
+        A float32 inner product of D terms, summed in any order, is off by at most ``D u / (1 - D u) * |q| |r|`` with
+        ``u = 2**-24`` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Eight more roundings than
+        the D terms need cover those of the lengths here, of sums and differences with the bound, and of the exact score
+        to float32. Raises ``ValueError`` for rows that are not finite, or do not fit float16 where it is used.
+        """
+        return self.bounds(queries, self.longest(references))
+
+    def longest(self, references: FloatArray) -> float:
+        """The length of the longest row; what `bounds` needs to know of references. Raises as `error_bounds`."""
+        return float(self._lengths(references).max())
+
+    def bounds(self, queries: FloatArray, longest: float) -> FloatArray:
+        """`error_bounds` for references no longer than ``longest``."""
+        lengths = self._lengths(queries)
+        num_roundings = queries.shape[1] + 8
+        relative = num_roundings * _FLOAT32_ROUNDOFF / (1 - num_roundings * _FLOAT32_ROUNDOFF)
+        bounds = relative * longest * lengths
+        if self.use_float16:
+            # Each of the two rows is moved by its rounding, normal values in proportion and tiny ones by a constant.
+            tiny = _FLOAT16_TINY * np.sqrt(queries.shape[1])
+            moved_query, moved_ref = (_FLOAT16_ROUNDOFF * values + tiny for values in (lengths, longest))
+            bounds = bounds * (1 + 4 * _FLOAT16_ROUNDOFF) + moved_query * (longest + moved_ref) + lengths * moved_ref
+        result: FloatArray = bounds.astype(np.float32)
+        return result
+
+    def _lengths(self, rows: FloatArray) -> FloatArray:
+        lengths: FloatArray = np.sqrt(np.vecdot(rows, rows))
+        if not np.isfinite(lengths).all():
+            raise ValueError("expected finite rows, got NaN, infinity or values whose squares are infinite")
+        if self.use_float16 and np.abs(rows).max() > _FLOAT16_MAX:
+            raise ValueError(f"expected rows that fit float16, got values above {_FLOAT16_MAX:.0f}; use float32")
+        return lengths
+
+    def _open_on_gpus(self, references: FloatArray) -> Nearest:
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard = True
+        options.useFloat16 = self.use_float16
+        empty = faiss.IndexFlatIP(references.shape[1])
+        try:
+            index = faiss.index_cpu_to_gpus_list(empty, options, gpus=list(range(self.num_gpus)))
+            index.add(references)
+        except RuntimeError as error:
+            size_mib = references.nbytes / 2**20 / (2 if self.use_float16 else 1)
+            raise EngineError(
+                f"{len(references)} rows of {references.shape[1]} dimensions ({size_mib:.0f} MiB) cannot be put on "
+                f"{self}: {str(error).splitlines()[0]}; use more GPUs, or the CPU"
+            ) from error
+        return FlatIndexNearest(index, max_k=min(_GPU_MAX_K, len(references)))
+
+
+CPU = SearchDevice()
+
+
+@dataclass(frozen=True)
+class CpuNearest:
+    """Multiplies whole blocks on the CPU; any number of neighbours."""
+
+    references: FloatArray
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+        return len(self.references)
+
+    @property
+    def max_k(self) -> int:
+        """All of them."""
+        return len(self.references)
+
+    def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
+        """See `Nearest`."""
+        scores, rows = faiss.knn(queries, self.references, k, metric=faiss.METRIC_INNER_PRODUCT)
+        return scores, rows
+
+
+@dataclass(frozen=True)
+class FlatIndexNearest:
+    """A flat index of FAISS that holds all references, wherever it lives."""
+
+    index: Any
+    max_k: int
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+        return int(self.index.ntotal)
+
+    def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
+        """See `Nearest`."""
+        scores, rows = self.index.search(queries, k)
+        return scores, rows
+
+
+def query_blocks(num_rows: int, *, results_per_row: int = 1) -> Iterator[slice]:
+    """Slices of query rows that are multiplied at once; fewer where each has many results to be held."""
+    size = max(1, min(_QUERY_BLOCK, _MAX_RESULTS // results_per_row))
+    for start in range(0, num_rows, size):
+        yield slice(start, start + size)
+
+
+def reference_blocks(references: FloatArray) -> Iterator[CpuBlock]:
+    """The references in blocks for searching all pairs above a score, on the CPU."""
+    for start in range(0, len(references), _REFERENCE_BLOCK):
+        index = faiss.IndexFlatIP(references.shape[1])
+        index.add(references[start : start + _REFERENCE_BLOCK])
+        yield CpuBlock(index, start)
+
+
+@dataclass(frozen=True)
+class CpuBlock:
+    """Some references, the first of which is row ``start``."""
+
+    index: Any
+    start: int
+
+    def above(self, queries: FloatArray, radius: float) -> RoughPairs:
+        """All pairs with a score above ``radius``; query rows count from the first of ``queries``."""
+        limits, scores, ref_rows = self.index.range_search(queries, radius)
+        counts = np.diff(limits).astype(np.int64)
+        return RoughPairs(np.repeat(np.arange(len(counts)), counts), self.start + ref_rows, scores)

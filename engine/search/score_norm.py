@@ -1,0 +1,128 @@
+"""Score normalization: makes the scores of different queries comparable. It knows nothing of files.
+
+Some queries are close to everything (black frames, faces, captions) and would fill a global ranking. So from each
+query's scores its closeness to an independent *norm set* of references, which hold no copy of it, is subtracted:
+
+    normalized(q, r) = q . r - beta * mean of the nk largest q . n over the rows n of the norm set
+
+The subtracted term depends on the query only. Put as one more dimension, it needs no other search than inner products:
+
+    q' = [q, bias(q)]    r' = [r, 1]    q' . r' = q . r + bias(q) = normalized(q, r)
+
+To keep D, the dimension that varies least over the norm set makes room for it; rows are L2-normalized in between. The
+form is that of facebookresearch/vsc2022 (``score_normalization.py``), beta and nk those of its users; videos that the
+edit gate stopped get ``GATED_BIAS`` (VSC22 descriptor track, first place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, StoreError
+from engine.projection import l2_normalize
+from engine.records import GATED_BIAS, Descriptors, FloatArray
+from engine.search.exact import NearestRows
+from engine.search.faiss_backend import CPU, SearchDevice
+
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreNormalizer:
+    """Adapts descriptors so that the inner product of a query and a reference is the normalized score.
+
+    ``norm_rows``: float32 ``(M, D - 1)``, unit rows of the norm set without ``dropped_dim``.
+    """
+
+    norm_rows: FloatArray
+    dropped_dim: int
+    beta: float
+    nk: int
+
+    @classmethod
+    def fit(cls, norm_rows: FloatArray, *, beta: float = 1.2, nk: int = 1) -> Self:
+        """Prepare the norm set: all its descriptor rows, float32 ``(M, D)``, before any score normalization.
+
+        The dropped dimension is the one of least variance, the first of equals. Raises ``ConfigError`` for ``nk``
+        outside 1..M, D below 2 and a beta that is not finite, and ``StoreError`` for NaN or infinity.
+        """
+        num_rows, num_dims = norm_rows.shape
+        if not 1 <= nk <= num_rows or num_dims < 2 or not np.isfinite(beta):
+            raise ConfigError(
+                "score normalization needs a finite beta, nk of at least 1 and a norm set of at least nk rows and two "
+                f"dimensions, got beta = {beta}, nk = {nk} and a norm set of shape {norm_rows.shape}"
+            )
+        variances = _variances(norm_rows)
+        if not np.isfinite(variances).all():
+            raise StoreError("the norm set holds NaN or infinity; extract its descriptors again")
+        dropped_dim = int(variances.argmin())
+        return cls(_without_dimension(norm_rows, dropped_dim), dropped_dim, beta, nk)
+
+    def queries(self, descriptors: Iterable[Descriptors], *, device: SearchDevice = CPU) -> Iterator[Descriptors]:
+        """Yield each query, in order, with its bias as the last dimension; ``GATED_BIAS`` where the gate
+        stopped it.
+
+        The result of a video does not depend on the others, nor on ``device``. Raises ``StoreError`` for another D than
+        the norm set's.
+        """
+        search = NearestRows(self.norm_rows, device=device)
+        waiting: list[Descriptors] = []
+        for video in descriptors:
+            waiting.append(self._adapted(video))
+            if sum(map(len, waiting)) >= _BLOCK_ROWS:
+                yield from self._with_biases(waiting, search)
+                waiting = []
+        yield from self._with_biases(waiting, search)
+
+    def references(self, descriptors: Iterable[Descriptors]) -> Iterator[Descriptors]:
+        """Yield each reference, in order, with 1 as the last dimension. Raises ``StoreError`` for another D."""
+        for video in descriptors:
+            yield _append(self._adapted(video), np.ones(len(video), dtype=np.float32))
+
+    def _adapted(self, video: Descriptors) -> Descriptors:
+        num_dims = self.norm_rows.shape[1] + 1
+        if video.descriptors.shape[1] != num_dims:
+            raise StoreError(
+                f"{video.video_id!r} has descriptors of {video.descriptors.shape[1]} dimensions, the norm set of "
+                f"{num_dims}; both must come from the same engines"
+            )
+        return replace(video, descriptors=_without_dimension(video.descriptors, self.dropped_dim))
+
+    def _with_biases(self, videos: list[Descriptors], search: NearestRows) -> Iterator[Descriptors]:
+        searched = [video.descriptors for video in videos if not video.is_stopped]
+        biases = self._biases(np.concatenate(searched), search) if searched else np.empty(0, dtype=np.float32)
+        start = 0
+        for video in videos:
+            if video.is_stopped:
+                yield _append(video, np.full(len(video), GATED_BIAS, dtype=np.float32))
+            else:
+                yield _append(video, biases[start : start + len(video)])
+                start += len(video)
+
+    def _biases(self, rows: FloatArray, search: NearestRows) -> FloatArray:
+        closeness = search.top_k(rows, k=self.nk).scores.mean(axis=1, dtype=np.float64)
+        biases: FloatArray = (-self.beta * closeness).astype(np.float32)
+        return biases
+
+
+def _without_dimension(rows: FloatArray, dimension: int) -> FloatArray:
+    return l2_normalize(np.delete(rows, dimension, axis=1))
+
+
+def _append(video: Descriptors, column: FloatArray) -> Descriptors:
+    return replace(video, descriptors=np.concatenate([video.descriptors, column[:, None]], axis=1))
+
+
+def _variances(rows: FloatArray) -> NDArray[np.float64]:
+    """Population variance of each dimension, in float64, without a float64 copy of all rows."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    variances = np.zeros(len(mean))
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        variances += np.square(rows[start : start + _BLOCK_ROWS] - mean).sum(axis=0)
+    variances /= len(rows)
+    return variances

@@ -1,0 +1,163 @@
+"""Candidates, matches, ground truth and failures as CSV files. It knows columns, not what the numbers mean.
+
+The columns are those of the VSC2022 challenge (facebookresearch/vsc2022, ``metrics.py``), in any order; times are in
+seconds. Files are UTF-8 with one header line.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import StoreError
+from engine.files import written_aside
+from engine.records import CandidatePair, Failure, Match
+
+_PAIR = ("query_id", "ref_id")
+_SEGMENT = ("query_start", "query_end", "ref_start", "ref_end")
+_CANDIDATE = (*_PAIR, "score")
+_MATCH = (*_PAIR, *_SEGMENT, "score")
+_FAILURE = ("video_id", "path", "stage", "reason")
+_IDS_NAMED = 3
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The copies that exist: ``pairs`` of (query id, reference id), and their segments where the file holds them."""
+
+    pairs: frozenset[tuple[str, str]]
+    matches: tuple[Match, ...] | None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a table; ``where`` names the file and the line."""
+
+    where: str
+    values: dict[str, str]
+
+    def text(self, column: str) -> str:
+        value = self.values[column]
+        if not value:
+            raise StoreError(f"{self.where}: column {column} is empty")
+        return value
+
+    def number(self, column: str) -> float:
+        value = self.values[column]
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise StoreError(f"{self.where}: column {column} holds {value!r}, expected a finite number")
+        return number
+
+
+def read_candidates(path: Path) -> list[CandidatePair]:
+    """Read candidate pairs in the order of the file.
+
+    This and the other readers raise ``StoreError``, with file, line and column, for a file that is missing, has other
+    columns, lines of another length, empty ids, or anything but finite numbers.
+    """
+    _, rows = _read(path, headers=[_CANDIDATE])
+    return [CandidatePair(row.text("query_id"), row.text("ref_id"), row.number("score")) for row in rows]
+
+
+def write_candidates(path: Path, candidates: Iterable[CandidatePair]) -> None:
+    """Write candidate pairs, in the order given: ``query_id, ref_id, score``."""
+    _write(path, _CANDIDATE, ((pair.query_id, pair.ref_id, pair.score) for pair in candidates))
+
+
+def read_matches(path: Path) -> list[Match]:
+    """Read localized matches in the order of the file. Raises ``StoreError``, see `read_candidates`."""
+    _, rows = _read(path, headers=[_MATCH])
+    return [_match(row, score=row.number("score")) for row in rows]
+
+
+def write_matches(path: Path, matches: Iterable[Match]) -> None:
+    """Write matches, in the order given: ``query_id, ref_id, query_start, query_end, ref_start, ref_end, score``."""
+    rows = (
+        (
+            match.query_id,
+            match.ref_id,
+            match.query_start_s,
+            match.query_end_s,
+            match.ref_start_s,
+            match.ref_end_s,
+            match.score,
+        )
+        for match in matches
+    )
+    _write(path, _MATCH, rows)
+
+
+def read_ground_truth(path: Path) -> GroundTruth:
+    """Read the ground truth of either track: pairs of ids, or segments with or without a score.
+
+    A score says nothing here; every match gets 1. Raises ``StoreError``, see `read_candidates`.
+    """
+    columns, rows = _read(path, headers=[(*_PAIR, *_SEGMENT), _PAIR, _MATCH])
+    pairs = frozenset((row.text("query_id"), row.text("ref_id")) for row in rows)
+    has_segments = columns.issuperset(_SEGMENT)
+    return GroundTruth(pairs, tuple(_match(row, score=1.0) for row in rows) if has_segments else None)
+
+
+def write_failures(path: Path, failures: Sequence[Failure]) -> None:
+    """Write the videos that gave no result: ``video_id, path, stage, reason``."""
+    _write(path, _FAILURE, ((item.video_id, str(item.path), item.stage, item.reason) for item in failures))
+
+
+def check_ids(
+    rows: Iterable[CandidatePair | Match], *, query_ids: Collection[str], ref_ids: Collection[str], source: Path
+) -> None:
+    """Raise ``StoreError``, naming a few, if rows read from ``source`` speak of videos that are not among the ids."""
+    rows = list(rows)
+    for role, found, known in (
+        ("queries", {row.query_id for row in rows}, query_ids),
+        ("references", {row.ref_id for row in rows}, ref_ids),
+    ):
+        unknown = sorted(found.difference(known))
+        if unknown:
+            named = ", ".join(unknown[:_IDS_NAMED]) + (", ..." if len(unknown) > _IDS_NAMED else "")
+            raise StoreError(
+                f"{source} names {len(unknown)} of {len(found)} {role} for which there are no descriptors: {named}; "
+                "use the descriptors that the table was made from"
+            )
+
+
+def _match(row: _Row, *, score: float) -> Match:
+    query_start_s, query_end_s, ref_start_s, ref_end_s = (row.number(column) for column in _SEGMENT)
+    return Match(
+        row.text("query_id"), row.text("ref_id"), query_start_s, query_end_s, ref_start_s, ref_end_s, score=score
+    )
+
+
+def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[str], list[_Row]]:
+    """The columns of a table, which in any order are those of one of ``headers``, and its lines but blank ones."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            columns = next(lines, [])
+            if sorted(columns) not in [sorted(header) for header in headers]:
+                expected = " or ".join(", ".join(header) for header in headers)
+                raise StoreError(f"{path}: line 1: expected the columns {expected}; got {', '.join(columns) or 'none'}")
+            rows = []
+            for values in filter(None, lines):
+                where = f"{path}: line {lines.line_num}"
+                if len(values) != len(columns):
+                    raise StoreError(f"{where}: expected {len(columns)} values, got {len(values)}")
+                rows.append(_Row(where, dict(zip(columns, values, strict=True))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StoreError(f"cannot read {path} as a CSV table: {error}") from error
+    return frozenset(columns), rows
+
+
+def _write(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str | float, ...]]) -> None:
+    # A file name need not be UTF-8; a report of failures is written even so.
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

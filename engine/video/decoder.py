@@ -1,0 +1,85 @@
+"""The decoder that a run was started with: opens its videos, and counts those that it had to leave to PyAV."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from engine.records import Media
+from engine.video import DecoderName
+from engine.video.dali import DaliFrameSource, open_dali
+from engine.video.dali_codecs import CODECS, Device
+from engine.video.pyav import PyAvFrameSource
+from engine.video.source import FrameSource
+
+logger = logging.getLogger(__name__)
+
+
+def default_decoder(device: Device) -> DecoderName:
+    """What decodes where nobody chose: DALI on a GPU, so that pixels stay there, PyAV on a CPU."""
+    return "dali" if device == "gpu" else "pyav"
+
+
+class Decoder:
+    """PyAV, or DALI on a device with PyAV for what it cannot decode; never changed while a run lasts. Thread-safe.
+
+    ``device`` counts for DALI only.
+    """
+
+    def __init__(self, name: DecoderName, *, device: Device, fps: float) -> None:
+        self.name = name
+        self.device = device
+        self._fps = fps
+        self._lock = threading.Lock()
+        self._num_opened = 0
+        self._refusals: dict[str, str] = {}
+
+    @property
+    def leaves_to_pyav(self) -> bool:
+        """Whether some videos are decoded by PyAV instead, so that it is worth saying which."""
+        return self.name == "dali"
+
+    def start(self) -> None:
+        """Say what decodes. Raises ``BackendUnavailable`` where DALI is not installed, or no GPU it could use."""
+        if self.leaves_to_pyav:
+            open_dali(self.device)
+            where, codecs = "a GPU" if self.device == "gpu" else "the CPU", ", ".join(CODECS[self.device])
+            logger.info("decoder: DALI on %s for %s; other videos by PyAV", where, codecs)
+
+    def open(self, media: Media) -> FrameSource:
+        """The frames of a video. Raises ``MediaError`` for one that cannot be used."""
+        if self.name == "pyav":
+            return PyAvFrameSource(media, fps=self._fps)
+        source = DaliFrameSource(media, fps=self._fps, device=self.device, on_refusal=partial(self._note, media))
+        with self._lock:
+            self._num_opened += 1
+        return source
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """The videos that DALI left to PyAV so far, by id, and why."""
+        with self._lock:
+            return dict(self._refusals)
+
+    def summary(self) -> str:
+        """One line on who decoded how many videos; empty where there was no choice."""
+        if not self.leaves_to_pyav:
+            return ""
+        refusals = self.refusals
+        return decoders_line(self._num_opened - len(refusals), Counter(refusals.values()))
+
+    def _note(self, media: Media, reason: str) -> None:
+        logger.info("%s: decoded by PyAV, not by DALI: %s", media.video_id, reason)
+        with self._lock:
+            self._refusals[media.video_id] = reason
+
+
+def decoders_line(num_by_dali: int, refusals: Mapping[Any, int]) -> str:
+    """How many videos DALI decoded, and how many it left to PyAV, by reason, most frequent first."""
+    line = f"{num_by_dali} videos decoded by DALI, {sum(refusals.values())} by PyAV"
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(refusals).most_common())
+    return f"{line} ({reasons})" if reasons else line

@@ -1,0 +1,322 @@
+"""FrameSource in host memory: FFmpeg decodes on one CPU core, Pillow resizes. Knows nothing of models or scenes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+import numpy as np
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
+
+from engine.errors import MediaError
+from engine.records import Frames, Media, Region
+from engine.video.color import rgb_from_planes
+from engine.video.media import OpenVideo, Stamp, Timeline, index_timeline, open_video
+from engine.video.resize import check_inside, fit_picture
+from engine.video.sampling import sample_frames, slot_timestamps
+from engine.video.source import FrameChunk, InputSpec
+from engine.video.statistics import SceneStatistics, SceneStatisticsAccumulator
+
+CHUNK_FRAMES = 8
+DEFAULT_CACHE_BYTES = 256 << 20
+MAX_SLOTS = 1_000_000
+"""Eleven days at 1 fps: no video is that long, but broken time stamps may say so."""
+
+_SKIPPABLE_CODECS = frozenset({"h264"})
+"""Codecs whose non-reference frames are never referred to. In HEVC those of a lower temporal layer may be."""
+
+_PLANAR_FORMATS = {(2, 2): "yuv420p", (2, 1): "yuv422p"}
+"""Pixels per chroma sample across and down -> the 8-bit format that keeps them; any other becomes 4:4:4."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A picture, RGB uint8 ``(H, W, 3)``, and the number of consecutive slots that show it."""
+
+    picture: NDArray[np.uint8]
+    num_slots: int
+
+
+class _IndexMismatchError(Exception):
+    """What decodes is not what the packets announced. Callers never see it."""
+
+
+class PyAvFrameSource:
+    """The frames that the sampling rule takes from one video at ``fps`` slots per second. For one thread at a time.
+
+    Frames are chosen by the times of the packets, and frames that nothing needs are not decoded. Where decoding
+    contradicts the packets (a damaged file) every frame is decoded, errors are passed over and what decodes counts;
+    frames handed out before that stay valid. Pictures are kept if all of them fit into ``cache_bytes``; otherwise every
+    pass decodes anew, and memory does not grow with the length of the video.
+
+    ``timeline`` spares reading the packets again where it is known. Raises ``MediaError`` as `engine.video.media.open_video`
+    does, and for a video that gives no frame.
+    """
+
+    def __init__(
+        self,
+        media: Media,
+        *,
+        fps: float = 1.0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        timeline: Timeline | None = None,
+    ) -> None:
+        self._media = media
+        self._fps = fps
+        self._cache_bytes = cache_bytes
+        self._cache: list[_Shown] | None = None
+        self._warnings: tuple[str, ...] = ()
+        self._reformatter = VideoReformatter()
+        self._size_wh: tuple[int, int] | None = None
+        self._has_one_size = True
+        self._timeline = timeline or index_timeline(media)
+        self._trusts_index = self._timeline.is_exact
+        if self._trusts_index:
+            self._runs = self._sample(self._timeline.times_s, end_s=self._timeline.end_s)
+        else:
+            self._runs = self._sample_what_decodes()
+
+    @property
+    def num_frames(self) -> int:
+        """F, the number of sampled frames; final after the first full pass."""
+        return sum(self._runs.values())
+
+    @property
+    def source_frames(self) -> NDArray[np.int64]:
+        """The number of the frame that each slot shows, int64 ``(F,)``; final after the first full pass.
+
+        Frames are counted in presentation order; those that do not decode count until the damage is found.
+        """
+        return np.repeat(list(self._runs.keys()), list(self._runs.values()))
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all sampled pictures were coded in the size of the first; final after the first full pass."""
+        return self._has_one_size
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each thing that was lost; final after the first full pass."""
+        return self._warnings
+
+    def scene_statistics(self) -> SceneStatistics:
+        """Statistics over all frames at full size, in one pass (in two where the index turns out to be wrong)."""
+        num_frames = self.num_frames
+        accumulator = SceneStatisticsAccumulator(num_frames=num_frames)
+        for shown in self._pass():
+            for _ in range(shown.num_slots):
+                accumulator.add(shown.picture)
+        if self.num_frames != num_frames:
+            return self.scene_statistics()
+        return accumulator.finish()
+
+    def model_inputs(
+        self, specs: Sequence[InputSpec], *, region: Region | None = None, max_frames: int | None = None
+    ) -> Iterator[FrameChunk]:
+        """Yield the frames in order; B is `CHUNK_FRAMES` except in the last chunk.
+
+        Raises ``ValueError`` for a ``region`` that does not lie inside the frame.
+        """
+        shown = self._pass()
+        # A pass that comes to the end ends by itself: that checks the end of the file and fills the cache.
+        if max_frames is not None and max_frames < self.num_frames:
+            shown = _limit(shown, num_slots=max_frames)
+        inputs = _repeat_inputs(shown, specs, region=region)
+        first = 0
+        while chunk := list(islice(inputs, CHUNK_FRAMES)):
+            yield FrameChunk(slot_timestamps(len(chunk), fps=self._fps, first=first), _stack(chunk, specs))
+            first += len(chunk)
+
+    def pictures(self) -> Iterator[Frames]:
+        """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video."""
+        for shown in self._pass():
+            for _ in range(shown.num_slots):
+                yield shown.picture
+
+    def close(self) -> None:
+        """Drop the kept pictures; nothing else is held between passes."""
+        self._cache = None
+
+    def _pass(self) -> Iterator[_Shown]:
+        if self._cache is not None:
+            yield from self._cache
+            return
+        kept: list[_Shown] | None = []
+        for shown in self._decode():
+            if kept is not None and shown.picture.nbytes * len(self._runs) <= self._cache_bytes:
+                kept.append(shown)
+            else:
+                kept = None
+            yield shown
+        self._cache = kept
+
+    def _decode(self) -> Iterator[_Shown]:
+        num_slots = 0
+        if self._trusts_index:
+            try:
+                for shown in self._decode_by_index():
+                    num_slots += shown.num_slots
+                    yield shown
+            except (_IndexMismatchError, FFmpegError):
+                self._trusts_index = False
+                self._runs = self._sample_what_decodes()
+            else:
+                return
+        yield from _skip(self._decode_by_count(), num_slots=num_slots)
+
+    def _decode_by_index(self) -> Iterator[_Shown]:
+        pts = self._timeline.pts.tolist()
+        num_slots = {pts[frame]: count for frame, count in self._runs.items()}
+        # The first and the last frame prove that the video begins and ends where the index says.
+        needed = sorted({pts[0], *num_slots, pts[-1]})
+        with open_video(self._media) as video:
+            awaited, pending = deque(needed), None
+            for frame in _decode_needed(video, frozenset(needed), may_skip=self._timeline.codec in _SKIPPABLE_CODECS):
+                if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
+                    raise _IndexMismatchError
+                if frame.pts == awaited[0]:
+                    awaited.popleft()
+                    # How long a picture is shown is certain when the next one has come: the video may end before.
+                    if pending is not None:
+                        yield pending
+                    count = num_slots.get(frame.pts)
+                    pending = None if count is None else _Shown(self._picture(frame), count)
+        if awaited:
+            raise _IndexMismatchError
+        if pending is not None:
+            yield pending
+
+    def _decode_by_count(self) -> Iterator[_Shown]:
+        with open_video(self._media) as video:
+            for number, frame in enumerate(_decode_everything(video, [])):
+                if number in self._runs:
+                    yield _Shown(self._picture(frame), self._runs[number])
+
+    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """RGB of a frame, turned upright; all pictures get the size of the first."""
+        self._size_wh = self._size_wh or (frame.width, frame.height)
+        self._has_one_size = self._has_one_size and self._size_wh == (frame.width, frame.height)
+        subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
+        full_range = self._reformatter.reformat(
+            frame,
+            width=self._size_wh[0],
+            height=self._size_wh[1],
+            format=_PLANAR_FORMATS.get(subsampling, "yuv444p"),
+            src_colorspace=Colorspace.ITU601,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            threads=1,
+        )
+        luma, blue, red = (_samples(plane) for plane in full_range.planes)
+        return np.ascontiguousarray(np.rot90(rgb_from_planes(luma, blue, red), self._timeline.rotation_deg // 90))
+
+    def _sample(self, times_s: NDArray[np.float64], *, end_s: float) -> dict[int, int]:
+        """``{source frame: number of slots that show it}``, in order of the frames."""
+        slots = sample_video(self._media, times_s, end_s=end_s, fps=self._fps)
+        frames, counts = np.unique(slots, return_counts=True)
+        return dict(zip(frames.tolist(), counts.tolist(), strict=True))
+
+    def _sample_what_decodes(self) -> dict[int, int]:
+        """Decode every frame to learn which there are and when they are shown, and note what is lost."""
+        stamps: list[Stamp] = []
+        errors: list[FFmpegError] = []
+        num_damaged = 0
+        with open_video(self._media) as video:
+            for frame in _decode_everything(video, errors):
+                stamps.append(Stamp.of(frame))
+                num_damaged += frame.is_corrupt
+            if not stamps:
+                raise MediaError(f"{self._media.path}: none of its {len(self._timeline)} frames decodes")
+            times = video.show_times(stamps)
+        lines = []
+        # An index that is not exact may count a packet without a picture, or a field, as a frame.
+        if errors or (self._timeline.is_exact and len(stamps) < len(self._timeline)):
+            lines.append(f"{len(stamps)} of {len(self._timeline)} frames decode")
+        if num_damaged:
+            lines.append(f"{num_damaged} of {len(stamps)} decoded frames have errors in the picture")
+        if video.read_error is not None:
+            lines.append(f"the file cannot be read to its end ({video.read_error})")
+        self._warnings = tuple(lines)
+        return self._sample(times.times_s, end_s=times.end_s)
+
+
+def sample_video(media: Media, times_s: NDArray[np.float64], *, end_s: float, fps: float) -> NDArray[np.int64]:
+    """`engine.video.sampling.sample_frames` for a file. Raises ``MediaError`` for one too short, or with broken times."""
+    if end_s * fps > MAX_SLOTS:
+        raise MediaError(f"{media.path}: broken time stamps, the last frame is said to end at {end_s:.0f} s")
+    frames = sample_frames(times_s, end_s=end_s, fps=fps)
+    if len(frames) == 0:
+        raise MediaError(f"{media.path}: too short to give a frame at {fps:g} fps: lasts {end_s - times_s[0]:.2f} s")
+    return frames
+
+
+def _decode_needed(video: OpenVideo, needed: frozenset[int], *, may_skip: bool) -> Iterator[VideoFrame]:
+    """Frames in presentation order: those with a pts in ``needed``, and those that the decoder cannot leave out."""
+    context = video.stream.codec_context
+    for packet in chain(video.packets(), [None]):
+        if packet is not None:
+            context.skip_frame = "NONREF" if may_skip and packet.pts not in needed else "DEFAULT"
+        for frame in context.decode(packet):
+            # The two fields of a frame may come in packets of their own, with one pts between them.
+            may_skip = may_skip and not frame.interlaced_frame
+            yield frame
+
+
+def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[VideoFrame]:
+    """All frames that decode, in presentation order; errors are put into ``errors`` and passed over."""
+    for packet in chain(video.packets(), [None]):
+        try:
+            frames = video.stream.codec_context.decode(packet)
+        except FFmpegError as error:
+            errors.append(error)
+            continue
+        yield from frames
+
+
+def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def _limit(runs: Iterable[_Shown], *, num_slots: int) -> Iterator[_Shown]:
+    """The first ``num_slots`` slots of ``runs``."""
+    for shown in runs:
+        yield replace(shown, num_slots=min(shown.num_slots, num_slots))
+        num_slots -= shown.num_slots
+        if num_slots <= 0:
+            return
+
+
+def _skip(runs: Iterable[_Shown], *, num_slots: int) -> Iterator[_Shown]:
+    """What follows the first ``num_slots`` slots of ``runs``."""
+    for shown in runs:
+        if shown.num_slots > num_slots:
+            yield replace(shown, num_slots=shown.num_slots - num_slots)
+        num_slots = max(num_slots - shown.num_slots, 0)
+
+
+def _repeat_inputs(
+    runs: Iterable[_Shown], specs: Sequence[InputSpec], *, region: Region | None
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """For each slot, the model inputs of its picture; they are made once per picture."""
+    for shown in runs:
+        part = shown.picture if region is None else _cut(shown.picture, region)
+        inputs = [fit_picture(part, spec) for spec in specs]
+        for _ in range(shown.num_slots):
+            yield inputs
+
+
+def _cut(picture: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    check_inside(region, size_wh=(width, height))
+    return picture[region.y0 : region.y1, region.x0 : region.x1]
+
+
+def _stack(chunk: Sequence[Sequence[NDArray[np.uint8]]], specs: Sequence[InputSpec]) -> dict[str, Frames]:
+    return {spec.name: np.stack(inputs) for spec, inputs in zip(specs, zip(*chunk, strict=True), strict=True)}

@@ -1,0 +1,71 @@
+"""FrameSource: the sampled frames of one video, wherever they live.
+
+A source is asked for what a stage needs, never for raw frames of the whole video, so that a source on a device can
+keep its pixels there and memory does not grow with a video's length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from engine.records import FloatArray, Frames, Region
+from engine.video.statistics import SceneStatistics
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One image input of a model: uint8 ``(B, size_px, size_px, 3)`` RGB.
+
+    ``fit``: ``stretch`` resizes to the square and ignores the aspect ratio; ``center_crop`` resizes the short side to
+    ``size_px`` and cuts the middle square (torchvision's Resize and CenterCrop). Both are bicubic with antialiasing
+    as Pillow computes it, rounded to uint8.
+    """
+
+    name: str
+    size_px: int
+    fit: Literal["stretch", "center_crop"] = "stretch"
+
+
+@dataclass(frozen=True, eq=False)
+class FrameChunk:
+    """B >= 1 consecutive sampled frames as models take them.
+
+    ``timestamps``: float32 ``(B, 2)``, start and end in seconds of the time that each frame stands for.
+    ``inputs``: ``{spec.name: uint8 (B, size_px, size_px, 3)}``; of a source on a GPU finished, C-contiguous objects
+    with ``__cuda_array_interface__`` in place of NumPy arrays.
+    """
+
+    timestamps: FloatArray
+    inputs: dict[str, Frames]
+
+
+class FrameSource(Protocol):
+    """The frames that the sampling rule takes from one video.
+
+    Raises ``MediaError`` where the file gives no frame. Frames that decode before an error in a damaged file count;
+    ``warnings`` then says what was lost. ``num_frames`` and ``warnings`` are final after the first full pass.
+    """
+
+    @property
+    def num_frames(self) -> int:
+        """F, the number of sampled frames."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each thing that was lost or assumed while reading."""
+
+    def scene_statistics(self) -> SceneStatistics:
+        """What scene detection needs, as small host arrays (see `engine.video.statistics`)."""
+
+    def model_inputs(
+        self, specs: Sequence[InputSpec], *, region: Region | None = None, max_frames: int | None = None
+    ) -> Iterator[FrameChunk]:
+        """Yield the frames in order, in chunks.
+
+        ``region`` is cut out before resizing. ``max_frames`` stops after that many frames.
+        """
+
+    def close(self) -> None:
+        """Free what the source holds; it cannot be used afterwards."""

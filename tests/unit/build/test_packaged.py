@@ -1,0 +1,85 @@
+"""The folder of weights that comes with the package: read, and refused where it is not as recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from engine.build.packaged import ShippedWeights, shipped_folder
+from engine.errors import ConfigError
+from engine.runtime.manifest import MANIFEST_NAME
+from tests.conftest import REPOSITORY
+from tests.shipped import write_shipped
+
+
+def test_every_file_is_recorded_and_found(tmp_path: Path) -> None:
+    shipped = ShippedWeights.open(write_shipped(tmp_path / "tiny"))
+    paths = [shipped.path(file) for file in shipped.manifest.files]
+    assert {path.name for path in paths} == {"ensemble.onnx", "ensemble.check.npz", "pca.npz", "norm_set.npz"}
+    assert {*paths, shipped.folder / MANIFEST_NAME} == set(shipped.folder.iterdir())
+
+
+def test_other_weights_have_another_hash(tmp_path: Path) -> None:
+    one, same, other = (
+        ShippedWeights.open(write_shipped(tmp_path / name, seed=seed)).sha256
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    assert one == same != other
+
+
+def test_damage_is_seen(tmp_path: Path) -> None:
+    shipped = ShippedWeights.open(write_shipped(tmp_path / "tiny"))
+    path = shipped.folder / "pca.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"pca\.npz is missing or damaged; install the package again"):
+        shipped.path(shipped.manifest.pca)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "holds no weights: manifest.json is missing or damaged"),
+        ("{", "holds no weights: manifest.json is missing or damaged"),
+        ("[]", "holds no weights: manifest.json is missing or damaged"),
+        (json.dumps({"format_version": 99}), "has format version 99, this version reads 1"),
+        (json.dumps({"format_version": 1}), "is damaged: Field required"),
+    ],
+)
+def test_other_manifests_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        ShippedWeights.open(tmp_path)
+
+
+def test_a_wheel_carries_types_presets_and_weights(tmp_path: Path) -> None:
+    """Installed from a wheel the package has all that it has in a checkout."""
+    source = tmp_path / "source"
+    for package in ("engine", "training"):
+        shutil.copytree(REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "build_engines.py"):
+        shutil.copyfile(REPOSITORY / name, source / name)
+    (source / "engine/weights").mkdir(exist_ok=True)
+    write_shipped(source / "engine/weights/tiny")
+    (source / "engine/weights/tiny.graph.onnx").unlink()
+    (source / "engine/weights/tiny.graph.onnx.data").unlink()
+    given = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    subprocess.run([*command, str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob("vsc_engine-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        carried = set(archive.namelist())
+    assert {"engine/py.typed", "engine/weights/tiny/manifest.json", "engine/presets/lite.toml"} <= given
+    assert given - {"setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= carried
+
+
+def test_weights_are_looked_for_in_the_package() -> None:
+    assert shipped_folder("lite") == REPOSITORY / "engine" / "weights" / "lite"

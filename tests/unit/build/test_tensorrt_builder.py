@@ -1,0 +1,139 @@
+"""Engines are built without a GPU by TensorRT-RTX; what it cannot build or load gives one clear line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from engine.build.onnx_graph import fold_pca
+from engine.build.tensorrt_builder import build_engine, check_targets, refit, refittable_weights
+from engine.errors import BackendUnavailable, ConfigError, EngineError
+from engine.runtime.manifest import RowProfile
+from engine.runtime.tensorrt_library import TensorRt, import_tensorrt
+from tests import graphs
+
+PROFILE = RowProfile(min_rows=1, opt_rows=4, max_rows=8)
+
+
+@pytest.fixture(scope="module")
+def rtx() -> TensorRt:
+    pytest.importorskip("tensorrt_rtx")
+    return import_tensorrt("tensorrt_rtx")
+
+
+def build(rtx: TensorRt, path: Path, *capabilities: str, refittable: tuple[str, ...] = ()) -> bytes:
+    engine = path.with_suffix(".engine")
+    seconds = build_engine(rtx, path, engine, profile=PROFILE, compute_capabilities=capabilities, refittable=refittable)
+    assert seconds > 0
+    return engine.read_bytes()
+
+
+def test_one_engine_serves_several_gpus(rtx: TensorRt, tmp_path: Path) -> None:
+    graphs.write_ensemble(tmp_path / "g.onnx")
+    both, one = build(rtx, tmp_path / "g.onnx", "8.6", "8.9"), build(rtx, tmp_path / "g.onnx", "8.9")
+    assert both != one
+    # The weights are in it once, whatever the number of GPUs.
+    assert len(both) < 1.5 * len(one)
+
+
+def test_the_flavour_that_is_installed_is_taken(rtx: TensorRt) -> None:
+    assert import_tensorrt().version
+    assert (rtx.flavour, {"8.6", "8.9"} <= set(rtx.compute_capabilities)) == ("tensorrt_rtx", True)
+
+
+def test_without_tensorrt_the_packages_to_install_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendUnavailable, match=r"vsc-engine\[gpu\].* or .*vsc-engine\[tensorrt-rtx\]"):
+        import_tensorrt()
+    with pytest.raises(BackendUnavailable, match=r"tensorrt: .*import of tensorrt halted") as refusal:
+        import_tensorrt("tensorrt")
+    assert "tensorrt-rtx" not in str(refusal.value)
+
+
+def test_a_gpu_that_it_does_not_build_for_is_refused_with_those_that_it_does(rtx: TensorRt) -> None:
+    check_targets(rtx, ["8.6", "8.9"])
+    with pytest.raises(ConfigError, match=r"does not build for compute capability 9.0, 86; expected 7.5, .*8.6, 8.9"):
+        check_targets(rtx, ["8.9", "9.0", "86"])
+
+
+def test_tensorrt_for_data_centres_builds_for_no_gpu_that_is_not_there(rtx: TensorRt) -> None:
+    other = TensorRt("tensorrt", rtx.module)
+    check_targets(other, [])
+    with pytest.raises(ConfigError, match="for the GPU of this machine only"):
+        check_targets(other, ["8.6"])
+
+
+def test_only_the_pca_is_refittable_and_only_where_it_can_be(rtx: TensorRt) -> None:
+    class Release:
+        def __init__(self, version: str) -> None:
+            self.__version__ = version
+
+    pca = ("pca.weight", "pca.bias")
+    assert refittable_weights(TensorRt("tensorrt", Release("10.13.2")), has_pca=True) == pca
+    assert refittable_weights(TensorRt("tensorrt", Release("11.3.0")), has_pca=True) == ()
+    assert refittable_weights(TensorRt("tensorrt", Release("11.4.0")), has_pca=False) == ()
+    assert refittable_weights(rtx, has_pca=True) == ()
+
+
+def save(path: Path, nodes: list[onnx.NodeProto], *, elem_type: int = TensorProto.FLOAT) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", elem_type, ["rows", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            helper.make_tensor("weight", TensorProto.FLOAT, [4], [1, 2, 3, 4]),
+            helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 7]),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def test_a_graph_whose_types_do_not_fit_is_refused_in_one_line(rtx: TensorRt, tmp_path: Path) -> None:
+    path = save(tmp_path / "g.onnx", [helper.make_node("Add", ["x", "weight"], ["y"])], elem_type=TensorProto.FLOAT16)
+    with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot parse g.onnx: Add: .*") as refusal:
+        build(rtx, path, "8.6")
+    assert "\n" not in str(refusal.value)
+    assert not path.with_suffix(".engine").exists()
+
+
+def test_a_graph_whose_shapes_have_no_solution_is_refused_in_one_line(rtx: TensorRt, tmp_path: Path) -> None:
+    path = save(tmp_path / "g.onnx", [helper.make_node("Reshape", ["x", "shape"], ["y"])])
+    with pytest.raises(EngineError, match=r"cannot build g.onnx: .*no solution") as refusal:
+        build(rtx, path, "8.6")
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_operator_outside_the_table_is_refused_before_tensorrt_sees_it(rtx: TensorRt, tmp_path: Path) -> None:
+    path = save(tmp_path / "g.onnx", [helper.make_node("Det", ["x"], ["y"])])
+    with pytest.raises(EngineError, match=r"TensorRT does not take the graph g\.onnx: operator Det"):
+        build(rtx, path, "8.6")
+
+
+def test_weights_to_refit_must_be_in_the_graph(rtx: TensorRt, tmp_path: Path) -> None:
+    graphs.write_ensemble(tmp_path / "g.onnx")
+    with pytest.raises(EngineError, match=r"g.onnx has no weights 'pca.weight' to be refitted"):
+        build(rtx, tmp_path / "g.onnx", "8.6", refittable=("pca.weight",))
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="says what happens without a GPU")
+def test_without_a_gpu_rtx_builds_nothing_refittable_and_says_so(rtx: TensorRt, tmp_path: Path) -> None:
+    graphs.write_ensemble(tmp_path / "g.onnx")
+    fold_pca(tmp_path / "g.onnx", graphs.random_pca(), tmp_path / "g.onnx")
+    with pytest.raises(EngineError, match=r"cannot build g.onnx: .*CUDA_SUCCESS"):
+        build(rtx, tmp_path / "g.onnx", "8.6", refittable=("pca.weight", "pca.bias"))
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="says what happens without a GPU")
+def test_without_a_gpu_refitting_says_what_the_driver_says(rtx: TensorRt, tmp_path: Path) -> None:
+    graphs.write_ensemble(tmp_path / "g.onnx")
+    build(rtx, tmp_path / "g.onnx", "8.6")
+    with pytest.raises(EngineError, match=r"cannot load g.engine: .*cudaError 35"):
+        refit(rtx, tmp_path / "g.engine", tmp_path / "new.engine", {})
+    assert not (tmp_path / "new.engine").exists()

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError, EngineError
+from engine.records import Failure
+from engine.run.messages import Described, Job
+from engine.run.supervisor import Result, Supervisor
+from tests.workers import children, is_alive, job, serve_nothing, serve_refusal, serve_script
+
+
+def supervisor(
+    folder: Path, *, num_workers: int = 2, jobs_at_once: int = 2, serve: Callable[..., None] = serve_script
+) -> Supervisor[Path]:
+    numbers = count()
+
+    def saved() -> set[str]:
+        return {path.stem for path in folder.glob("*.saved")}
+
+    return Supervisor(
+        serve, [folder] * num_workers, jobs_at_once=jobs_at_once, new_number=lambda: next(numbers), saved=saved
+    )
+
+
+def run(folder: Path, *video_ids: str, num_workers: int = 2, jobs_at_once: int = 2) -> dict[str, Result]:
+    with supervisor(folder, num_workers=num_workers, jobs_at_once=jobs_at_once) as workers:
+        results = {item.media.video_id: result for item, result in workers.run(map(job, video_ids))}
+    saved = {path.stem for path in folder.glob("*.saved")}
+    assert saved == {video_id for video_id, result in results.items() if isinstance(result, Described)}
+    return results
+
+
+def failures(results: dict[str, Result]) -> dict[str, Failure]:
+    return {video_id: result for video_id, result in results.items() if isinstance(result, Failure)}
+
+
+@pytest.mark.parametrize(("num_workers", "jobs_at_once"), [(1, 1), (3, 2)])
+def test_every_job_is_done_and_saved(tmp_path: Path, num_workers: int, jobs_at_once: int) -> None:
+    ids = [f"v{number}" for number in range(9)]
+    results = run(tmp_path, *ids, "fail", num_workers=num_workers, jobs_at_once=jobs_at_once)
+    assert set(results) == {*ids, "fail"}
+    assert failures(results) == {"fail": Failure("fail", Path("fail.mp4"), "decode", "no frame")}
+
+
+def test_jobs_are_begun_in_their_order(tmp_path: Path) -> None:
+    run(tmp_path, "c", "a", "d", "b", num_workers=1)
+    assert (tmp_path / "begun.txt").read_text().split() == ["c", "a", "d", "b"]
+
+
+def test_one_set_of_workers_runs_several_lists(tmp_path: Path) -> None:
+    with supervisor(tmp_path, num_workers=1) as workers:
+        first = list(workers.run([job("a")]))
+        second = list(workers.run([job("b"), job("fail")]))
+        assert [item.media.video_id for item, _ in first + second] == ["a", "b", "fail"]
+        assert workers.stages_s == {"decode": 1.0}
+    assert list((tmp_path).glob("*.saved"))
+
+
+class TestWorkersThatDie:
+    def test_a_video_whose_worker_died_once_is_described(self, tmp_path: Path) -> None:
+        results = run(tmp_path, "a", "once", "b", num_workers=1, jobs_at_once=1)
+        assert not failures(results)
+        assert set(results) == {"a", "once", "b"}
+
+    @pytest.mark.parametrize(("num_workers", "jobs_at_once"), [(1, 1), (1, 4), (2, 3)])
+    def test_a_video_that_ends_two_workers_is_recorded_and_costs_no_other_its_result(
+        self, tmp_path: Path, num_workers: int, jobs_at_once: int
+    ) -> None:
+        ids = ["a", "kill1", "b", "c", "kill2", "d", "e", "f"]
+        results = run(tmp_path, *ids, num_workers=num_workers, jobs_at_once=jobs_at_once)
+        assert set(results) == set(ids)
+        assert set(failures(results)) == {"kill1", "kill2"}
+        for failure in failures(results).values():
+            assert failure.stage == "worker"
+            assert "SIGKILL" in failure.reason
+        begun = (tmp_path / "begun.txt").read_text().split()
+        assert begun.count("kill1") == 2
+
+    def test_what_a_worker_had_not_saved_is_done_again(self, tmp_path: Path) -> None:
+        results = run(tmp_path, "a", "lose", "b", num_workers=1, jobs_at_once=2)
+        assert not failures(results)
+        assert (tmp_path / "begun.txt").read_text().split().count("a") == 2
+
+    def test_workers_killed_from_outside_are_replaced(self, tmp_path: Path) -> None:
+        with supervisor(tmp_path, num_workers=2, jobs_at_once=1) as workers:
+            results = {}
+            for item, result in workers.run(job(f"v{number}") for number in range(12)):
+                results[item.media.video_id] = result
+                if len(results) in (2, 5):
+                    os.kill(children(os.getpid())[0], signal.SIGKILL)
+        assert not failures(results)
+        assert len(results) == 12
+
+    def test_workers_that_cannot_start_are_not_started_for_ever(self, tmp_path: Path) -> None:
+        with (
+            supervisor(tmp_path, serve=serve_nothing, num_workers=1) as workers,
+            pytest.raises(EngineError, match="ended by SIGKILL while it loaded the engines, 3 times in a row"),
+        ):
+            list(workers.run([job("a")]))
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("video_id", ["a", "break"])
+    def test_no_worker_is_left(self, tmp_path: Path, video_id: str) -> None:
+        started: list[int] = []
+
+        def use() -> None:
+            with supervisor(tmp_path) as workers:
+                started.extend(children(os.getpid()))
+                for _ in workers.run([job(video_id)]):
+                    raise KeyboardInterrupt
+
+        with pytest.raises(ConfigError if video_id == "break" else KeyboardInterrupt):
+            use()
+        assert len(started) == 2
+        assert not any(map(is_alive, started))
+
+    def test_what_stops_every_worker_is_raised(self, tmp_path: Path) -> None:
+        with (
+            supervisor(tmp_path, serve=serve_refusal) as workers,
+            pytest.raises(ConfigError, match="engines for another processor"),
+        ):
+            list(workers.run([job("a")]))
+
+    def test_sigterm_ends_the_workers_and_then_this_process(self, tmp_path: Path) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        started: list[int] = []
+
+        def use() -> None:
+            with supervisor(tmp_path) as workers:
+                started.extend(children(os.getpid()))
+                for _ in workers.run([job("a"), job("b")]):
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(SystemExit) as ended:
+            use()
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert len(started) == 2
+        assert not any(map(is_alive, started))
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_it_can_be_used_in_any_thread(self, tmp_path: Path) -> None:
+        found: list[tuple[Job, Result]] = []
+
+        def use() -> None:
+            with supervisor(tmp_path, num_workers=1) as workers:
+                found.extend(workers.run([job("a")]))
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert [item.media.video_id for item, _ in found] == ["a"]
+
+
+def test_log_lines_of_workers_are_logged_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="engine"):
+        run(tmp_path, "a", "once", num_workers=1)
+    messages = [record.message for record in caplog.records]
+    assert "hello from writer 0" in messages
+    assert "hello from writer 1" in messages
+    assert any("worker 0 was ended by SIGKILL and is replaced; it was working on: " in text for text in messages)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+
+from engine.errors import BackendUnavailable, ConfigError
+from engine.records import FloatArray
+from engine.search.faiss_backend import CPU, SearchDevice, query_blocks, reference_blocks
+from tests.search_devices import DEVICES, LimitedDevice
+
+CPU_ONLY = pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this is faiss-gpu")
+
+
+def rows(num_rows: int, *, num_dims: int = 64, seed: int = 0, scale: float = 1.0) -> FloatArray:
+    return (scale * np.random.default_rng(seed).standard_normal((num_rows, num_dims))).astype(np.float32)
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 1.0, 100.0])
+def test_scores_are_off_by_no_more_than_the_bound(device: SearchDevice, scale: float) -> None:
+    queries, references = rows(40, scale=scale), rows(60, seed=1)
+    exact = queries.astype(np.longdouble) @ references.astype(np.longdouble).T
+    scores, ref_rows = device.open(references).search(queries, k=30)
+    difference = np.abs(scores - np.take_along_axis(exact, ref_rows, axis=1)).max(axis=1)
+    bounds = device.error_bounds(queries, references)
+    assert bounds.shape == (40,)
+    assert (difference <= bounds).all()
+
+
+def test_the_bound_of_float16_is_not_far_too_large() -> None:
+    """Rows whose rounding all goes one way come near it."""
+    value = np.float32(1 + 2.0**-11 - 2.0**-20)  # rounds down by nearly half a unit
+    queries = references = np.full((1, 64), value)
+    device = LimitedDevice(use_float16=True)
+    scores, _ = device.open(references).search(queries, k=1)
+    exact = 64 * float(value) ** 2
+    assert 0.5 * device.error_bounds(queries, references)[0] < exact - scores[0, 0]
+
+
+@CPU_ONLY
+def test_a_search_on_gpus_needs_their_library() -> None:
+    with pytest.raises(BackendUnavailable, match=r"needs faiss-gpu, and faiss-cpu is installed; .*vsc-engine\[gpu\]"):
+        SearchDevice(num_gpus=2).open(rows(3))
+
+
+def test_float16_is_for_gpus() -> None:
+    with pytest.raises(ConfigError, match="float16 is for the search on GPUs"):
+        SearchDevice(use_float16=True).check()
+
+
+def test_rows_that_do_not_fit_float16_fail() -> None:
+    device = LimitedDevice(use_float16=True)
+    for queries, references in ((rows(2, scale=1e5), rows(2)), (rows(2), rows(2, scale=1e5))):
+        with pytest.raises(ValueError, match="expected rows that fit float16, got values above 65504; use float32"):
+            device.error_bounds(queries, references)
+        assert np.isfinite(CPU.error_bounds(queries, references)).all()
+
+
+def test_devices_say_what_they_are() -> None:
+    assert [str(device) for device in (CPU, SearchDevice(2), SearchDevice(8, use_float16=True))] == [
+        "the CPU, float32",
+        "2 GPUs, float32",
+        "8 GPUs, float16",
+    ]
+
+
+def test_blocks_cover_all_rows_once_and_find_all_above_a_score() -> None:
+    queries, references = rows(5), rows(2500, seed=1)
+    covered = [row for block in query_blocks(10_000) for row in range(10_000)[block]]
+    assert covered == list(range(10_000))
+    scores = queries @ references.T
+    found = [block.above(queries, 10.0) for block in reference_blocks(references)]
+    assert len(found) > 1
+    pairs = {(int(q), int(r)) for part in found for q, r in zip(part.query_rows, part.ref_rows, strict=True)}
+    assert pairs == set(zip(*map(np.ndarray.tolist, np.nonzero(scores > 10.0)), strict=True))

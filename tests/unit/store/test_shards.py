@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.errors import StoreError
+from engine.records import Descriptors
+from engine.store.shards import (
+    Fingerprint,
+    ShardWriter,
+    StoredVideo,
+    read_fingerprints,
+    read_num_dims,
+    read_shard,
+    write_shard,
+    writer_number,
+)
+from engine.store.store import shards
+
+
+def stored(video_id: str, num_rows: int = 2, *, num_dims: int = 5, **gate: object) -> StoredVideo:
+    rng = np.random.default_rng(num_rows)
+    rows = rng.standard_normal((num_rows, num_dims)).astype(np.float32)
+    times = rng.random((num_rows, 2)).astype(np.float32)
+    return StoredVideo(
+        Descriptors(video_id, times, rows, **gate),  # type: ignore[arg-type]
+        Fingerprint(size_bytes=2**40 + num_rows, mtime_ns=1_700_000_000_123_456_789),
+    )
+
+
+VIDEOS = [
+    stored("Q2", 3, edit_score=0.1 + 0.2),
+    stored("Q1", 1, edit_score=1e-300, gated=True),
+    stored('naïve, "quoted"', 4, warnings=("cut short: 3 s lost", "")),
+]
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", VIDEOS)
+    for found, expected in zip(read_shard(tmp_path / "a.parquet"), VIDEOS, strict=True):
+        assert found.fingerprint == expected.fingerprint
+        for name in ("video_id", "edit_score", "gated", "warnings"):
+            assert getattr(found.descriptors, name) == getattr(expected.descriptors, name)
+        np.testing.assert_array_equal(found.descriptors.timestamps, expected.descriptors.timestamps)
+        np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
+
+
+def test_fingerprints_alone(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", VIDEOS)
+    expected = {video.descriptors.video_id: video.fingerprint for video in VIDEOS}
+    assert read_fingerprints(tmp_path / "a.parquet") == expected
+
+
+def test_the_same_videos_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, VIDEOS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_other_programs_can_read_it(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", VIDEOS)
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.num_rows == 8
+    assert table["video_id"].to_pylist()[:4] == ["Q2", "Q2", "Q2", "Q1"]
+    assert table.schema.field("descriptor").type.list_size == 5
+
+
+def test_a_fingerprint_notices_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"abc")
+    before = Fingerprint.of(path)
+    assert before == Fingerprint.of(path)
+    assert before.size_bytes == 3
+    path.write_bytes(b"abcd")
+    assert Fingerprint.of(path) != before
+
+
+def test_dimension_alone(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", VIDEOS)
+    assert read_num_dims(tmp_path / "a.parquet") == 5
+
+
+class TestShardWriter:
+    def test_it_writes_shards_of_its_own_number(self, tmp_path: Path) -> None:
+        writer = ShardWriter(tmp_path, number=12)
+        for count, video in enumerate(VIDEOS):
+            writer.add(*video)
+            writer.flush()
+            path = tmp_path / f"shard-00012-{count:05d}.parquet"
+            assert [found.descriptors.video_id for found in read_shard(path)] == [video.descriptors.video_id]
+            assert writer_number(path) == 12
+        writer.flush()
+        assert len(list(tmp_path.iterdir())) == len(VIDEOS)
+
+    def test_a_flush_is_due_when_a_shard_is_full_or_time_has_passed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = ShardWriter(tmp_path, number=0, rows_per_shard=4)
+        writer.add(*VIDEOS[0])
+        assert not writer.is_due
+        writer.add(*VIDEOS[1])
+        assert writer.is_due
+        writer.flush()
+        assert not writer.is_due
+        monkeypatch.setattr(shards, "_FLUSH_INTERVAL_S", -1.0)
+        assert writer.is_due
+
+
+class TestBadShards:
+    def test_missing_or_damaged_fails(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        with pytest.raises(StoreError, match=r"a\.parquet is missing or damaged .* delete it and extract again"):
+            read_shard(path)
+        write_shard(path, VIDEOS)
+        path.write_bytes(path.read_bytes()[:-10])
+        for read in (read_shard, read_fingerprints, read_num_dims):
+            with pytest.raises(StoreError, match=r"a\.parquet is missing or damaged"):
+                read(path)
+
+    def test_another_table_fails(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"video_id": ["a"], "score": [1.0]}), tmp_path / "a.parquet")
+        with pytest.raises(StoreError, match=r"not a shard of descriptors; its columns are \['video_id', 'score'\]"):
+            read_shard(tmp_path / "a.parquet")
+        with pytest.raises(StoreError, match=r"a\.parquet"):
+            read_fingerprints(tmp_path / "a.parquet")
+
+    def test_values_that_are_not_finite_fail(self, tmp_path: Path) -> None:
+        video = stored("Q1")
+        video.descriptors.descriptors[1, 1] = np.nan
+        write_shard(tmp_path / "a.parquet", [video])
+        with pytest.raises(StoreError, match=r"a\.parquet is damaged: descriptors of 'Q1': expected finite values"):
+            read_shard(tmp_path / "a.parquet")

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import StoreError
+from engine.records import Descriptors, Failure
+from engine.store.shards import ShardWriter, StoredVideo, read_shard, write_shard
+from engine.store.store import (
+    Fingerprint,
+    StoreWriter,
+    check_same_dimensions,
+    read_descriptors,
+    read_manifest,
+    write_npz,
+)
+from tests.conftest import REPOSITORY
+
+IDENTITY = {"engines": "sha256:1234", "fps": 1.0, "preset": {"name": "lite", "mean": (0.5, 0.5, 0.5)}}
+FAILURES = [
+    Failure("bad", Path("videos/bad.mp4"), "decode", "no frame"),
+    Failure("caf", Path("videos") / b"caf\xe9.mp4".decode(errors="surrogateescape"), "open", "denied"),
+]
+
+
+def video(video_id: str, num_rows: int = 3, *, num_dims: int = 6) -> Descriptors:
+    rng = np.random.default_rng([*video_id.encode()])
+    times = np.stack([np.arange(num_rows), np.arange(1, num_rows + 1)], axis=1).astype(np.float32)
+    return Descriptors(video_id, times, rng.standard_normal((num_rows, num_dims)).astype(np.float32), edit_score=0.75)
+
+
+def fingerprint(video_id: str) -> Fingerprint:
+    return Fingerprint(len(video_id), 17)
+
+
+def add(writer: StoreWriter, folder: Path, *video_ids: str) -> None:
+    """Write shards of two videos, as a worker does."""
+    shards = ShardWriter(folder, number=writer.new_writer(), rows_per_shard=6)
+    for video_id in video_ids:
+        shards.add(video(video_id), fingerprint(video_id))
+        if shards.is_due:
+            shards.flush()
+    shards.flush()
+
+
+def write(folder: Path, *video_ids: str) -> None:
+    with StoreWriter.open(folder, identity=IDENTITY) as writer:
+        add(writer, folder, *video_ids)
+        writer.finish(failures=FAILURES)
+
+
+def shards_of(folder: Path) -> dict[str, list[str]]:
+    found = sorted(folder.glob("shard-*.parquet"))
+    return {path.name: [item.descriptors.video_id for item in read_shard(path)] for path in found}
+
+
+def assert_holds(folder: Path, *video_ids: str) -> None:
+    found = read_descriptors(folder)
+    assert [item.video_id for item in found] == sorted(video_ids)
+    for item in found:
+        np.testing.assert_array_equal(item.descriptors, video(item.video_id).descriptors)
+        np.testing.assert_array_equal(item.timestamps, video(item.video_id).timestamps)
+        assert item.edit_score == 0.75
+
+
+class TestWriting:
+    def test_videos_are_read_in_the_order_of_their_ids(self, tmp_path: Path) -> None:
+        write(tmp_path / "new" / "store", "c", "a", "e", "b", "d")
+        assert_holds(tmp_path / "new" / "store", "a", "b", "c", "d", "e")
+        assert shards_of(tmp_path / "new" / "store") == {
+            "shard-00000-00000.parquet": ["c", "a"],
+            "shard-00000-00001.parquet": ["e", "b"],
+            "shard-00000-00002.parquet": ["d"],
+        }
+
+    def test_the_manifest_says_what_is_there(self, tmp_path: Path) -> None:
+        write(tmp_path, "a", "b", "c")
+        manifest = read_manifest(tmp_path)
+        assert manifest.complete
+        assert manifest.identity == json.loads(json.dumps(IDENTITY))
+        assert manifest.num_dims == 6
+        assert manifest.shards == {"shard-00000-00000.parquet": 2, "shard-00000-00001.parquet": 1}
+        assert manifest.failures == tuple(FAILURES)
+
+    def test_the_same_videos_give_the_same_bytes(self, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            write(tmp_path / name, "b", "a", "c")
+        names = sorted(path.name for path in (tmp_path / "one").iterdir())
+        assert names == [".lock", "manifest.json", "shard-00000-00000.parquet", "shard-00000-00001.parquet"]
+        for name in names:
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+    def test_a_store_of_failures_only(self, tmp_path: Path) -> None:
+        write(tmp_path)
+        assert read_descriptors(tmp_path) == []
+        assert read_manifest(tmp_path).failures == tuple(FAILURES)
+
+    def test_several_writers_at_once(self, tmp_path: Path) -> None:
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            one, two = (ShardWriter(tmp_path, number=writer.new_writer()) for _ in range(2))
+            for shards, video_id in ((one, "b"), (two, "a"), (one, "c")):
+                shards.add(video(video_id), fingerprint(video_id))
+            two.flush()
+            assert dict(writer.adopt()) == {"a": fingerprint("a")}
+            one.flush()
+            assert set(writer.adopt()) == {"a", "b", "c"}
+            writer.finish()
+        assert_holds(tmp_path, "a", "b", "c")
+        assert shards_of(tmp_path) == {"shard-00000-00000.parquet": ["b", "c"], "shard-00001-00000.parquet": ["a"]}
+
+    def test_a_video_is_taken_once(self, tmp_path: Path) -> None:
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            add(writer, tmp_path, "a", "b", "c")
+            writer.adopt()
+            add(writer, tmp_path, "c")
+            with pytest.raises(StoreError, match=r"shard-00001-00000\.parquet repeats videos of other shards: \['c'\]"):
+                writer.adopt()
+
+    def test_other_dimensions_fail(self, tmp_path: Path) -> None:
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            add(writer, tmp_path, "a")
+            writer.finish()
+        write_shard(tmp_path / "shard-00007-00000.parquet", [StoredVideo(video("b", num_dims=7), fingerprint("b"))])
+        with pytest.raises(StoreError, match=r"has descriptors of 7 dimensions, the other shards have 6"):
+            StoreWriter.open(tmp_path, identity=IDENTITY)
+
+    def test_writers_get_numbers_that_no_shard_has(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            assert [writer.new_writer(), writer.new_writer()] == [1, 2]
+
+    def test_shards_of_earlier_versions_are_taken_in(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        (tmp_path / "shard-00000-00000.parquet").rename(tmp_path / "shard-00004.parquet")
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            assert set(writer.finished) == {"a"}
+            assert writer.new_writer() == 5
+
+
+class TestInterruptions:
+    def test_whole_shards_survive_and_work_goes_on(self, tmp_path: Path) -> None:
+        def interrupted_run() -> None:
+            with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+                add(writer, tmp_path, "d", "b", "a")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_run()
+        with pytest.raises(StoreError, match=r"is not complete: .* interrupted .* it goes on where it stopped"):
+            read_descriptors(tmp_path)
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            assert writer.finished == {key: fingerprint(key) for key in ("a", "b", "d")}
+            add(writer, tmp_path, "c")
+            writer.finish()
+            assert "c" in writer.finished
+        assert_holds(tmp_path, "a", "b", "c", "d")
+
+    def test_a_killed_writer_leaves_only_whole_shards(self, tmp_path: Path) -> None:
+        script = f"""if True:
+            import os, pathlib
+            from tests.unit.test_store import IDENTITY, ShardWriter, StoreWriter, add, fingerprint, video
+            folder = pathlib.Path({str(tmp_path)!r})
+            writer = StoreWriter.open(folder, identity=IDENTITY)
+            add(writer, folder, "a", "b")
+            ShardWriter(folder, number=writer.new_writer()).add(video("c"), fingerprint("c"))
+            (folder / ".shard-00001-00000.parquet.1.aside").write_bytes(b"half")
+            os.kill(os.getpid(), 9)
+        """
+        killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False)
+        assert killed.returncode == -9
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            assert set(writer.finished) == {"a", "b"}
+            add(writer, tmp_path, "c")
+            (tmp_path / ".shard-00001-00001.parquet.1.aside").write_bytes(b"half of a worker that was killed")
+            writer.finish()
+        assert_holds(tmp_path, "a", "b", "c")
+        assert not list(tmp_path.glob(".*.aside"))
+
+    def test_a_complete_store_can_be_extended(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            assert_holds(tmp_path, "a")
+            add(writer, tmp_path, "b")
+            with pytest.raises(StoreError, match="is not complete"):
+                read_descriptors(tmp_path)
+            writer.finish()
+        assert_holds(tmp_path, "a", "b")
+        assert read_manifest(tmp_path).failures == ()
+
+    def test_one_writer_at_a_time(self, tmp_path: Path) -> None:
+        with (
+            StoreWriter.open(tmp_path, identity=IDENTITY),
+            pytest.raises(StoreError, match="another process is writing to"),
+        ):
+            StoreWriter.open(tmp_path, identity=IDENTITY)
+        with StoreWriter.open(tmp_path, identity=IDENTITY):
+            pass
+
+
+class TestDiscard:
+    def test_discarded_videos_are_gone_and_can_be_added_again(self, tmp_path: Path) -> None:
+        write(tmp_path, "a", "b", "c", "d", "e")
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            writer.discard(["c", "d", "a", "unknown"])
+            assert set(writer.finished) == {"b", "e"}
+            add(writer, tmp_path, "a")
+            writer.finish()
+        assert_holds(tmp_path, "a", "b", "e")
+        assert shards_of(tmp_path) == {
+            "shard-00000-00000.parquet": ["b"],
+            "shard-00000-00002.parquet": ["e"],
+            "shard-00001-00000.parquet": ["a"],
+        }
+
+    def test_an_interrupted_discard_leaves_an_incomplete_store(self, tmp_path: Path) -> None:
+        write(tmp_path, "a", "b")
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            writer.discard(["a"])
+        with pytest.raises(StoreError, match="is not complete"):
+            read_descriptors(tmp_path)
+
+    def test_nothing_to_discard_changes_nothing(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+            writer.discard([])
+        assert_holds(tmp_path, "a")
+
+
+class TestIdentity:
+    def test_another_identity_fails_and_names_what_differs(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        other = IDENTITY | {"fps": 2.0, "role": "query"}
+        with pytest.raises(
+            StoreError, match=r"different are fps \(stored 1\.0, now 2\.0\), role \(stored None, now 'query'\)\. Choose"
+        ):
+            StoreWriter.open(tmp_path, identity=other)
+        assert_holds(tmp_path, "a")
+        write(tmp_path, "b")
+
+    def test_other_folders_fail(self, tmp_path: Path) -> None:
+        (tmp_path / "holiday.mp4").write_bytes(b"")
+        with pytest.raises(StoreError, match="holds other files; choose a new or empty folder"):
+            StoreWriter.open(tmp_path, identity=IDENTITY)
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "vsc-engine descriptors, version 2"}'])
+    def test_other_manifests_fail(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(StoreError, match=r"manifest\.json is not the manifest of a descriptor store this version"):
+            StoreWriter.open(tmp_path, identity=IDENTITY)
+        with pytest.raises(StoreError, match="is not the manifest"):
+            read_descriptors(tmp_path)
+
+
+class TestReading:
+    def test_the_format_is_told_from_the_path(self, tmp_path: Path) -> None:
+        write(tmp_path / "store", "b", "a")
+        write_npz(tmp_path / "a.npz", [video("b"), video("a")])
+        assert [item.video_id for item in read_descriptors(tmp_path / "store", role="query")] == ["a", "b"]
+        assert [item.video_id for item in read_descriptors(tmp_path / "a.npz")] == ["b", "a"]
+
+    def test_other_paths_fail(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="is not a descriptor store: it has no manifest"):
+            read_descriptors(tmp_path)
+        with pytest.raises(StoreError, match=r"a folder\) or an \.npz file, got .*x\.csv, which is neither"):
+            read_descriptors(tmp_path / "x.csv")
+
+    def test_a_missing_or_damaged_shard_fails(self, tmp_path: Path) -> None:
+        write(tmp_path, "a", "b", "c")
+        (tmp_path / "shard-00000-00001.parquet").write_bytes(b"PAR1")
+        with pytest.raises(StoreError, match=r"shard-00000-00001\.parquet is missing or damaged"):
+            read_descriptors(tmp_path)
+        with pytest.raises(StoreError, match=r"shard-00000-00001\.parquet is missing or damaged"):
+            StoreWriter.open(tmp_path, identity=IDENTITY)
+        (tmp_path / "shard-00000-00001.parquet").unlink()
+        with pytest.raises(StoreError, match=r"shard-00000-00001\.parquet is missing or damaged"):
+            read_descriptors(tmp_path)
+        write(tmp_path, "c")
+        assert_holds(tmp_path, "a", "b", "c")
+
+    @pytest.mark.parametrize(
+        ("videos", "message"),
+        [
+            ([video("b")], r"expected 2 videos of 6 dimensions"),
+            ([video("b", num_dims=7), video("c", num_dims=7)], r"expected 2 videos of 6 dimensions"),
+            ([video("b"), video("x")], r"repeats videos of other shards: \['x'\]"),
+        ],
+    )
+    def test_shards_that_do_not_fit_fail(self, tmp_path: Path, videos: list[Descriptors], message: str) -> None:
+        write(tmp_path, "x", "a", "b", "c")
+        write_shard(tmp_path / "shard-00000-00001.parquet", [StoredVideo(item, Fingerprint(1, 2)) for item in videos])
+        with pytest.raises(StoreError, match=message):
+            read_descriptors(tmp_path)
+
+
+class TestCheckSameDimensions:
+    def test_one_dimension_passes(self) -> None:
+        check_same_dimensions([video("a"), video("b")], [video("c")])
+
+    def test_a_difference_on_either_side_fails(self) -> None:
+        for queries, references in (
+            ([video("a"), video("b", num_dims=7)], [video("c")]),
+            ([video("a")], [video("c"), video("b", num_dims=7)]),
+        ):
+            with pytest.raises(StoreError, match="'a' has 6, 'b' has 7; make all of them with the same engines"):
+                check_same_dimensions(queries, references)
+
+    def test_an_empty_side_fails(self) -> None:
+        with pytest.raises(StoreError, match="no reference descriptors"):
+            check_same_dimensions([video("a")], [])

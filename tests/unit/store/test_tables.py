@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StoreError
+from engine.records import CandidatePair, Failure, Match
+from engine.store.tables import (
+    check_ids,
+    read_candidates,
+    read_ground_truth,
+    read_matches,
+    write_candidates,
+    write_failures,
+    write_matches,
+)
+
+MATCH_HEADER = "query_id,ref_id,query_start,query_end,ref_start,ref_end,score\n"
+CANDIDATES = [
+    CandidatePair("Q1", "R2", 0.1 + 0.2),
+    CandidatePair('a "b", c', "ü\nx", -1e-30),
+    CandidatePair("7", "8", -100),
+]
+MATCHES = [Match("Q1", "R2", 0.0, 8.1, 3.3, 7.0, 1 / 3), Match("Q1", "R3", 1, 2, 3, 4, -5)]
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+class TestRoundTrips:
+    def test_candidates(self, tmp_path: Path) -> None:
+        write_candidates(tmp_path / "c.csv", CANDIDATES)
+        assert read_candidates(tmp_path / "c.csv") == CANDIDATES
+        assert (tmp_path / "c.csv").read_bytes().startswith(b"query_id,ref_id,score\nQ1,R2,0.30000000000000004\n")
+
+    def test_matches(self, tmp_path: Path) -> None:
+        write_matches(tmp_path / "m.csv", MATCHES)
+        assert read_matches(tmp_path / "m.csv") == MATCHES
+        assert (tmp_path / "m.csv").read_text().startswith(MATCH_HEADER + "Q1,R2,0.0,8.1,3.3,7.0,0.333")
+
+    def test_empty_tables(self, tmp_path: Path) -> None:
+        write_candidates(tmp_path / "c.csv", [])
+        write_matches(tmp_path / "m.csv", [])
+        assert read_candidates(tmp_path / "c.csv") == read_matches(tmp_path / "m.csv") == []
+
+    def test_failures(self, tmp_path: Path) -> None:
+        failures = [
+            Failure("a", Path("videos/a.mp4"), "decode", "no frame, at all"),
+            Failure("b", Path("videos") / b"caf\xe9.mp4".decode(errors="surrogateescape"), "open", "denied"),
+        ]
+        write_failures(tmp_path / "f.csv", failures)
+        assert (tmp_path / "f.csv").read_text() == (
+            "video_id,path,stage,reason\n"
+            'a,videos/a.mp4,decode,"no frame, at all"\n'
+            "b,videos/caf\\udce9.mp4,open,denied\n"
+        )
+
+
+class TestReading:
+    def test_columns_in_any_order_a_byte_order_mark_and_blank_lines(self, tmp_path: Path) -> None:
+        path = written(tmp_path, "\ufeffscore,query_id,ref_id\r\n0.5,Q1,R1\r\n\r\n-2,Q2,R2\r\n")
+        assert read_candidates(path) == [CandidatePair("Q1", "R1", 0.5), CandidatePair("Q2", "R2", -2.0)]
+
+    def test_ground_truth_of_pairs(self, tmp_path: Path) -> None:
+        truth = read_ground_truth(written(tmp_path, "query_id,ref_id\nQ1,R1\nQ1,R2\nQ1,R1\n"))
+        assert truth.pairs == {("Q1", "R1"), ("Q1", "R2")}
+        assert truth.matches is None
+
+    @pytest.mark.parametrize(("header_end", "line_end"), [("", ""), (",score", ",0.25")])
+    def test_ground_truth_of_segments(self, tmp_path: Path, header_end: str, line_end: str) -> None:
+        header = f"query_id,ref_id,query_start,query_end,ref_start,ref_end{header_end}\n"
+        lines = [f"Q1,R1,0,5,10,15{line_end}\n", f"Q1,R1,7,9,30,32{line_end}\n"]
+        truth = read_ground_truth(written(tmp_path, header + "".join(lines)))
+        assert truth.pairs == {("Q1", "R1")}
+        assert truth.matches == (Match("Q1", "R1", 0, 5, 10, 15, 1.0), Match("Q1", "R1", 7, 9, 30, 32, 1.0))
+        assert read_ground_truth(written(tmp_path, header)).matches == ()
+
+    def test_recorded_tables(self, golden: Path) -> None:
+        folder = golden / "postprocess"
+        assert read_candidates(folder / "candidates.csv")[0] == CandidatePair("Q200035", "R200030", 0.6283541)
+        assert read_matches(folder / "matches.csv")[0] == Match("Q200035", "R200030", 0, 11, 1, 14, 0.6283541)
+        truth = read_ground_truth(folder / "ground_truth.csv")
+        assert truth.matches is not None
+        assert len(truth.matches) == 33
+        assert truth.matches[0] == Match("Q200000", "R200031", 8, 14, 0, 6, 1.0)
+
+
+class TestBadTables:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", r"line 1: expected the columns query_id, ref_id, score; got none"),
+            ("query_id,ref_id\nQ1,R1\n", r"line 1: expected .* got query_id, ref_id$"),
+            ("query_id,ref_id,score,rank\nQ1,R1,1,1\n", r"line 1: expected .* got query_id, ref_id, score, rank"),
+            ("query_id,query_id,ref_id,score\n", r"line 1: expected the columns query_id, ref_id, score"),
+            ("query_id,ref_id,score\nQ1,R1,1\nQ1,R1\n", r"table\.csv: line 3: expected 3 values, got 2"),
+            ("query_id,ref_id,score\nQ1,R1,1,2\n", r"line 2: expected 3 values, got 4"),
+            ("query_id,ref_id,score\nQ1,R1,high\n", r"line 2: column score holds 'high', expected a finite number"),
+            ("query_id,ref_id,score\nQ1,R1,1\nQ1,R1,nan\n", r"line 3: column score holds 'nan'"),
+            ("query_id,ref_id,score\nQ1,R1,-inf\n", r"line 2: column score holds '-inf'"),
+            ("query_id,ref_id,score\nQ1,R1,\n", r"line 2: column score holds ''"),
+            ("query_id,ref_id,score\n,R1,1\n", r"line 2: column query_id is empty"),
+            ('query_id,ref_id,score\n"Q1"x,R1,1\n', r"cannot read .*table\.csv as a CSV table"),
+        ],
+    )
+    def test_bad_candidates_fail(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(StoreError, match=message):
+            read_candidates(written(tmp_path, text))
+
+    def test_bad_matches_fail(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"line 2: column ref_end holds 'x'"):
+            read_matches(written(tmp_path, MATCH_HEADER + "Q1,R1,0,1,0,x,1\n"))
+        with pytest.raises(StoreError, match=r"expected the columns query_id, ref_id, query_start.* score; got"):
+            read_matches(written(tmp_path, MATCH_HEADER.replace(",score", "")))
+
+    def test_bad_ground_truth_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"ref_end or query_id, ref_id or query_id.* got query_id, score"):
+            read_ground_truth(written(tmp_path, "query_id,score\n"))
+
+    def test_files_that_cannot_be_read_fail(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"cannot read .*none\.csv.*No such file"):
+            read_candidates(tmp_path / "none.csv")
+        with pytest.raises(StoreError, match="Is a directory"):
+            read_candidates(tmp_path)
+        (tmp_path / "latin.csv").write_bytes("query_id,ref_id,score\nü,R1,1\n".encode("latin-1"))
+        with pytest.raises(StoreError, match="utf-8"):
+            read_candidates(tmp_path / "latin.csv")
+
+
+class TestCheckIds:
+    def test_known_ids_pass(self) -> None:
+        check_ids(MATCHES, query_ids={"Q1", "Q9"}, ref_ids=["R2", "R3"], source=Path("m.csv"))
+
+    def test_unknown_ids_are_counted_and_a_few_named(self) -> None:
+        rows = [CandidatePair(f"Q{number}", "R1", 0.0) for number in range(6)]
+        with pytest.raises(StoreError, match=r"c\.csv names 5 of 6 queries .* descriptors: Q1, Q2, Q3, \.\.\.; use"):
+            check_ids(rows, query_ids={"Q0"}, ref_ids={"R1"}, source=Path("c.csv"))
+        with pytest.raises(StoreError, match=r"names 1 of 1 references .* descriptors: R1; use"):
+            check_ids(rows, query_ids={row.query_id for row in rows}, ref_ids=set(), source=Path("c.csv"))

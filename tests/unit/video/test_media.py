@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+
+from engine.errors import ConfigError, MediaError
+from engine.records import Media
+from engine.video.media import claimed_duration_s, find_videos, index_timeline
+from tests.conftest import golden_root
+from tests.videos import moving_frames, write_timed_video, write_video
+
+SAMPLING = golden_root() / "sampling"
+CLIPS: dict[str, Any] = json.loads((SAMPLING / "golden.json").read_text())["videos"]
+
+
+def media(path: Path) -> Media:
+    return Media(path.stem, path)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"-")
+
+
+class TestFindVideos:
+    def test_files_are_taken_as_they_are_and_directories_are_listed(self, tmp_path: Path) -> None:
+        touch(
+            tmp_path / "Q3.dat", tmp_path / "in" / "Q2.MKV", tmp_path / "in" / "Q1.mp4", tmp_path / "in" / "notes.txt"
+        )
+        touch(tmp_path / "in" / "deeper.mp4" / "Q9.mp4")
+        found = find_videos([tmp_path / "Q3.dat", tmp_path / "in"])
+        assert found == [
+            Media("Q1", tmp_path / "in" / "Q1.mp4"),
+            Media("Q2", tmp_path / "in" / "Q2.MKV"),
+            Media("Q3", tmp_path / "Q3.dat"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "video_id"),
+        [("zwei Wörter.mp4", "zwei Wörter"), ("视频.webm", "视频"), ("a.b.c.ts", "a.b.c"), ("x", "x")],
+    )
+    def test_the_id_is_the_name_without_its_last_suffix(self, tmp_path: Path, name: str, video_id: str) -> None:
+        touch(tmp_path / name)
+        assert find_videos([tmp_path / name]) == [Media(video_id, tmp_path / name)]
+
+    def test_a_file_reached_twice_counts_once(self, tmp_path: Path) -> None:
+        touch(tmp_path / "Q1.mp4")
+        assert len(find_videos([tmp_path, tmp_path / "Q1.mp4", tmp_path / "." / "Q1.mp4"])) == 1
+
+    def test_two_files_with_one_id_fail(self, tmp_path: Path) -> None:
+        touch(tmp_path / "Q1.mp4", tmp_path / "Q1.webm")
+        with pytest.raises(ConfigError, match=r"Q1\.mp4 and .*Q1\.webm have the same video id, 'Q1'"):
+            find_videos([tmp_path])
+
+    def test_a_missing_path_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"nowhere: no such file or directory"):
+            find_videos([tmp_path / "nowhere"])
+
+    def test_a_directory_without_videos_fails(self, tmp_path: Path) -> None:
+        touch(tmp_path / "notes.txt")
+        with pytest.raises(ConfigError, match=r"no videos in this directory.*\.mp4"):
+            find_videos([tmp_path])
+
+    def test_a_name_that_is_not_utf8_fails(self, tmp_path: Path) -> None:
+        path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+        path.write_bytes(b"-")
+        with pytest.raises(ConfigError, match=r"not UTF-8; rename"):
+            find_videos([tmp_path])
+
+
+class TestGoldenTimelines:
+    """Against what was recorded by decoding every frame with ffmpeg."""
+
+    @pytest.mark.parametrize("name", CLIPS)
+    def test_timeline(self, name: str) -> None:
+        clip = CLIPS[name]
+        timeline = index_timeline(media(SAMPLING / "videos" / name))
+        assert timeline.is_exact
+        assert timeline.size_wh == tuple(clip["decoded_size_wh"])
+        assert timeline.rotation_deg == clip["rotation_ccw_degrees"] % 360
+        assert timeline.times_s[0] == pytest.approx(clip["first_frame_time"], abs=1e-9)
+        assert (np.diff(timeline.times_s) > 0).all()
+        if name == "truncated_faststart.mp4":  # packets without their bytes are still in its index
+            assert len(timeline) > clip["decoded_frames"]
+            return
+        assert len(timeline) == clip["decoded_frames"]
+        end_s = clip["last_frame_time"] + clip["last_frame_duration"]
+        assert timeline.end_s == pytest.approx(end_s, abs=1e-9)
+        if "frame_times" in clip:
+            np.testing.assert_allclose(timeline.times_s, clip["frame_times"], atol=1e-6)
+
+    @pytest.mark.parametrize("name", CLIPS)
+    def test_pts_are_the_labels_of_decoded_frames(self, name: str) -> None:
+        timeline = index_timeline(media(SAMPLING / "videos" / name))
+        labels = []
+        with av.open(str(SAMPLING / "videos" / name)) as container:
+            try:
+                labels += [frame.pts for frame in container.decode(video=0)]
+            except av.error.InvalidDataError:
+                assert name == "truncated_faststart.mp4"
+        if name == "truncated_faststart.mp4":
+            assert labels == timeline.pts[: len(labels)].tolist()
+        else:
+            assert labels == timeline.pts.tolist()
+
+
+class TestIndexTimeline:
+    def test_variable_rate_with_b_frames_is_in_presentation_order(self, tmp_path: Path) -> None:
+        times_ms = [0, 40, 90, 400, 410, 2000, 2020, 2500, 2600, 2700]
+        frames = moving_frames(len(times_ms), height=48, width=64)
+        write_timed_video(tmp_path / "vfr.mkv", frames, times_ms=times_ms)
+        assert index_timeline(media(tmp_path / "vfr.mkv")).times_s.tolist() == [time / 1000 for time in times_ms]
+
+    def test_times_are_rounded_once(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "ntsc.mp4", moving_frames(45), fps=30)
+        timeline = index_timeline(media(tmp_path / "ntsc.mp4"))
+        assert timeline.times_s.tolist() == [frame / 30 for frame in range(45)]
+        assert timeline.end_s == 1.5
+
+    def test_a_lying_header_does_not_count(self, tmp_path: Path) -> None:
+        path = tmp_path / "liar.mkv"
+        write_video(path, moving_frames(50))
+        honest = index_timeline(media(path))
+        content = path.read_bytes()
+        duration = content.index(b"\x44\x89\x88") + 3  # the element Duration, a float64 of 8 bytes, in milliseconds
+        path.write_bytes(content[:duration] + struct.pack(">d", 3_600_000.0) + content[duration + 8 :])
+        with av.open(str(path)) as container:
+            assert container.duration == 3600 * av.time_base
+        lying = index_timeline(media(path))
+        assert (lying.times_s.tolist(), lying.end_s) == (honest.times_s.tolist(), honest.end_s)
+
+    def test_audio_that_starts_first_shifts_the_video(self) -> None:
+        timeline = index_timeline(media(SAMPLING / "videos" / "video_after_audio_0_4s.mkv"))
+        assert timeline.times_s[0] == 0.423
+
+    @pytest.mark.parametrize("name", ["b_frames.avi", "raw.h264"])
+    def test_containers_without_presentation_times_are_not_exact(self, tmp_path: Path, name: str) -> None:
+        write_video(tmp_path / name, moving_frames(50))
+        timeline = index_timeline(media(tmp_path / name))
+        assert not timeline.is_exact
+        assert len(timeline) == 50
+        np.testing.assert_allclose(np.diff(timeline.times_s), 0.04)
+
+    @pytest.mark.parametrize(("codec", "name"), [("libvpx", "v.webm"), ("libvpx-vp9", "v.webm"), ("mjpeg", "v.avi")])
+    def test_codecs_that_do_not_reorder_are_exact(self, tmp_path: Path, codec: str, name: str) -> None:
+        write_video(tmp_path / name, moving_frames(30), codec=codec)
+        timeline = index_timeline(media(tmp_path / name))
+        assert timeline.is_exact
+        assert timeline.codec == {"libvpx": "vp8", "libvpx-vp9": "vp9"}.get(codec, codec)
+        assert len(timeline) == 30
+
+    @pytest.mark.parametrize("name", ["zwei Wörter 视频.mp4", "http:colon %03d.mp4", os.fsdecode(b"not\xffutf8.mp4")])
+    def test_any_file_name_works(self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_video(tmp_path / "plain.mp4", moving_frames(5))
+        (tmp_path / "plain.mp4").rename(tmp_path / name)
+        monkeypatch.chdir(tmp_path)
+        assert len(index_timeline(Media("any", Path(name)))) == 5
+
+    def test_a_cover_picture_is_no_video(self, tmp_path: Path) -> None:
+        write_two_streams(tmp_path / "two.mp4", first=(64, 48), second=(128, 96), cover="second")
+        assert index_timeline(media(tmp_path / "two.mp4")).size_wh == (64, 48)
+
+    def test_the_largest_of_several_streams_counts(self, tmp_path: Path) -> None:
+        write_two_streams(tmp_path / "two.mkv", first=(64, 48), second=(128, 96))
+        assert index_timeline(media(tmp_path / "two.mkv")).size_wh == (128, 96)
+
+
+def write_two_streams(path: Path, *, first: tuple[int, int], second: tuple[int, int], cover: str = "") -> None:
+    with av.open(str(path), "w") as container:
+        streams = []
+        for name, (width, height) in {"first": first, "second": second}.items():
+            stream = container.add_stream("mjpeg" if name == cover else "libx264", rate=25)
+            stream.width, stream.height = width, height
+            stream.pix_fmt = "yuvj420p" if name == cover else "yuv420p"
+            stream.disposition = Disposition.attached_pic if name == cover else Disposition.default
+            streams.append((stream, moving_frames(1 if name == cover else 10, height=height, width=width)))
+        for stream, pictures in streams:
+            for picture in pictures:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+
+
+def write_sound(path: Path, *, with_empty_video_track: bool = False) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48_000)
+        if with_empty_video_track:
+            video = container.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+class TestUnusableFiles:
+    def test_missing_file_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match=r"gone\.mp4: No such file or directory"):
+            index_timeline(media(tmp_path / "gone.mp4"))
+
+    def test_empty_file_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.mp4").touch()
+        with pytest.raises(MediaError, match=r"empty\.mp4: the file is empty"):
+            index_timeline(media(tmp_path / "empty.mp4"))
+
+    def test_text_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "text.mp4").write_text("this is not a video\n" * 50)
+        with pytest.raises(MediaError, match=r"text\.mp4: FFmpeg cannot read it as a media file \(Invalid data"):
+            index_timeline(media(tmp_path / "text.mp4"))
+
+    def test_a_file_cut_before_its_index_fails(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "cut.mp4", moving_frames(30))
+        (tmp_path / "cut.mp4").write_bytes((tmp_path / "cut.mp4").read_bytes()[:5000])
+        with pytest.raises(MediaError, match=r"cut\.mp4: FFmpeg cannot read it"):
+            index_timeline(media(tmp_path / "cut.mp4"))
+
+    def test_a_playlist_must_not_open_the_network(self, tmp_path: Path) -> None:
+        (tmp_path / "list.m3u8").write_text(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:1/a.ts\n#EXT-X-ENDLIST\n"
+        )
+        with pytest.raises(MediaError, match=r"list\.m3u8: "):
+            index_timeline(media(tmp_path / "list.m3u8"))
+
+    def test_audio_only_fails(self, tmp_path: Path) -> None:
+        write_sound(tmp_path / "song.mp4")
+        with pytest.raises(MediaError, match=r"song\.mp4: no video stream in this file \(QuickTime / MOV\)"):
+            index_timeline(media(tmp_path / "song.mp4"))
+
+    def test_an_empty_video_track_fails(self, tmp_path: Path) -> None:
+        write_sound(tmp_path / "song.mkv", with_empty_video_track=True)
+        with pytest.raises(MediaError, match=r"song\.mkv: the video stream has no frames"):
+            index_timeline(media(tmp_path / "song.mkv"))
+
+    def test_a_directory_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match=r"FFmpeg cannot read it as a media file \(Is a directory\)"):
+            index_timeline(Media("dir", tmp_path))
+
+
+class TestClaimedDuration:
+    def test_it_is_what_the_header_says(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "a.mp4", moving_frames(50), fps=10)
+        assert claimed_duration_s(Media("a", tmp_path / "a.mp4")) == pytest.approx(5, abs=0.1)
+
+    def test_what_is_no_video_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mp4").write_bytes(b"text")
+        with pytest.raises(MediaError, match="cannot read it as a media file"):
+            claimed_duration_s(Media("a", tmp_path / "a.mp4"))
