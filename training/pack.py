@@ -22,14 +22,14 @@ from engine.build.engines import build_engines
 from engine.build.onnx_graph import store_half
 from engine.build.packaged import GRAPH_SUFFIXES, ShippedManifest, ShippedWeights, shipped_folder
 from engine.build.parity import Case, load_cases, save_cases
-from engine.config import Preset, load_preset
+from engine.config import Preset, graph_parts, load_preset
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError
 from engine.models.checkpoints import read_state
 from engine.projection import fit_pca, save_pca
 from engine.records import FloatArray, Frames
-from engine.runtime import open_runner
-from engine.runtime.manifest import MANIFEST_NAME, Manifest, graph_parts, record_file
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import MANIFEST_NAME, Manifest, record_file
 from engine.runtime.runner import Runner
 from engine.store.norm_set import save_norm_set
 from engine.video.resize import fit_picture
@@ -92,18 +92,18 @@ def pack(
     if output.exists():
         ShippedWeights.open(output)  # so that nothing else is replaced
     with FrameStore.open(store) as pictures, tempfile.TemporaryDirectory() as temporary:
-        halved, engines, packed = (Path(temporary) / name for name in ("halved", "engines", "packed"))
-        _halve_checkpoints(preset, checkpoints, halved)
-        built = build_engines(preset, engines, checkpoints=halved, progress=say)
+        rounded, folder, packed = (Path(temporary) / name for name in ("rounded", "engines", "packed"))
+        _round_checkpoints(preset, checkpoints, rounded)
+        engines = EnginesDirectory(folder, build_engines(preset, folder, checkpoints=rounded, progress=say))
         packed.mkdir()
-        for name in built.graphs:
-            _pack_graph(built, name, engines=engines, packed=packed)
-        with open_runner(built, engines, "ensemble") as runner:
+        for name in engines.manifest.graphs:
+            _pack_graph(engines, name, packed=packed)
+        with engines.open_runner("ensemble") as runner:
             embeddings = _embed(runner, pictures, advance=advance)
         pca = fit_pca(embeddings, num_components=preset.pca.num_components)
         save_pca(pca, packed / _PCA)
         save_norm_set(pca.transform(_drawn_rows(embeddings, num_rows=num_norm_rows)), packed / _NORM_SET)
-        manifest = _describe(built, packed)
+        manifest = _describe(engines.manifest, packed)
         size_bytes = sum(file.size_bytes for file in manifest.files)
         if size_bytes > MAX_SIZE_BYTES:
             raise ConfigError(f"the weights take {size_bytes / 1e6:.1f} MB, more than 20 MB; take fewer norm-set rows")
@@ -112,9 +112,9 @@ def pack(
     return manifest
 
 
-def _halve_checkpoints(preset: Preset, folder: Path, halved: Path) -> None:
+def _round_checkpoints(preset: Preset, folder: Path, output: Path) -> None:
     """Round all weights to float16, kept as float32: what is exported from them can be stored as float16 for good."""
-    halved.mkdir()
+    output.mkdir()
     for name in _checkpoints_of(preset):
         if not name.endswith(".safetensors"):
             raise ConfigError(f"weights are packed from .safetensors files, got {name}; save it as one")
@@ -123,7 +123,7 @@ def _halve_checkpoints(preset: Preset, folder: Path, halved: Path) -> None:
                    for key, value in tensors.items()}  # fmt: skip
         if overflowing := [key for key, value in rounded.items() if not value.isfinite().all()]:
             raise ConfigError(f"{folder / name}: {overflowing[0]} holds values that float16 cannot, above 65504 or NaN")
-        save_file(rounded, halved / name)
+        save_file(rounded, output / name)
 
 
 def _checkpoints_of(preset: Preset) -> list[str]:
@@ -132,13 +132,13 @@ def _checkpoints_of(preset: Preset) -> list[str]:
     return [checkpoint for name in graph_parts(preset) for checkpoint in checkpoints_of(name, preset)]
 
 
-def _pack_graph(built: Manifest, name: str, *, engines: Path, packed: Path) -> None:
+def _pack_graph(engines: EnginesDirectory, name: str, *, packed: Path) -> None:
     """The graph as one file, and recorded outputs of it, which do not show photographs."""
-    paths = [engines / file.path for file in built.graphs[name].files]
+    paths = [engines.path(file) for file in engines.manifest.graphs[name].files]
     graph, cases = (packed / f"{name}{suffix}" for suffix in GRAPH_SUFFIXES)
     store_half(paths[0], graph)
     recorded = load_cases(paths[-1])
-    with open_runner(built, engines, name) as runner:
+    with engines.open_runner(name) as runner:
         if any(spec.dtype == "uint8" for spec in runner.inputs):
             recorded = [_record(runner, num_rows) for num_rows in CHECKED_BATCHES]
     save_cases(recorded, cases)

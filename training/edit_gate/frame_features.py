@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import Self
 
 from engine.build.export import Weights, checkpoints_of, export_graph, source_digest
-from engine.config import ClipGate, EnsembleGate, Preset
+from engine.config import ClipGate, EnsembleGate, Preset, graph_parts
 from engine.errors import ConfigError, MediaError
 from engine.files import load_arrays, save_arrays
 from engine.records import FloatArray, Media
 from engine.runtime.batching import SharedRunner
-from engine.config import graph_parts
 from engine.runtime.manifest import digest
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from engine.store.shards import Fingerprint

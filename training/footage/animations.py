@@ -1,4 +1,5 @@
-"""``python -m training.footage.animations --output DIR``: computer animations, which photographs and pans over them lack.
+"""``python -m training.footage.animations --output DIR``: computer animations, which photographs
+and pans over them lack.
 
 Flat backgrounds look like bars and paddings, hard outlines like stickers. An edit-score model that never saw plain
 animations takes them for edited. Shapes with shading move, turn and grow before a background of one or two colours.

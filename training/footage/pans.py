@@ -1,4 +1,5 @@
-"""``python -m training.footage.pans PICTURES --output DIR``: slow pans over pictures, for more content than videos give.
+"""``python -m training.footage.pans PICTURES --output DIR``: slow pans over pictures, for more content than
+videos give.
 
 An edit-score model sees edits only against content. A few dozen videos hold too little of it: their pictures are
 learned by heart. Each picture becomes a short video with few frames, which is quick to edit and to encode.

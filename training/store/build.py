@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import EXIT_SOME_FAILED
+from engine.cli.options import EXIT_SOME_FAILED
 from engine.console import progress, say
 from engine.errors import EngineError
 from training.store.frame_store import FrameStore, build_store, find_sources, num_shards

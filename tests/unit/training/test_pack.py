@@ -21,7 +21,7 @@ from engine.config import Preset, load_preset
 from engine.errors import ConfigError
 from engine.models.checkpoints import random_weights
 from engine.models.descriptor import build_descriptor_model
-from engine.runtime import open_runner
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.norm_set import load_norm_set
 from training.pack import CHECKED_BATCHES, drawn_picture, pack
 from training.store.frame_store import build_store, find_sources
@@ -78,11 +78,11 @@ def test_engines_of_it_compute_what_pytorch_computes_with_rounded_weights(packed
         {name: value.half().float() for name, value in load_file(trained / "best.safetensors").items()}
     )
     ensemble = Ensemble(preset.models, [model]).eval()
-    manifest = build_engines(preset, trained / "engines", shipped=packed)
+    build_engines(preset, trained / "engines", shipped=packed)
     for case in load_cases(packed / "ensemble.check.npz"):
         with torch.inference_mode():
             expected = ensemble(torch.from_numpy(case.inputs["frames_224"]))[0].numpy()
-        with open_runner(manifest, trained / "engines", "ensemble") as runner:
+        with EnginesDirectory.open(trained / "engines").open_runner("ensemble") as runner:
             got = runner.run(case.inputs)["embedding"]
         np.testing.assert_allclose(got, expected, rtol=0, atol=5e-6)
 
