@@ -7,7 +7,6 @@ the seconds of a row count them as if they had been computed for it. Nothing is 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -16,9 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchmarks.data_sets import DataSet, find_data_set
-from benchmarks.harness import report
+from benchmarks.harness import OutputOption, command_line, report
 from engine.build.cache import user_engines
 from engine.config import EnsembleGate, NoGate, Preset
 from engine.console import progress
@@ -27,7 +29,7 @@ from engine.errors import ConfigError
 from engine.evaluate.metrics import micro_average_precision, segment_average_precision
 from engine.records import Role
 from engine.run.protocol import RunSettings, run_protocol
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.tables import read_ground_truth
 
 STORES: dict[str, Role] = {"references": "reference", "queries": "query"}
@@ -38,7 +40,7 @@ class Row:
     """One configuration: the engines and the switches of `vsc-engine run`."""
 
     name: str
-    engines: Path
+    engines: EnginesDirectory
     preset: Preset
     use_score_norm: bool = True
 
@@ -55,19 +57,19 @@ class Figures:
     seconds: float
 
 
-def planned_rows(engines: Path, *, one_model: Path | None) -> list[Row]:
+def planned_rows(engines: EnginesDirectory, *, one_model: EnginesDirectory | None) -> list[Row]:
     """The rows of the ablation; ``one_model``: engines of the first model alone, where ``engines`` have two.
 
     Raises ``ConfigError`` where ``engines`` have several models and ``one_model`` is missing.
     """
-    preset = read_manifest(engines).preset
+    preset = engines.manifest.preset
     if (len(preset.models) > 1) != (one_model is not None):
         raise ConfigError(
-            f"{engines} have {len(preset.models)} models: the engines of the first model alone (--one-model) are "
-            "needed with two, and make no sense with one"
+            f"{engines.folder} have {len(preset.models)} models: the engines of the first model alone (--one-model) "
+            "are needed with two, and make no sense with one"
         )
     first = one_model or engines
-    every = read_manifest(first).preset.with_gate(enabled=False)
+    every = first.manifest.preset.with_gate(enabled=False)
     base = _without_scenes(every)
     rows = [
         Row("base", first, base, use_score_norm=False),
@@ -81,11 +83,11 @@ def planned_rows(engines: Path, *, one_model: Path | None) -> list[Row]:
     return rows
 
 
-def gate_rows(engines: Path) -> list[Row]:
+def gate_rows(engines: EnginesDirectory) -> list[Row]:
     """The rows of the exact-copy experiment. Raises ``ConfigError`` where the engines have no gate for it."""
-    preset = read_manifest(engines).preset
+    preset = engines.manifest.preset
     if not isinstance(preset.gate, EnsembleGate):
-        raise ConfigError(f"{engines} have no edit gate that could count near-identical queries")
+        raise ConfigError(f"{engines.folder} have no edit gate that could count near-identical queries")
     gated = preset.with_gate(enabled=True)
     strict = preset.gate.model_copy(update={"mode": "vsc", "near_identical_cosine": None})
     return [
@@ -175,27 +177,36 @@ def table(results: Sequence[Figures]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure all rows on all sets and report one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="*", type=Path, metavar="DATA", help="folders of evaluation sets")
-    parser.add_argument("--exact-copies", type=Path, metavar="DATA", help="a set with exact copies, for the gate")
-    parser.add_argument("--engines", type=Path, help="engines directory; default: preset lite")
-    parser.add_argument("--one-model", type=Path, help="engines of the first model alone, where --engines have two")
-    parser.add_argument("--norm-set", type=Path, help="folder of videos; default: the norm set of the engines")
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
-    engines = arguments.engines or user_engines("lite")
-    rows = planned_rows(engines, one_model=arguments.one_model)
-    planned = [(row, find_data_set(folder)) for folder in arguments.data for row in rows]
-    if arguments.exact_copies is not None:
-        planned += [(row, find_data_set(arguments.exact_copies)) for row in gate_rows(engines)]
+def main(
+    data: Annotated[list[Path] | None, typer.Argument(metavar="DATA...", help="Folders of evaluation sets.")] = None,
+    exact_copies: Annotated[Path | None, typer.Option(help="A set with exact copies, for the gate.")] = None,
+    engines: Annotated[Path | None, typer.Option(help="Engines directory; default: preset lite.")] = None,
+    one_model: Annotated[
+        Path | None, typer.Option(help="Engines of the first model alone, where --engines have two.")
+    ] = None,
+    norm_set: Annotated[
+        Path | None, typer.Option(help="Folder of videos; default: the norm set of the engines.")
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Measure what each part brings on evaluation sets and report one table.
+
+    Example: python -m benchmarks.ablation val/ val-hard/ --exact-copies exact-copies/
+    """
+    directory = user_engines("lite") if engines is None else EnginesDirectory.open(engines)
+    first = None if one_model is None else EnginesDirectory.open(one_model)
+    rows = planned_rows(directory, one_model=first)
+    planned = [(row, find_data_set(folder)) for folder in data or [] for row in rows]
+    if exact_copies is not None:
+        planned += [(row, find_data_set(exact_copies)) for row in gate_rows(directory)]
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), norm_set=arguments.norm_set)
+        bench = Bench(Path(folder), norm_set=norm_set)
         results = [bench.measure(row, data) for row, data in planned]
     figures = {"results": [asdict(item) for item in results]}
-    report("ablation", lines=table(results), figures=figures, output=arguments.output)
+    report("ablation", lines=table(results), figures=figures, output=output)
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -9,24 +9,24 @@ part of the comparison, and are counted.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import av
 import numpy as np
+import nvidia.dali
+import typer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from benchmarks.gpu_usage import GpuUsage
-from benchmarks.harness import report
+from benchmarks.harness import OutputOption, VideosArgument, command_line, report
 from engine.errors import ConfigError
 from engine.records import Media
 from engine.video.dali import DaliFrameSource
@@ -37,9 +37,10 @@ from engine.video.source import FrameSource, InputSpec
 
 MAX_MEAN_DIFFERENCE = 2.0
 
+Codec = Literal["mjpeg", "vp9"]
 Open = Callable[[Media], FrameSource]
 
-_ENCODERS = {
+_ENCODERS: dict[Codec, tuple[str, str, dict[str, str]]] = {
     "vp9": ("libvpx-vp9", ".webm", {"crf": "30", "b": "0", "cpu-used": "8", "deadline": "realtime", "g": "250"}),
     "mjpeg": ("mjpeg", ".avi", {"q": "3"}),
 }
@@ -53,7 +54,7 @@ class Pass:
     num_frames: int
 
 
-def transcode(source: Path, target: Path, codec: str) -> Path:
+def transcode(source: Path, target: Path, codec: Codec) -> Path:
     """Copy the pictures of a video into another codec, times kept; returns ``target`` with the suffix of the codec."""
     encoder, suffix, options = _ENCODERS[codec]
     target = target.with_suffix(suffix)
@@ -71,7 +72,7 @@ def transcode(source: Path, target: Path, codec: str) -> Path:
 
 def frames_of(source: FrameSource, spec: InputSpec) -> NDArray[np.uint8]:
     """All frames of a source in host memory."""
-    chunks: list[Any] = [chunk[spec.name] for chunk in source.model_inputs([spec])]
+    chunks: list[Any] = [chunk.inputs[spec.name] for chunk in source.model_inputs([spec])]
     return np.concatenate([chunk.cpu() if hasattr(chunk, "__cuda_array_interface__") else chunk for chunk in chunks])
 
 
@@ -112,28 +113,33 @@ def run(media: Sequence[Media], spec: InputSpec, open_source: Open, *, num_worke
         return Pass(time.perf_counter() - start_s, num_frames)
 
 
-def main() -> None:
-    """Prove equal frames, then report videos/s, frames/s and seconds of video per second."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="where DALI decodes")
-    parser.add_argument("--transcode", choices=sorted(_ENCODERS), help="measure on copies in this codec")
-    parser.add_argument("--size", type=int, default=256, help="pixels of the square that frames are resized to")
-    parser.add_argument("--workers", type=int, default=1, help="videos decoded at once")
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        media = find_videos(arguments.videos)
-        if arguments.transcode:
-            paths = [transcode(item.path, Path(scratch) / item.video_id, arguments.transcode) for item in media]
-            media = find_videos(paths)
-        measure(media, arguments)
+def main(
+    videos: VideosArgument,
+    device: Annotated[Device, typer.Option(help="Where DALI decodes.")] = "cpu",
+    transcode_to: Annotated[
+        Codec | None, typer.Option("--transcode", help="Measure on copies of the videos in this codec.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Pixels of the square that frames are resized to.")] = 256,
+    workers: Annotated[int, typer.Option(help="Videos decoded at once.")] = 1,
+    output: OutputOption = None,
+) -> None:
+    """Prove equal frames of PyAV and DALI, then report videos/s, frames/s and seconds of video per second.
+
+    Example: python -m benchmarks.bench_decode clips/ --transcode vp9 --workers 2
+    """
+    media = find_videos(videos)
+    with tempfile.TemporaryDirectory() as copies:
+        if transcode_to is not None:
+            media = find_videos([transcode(item.path, Path(copies) / item.video_id, transcode_to) for item in media])
+        lines, figures = measure(media, device=device, spec=InputSpec("frames", size), num_workers=workers)
+    name = "bench_decode" if transcode_to is None else f"bench_decode_{transcode_to}"
+    report(name, lines=lines, figures=figures, output=output)
 
 
-def measure(media: list[Media], arguments: argparse.Namespace) -> None:
-    """Compare, time and report. Raises ``ConfigError`` where DALI decodes none of the videos."""
-    device: Device = arguments.device
-    spec = InputSpec("frames", arguments.size)
+def measure(
+    media: list[Media], *, device: Device, spec: InputSpec, num_workers: int
+) -> tuple[list[str], dict[str, Any]]:
+    """Compare and time: lines for people, and figures. Raises ``ConfigError`` where DALI decodes none of the videos."""
 
     def by_dali(item: Media) -> DaliFrameSource:
         return DaliFrameSource(item, device=device)
@@ -142,14 +148,14 @@ def measure(media: list[Media], arguments: argparse.Namespace) -> None:
     if not taken:
         raise ConfigError(f"DALI decodes none of these {len(media)} videos on the {device}; try --transcode vp9")
     mean, largest = compare(taken, spec, PyAvFrameSource, by_dali)
-    pyav = run(taken, spec, PyAvFrameSource, num_workers=arguments.workers)
+    pyav = run(taken, spec, PyAvFrameSource, num_workers=num_workers)
     with GpuUsage() if device == "gpu" else nullcontext() as usage:
-        dali = run(taken, spec, by_dali, num_workers=arguments.workers)
+        dali = run(taken, spec, by_dali, num_workers=num_workers)
     video_s = sum(index_timeline(item).end_s for item in taken)
     rows = {"pyav": pyav, f"dali {device}": dali}
     lines = [
-        f"{len(taken)} videos of {video_s:.0f} s in all, {pyav.num_frames} sampled frames, to {arguments.size} px; "
-        f"{len(media) - len(taken)} more left to PyAV; {arguments.workers} at once",
+        f"{len(taken)} videos of {video_s:.0f} s in all, {pyav.num_frames} sampled frames, to {spec.size_px} px; "
+        f"{len(media) - len(taken)} more left to PyAV; {num_workers} at once",
         f"same frames: mean difference {mean:.2f} grey levels, at most {largest}",
         f"{'decoder':<10}{'seconds':>10}{'videos/s':>10}{'frames/s':>10}{'seconds of video/s':>20}",
         *(
@@ -161,20 +167,21 @@ def measure(media: list[Media], arguments: argparse.Namespace) -> None:
     if usage is not None:
         lines.append(usage.summary())
     figures = {
-        "dali": metadata.version("nvidia-dali-cuda130"),
+        "dali": nvidia.dali.__version__,
         "codecs": sorted({index_timeline(item).codec for item in taken}),
         "num_videos": len(taken),
         "num_left_to_pyav": len(media) - len(taken),
         "video_s": video_s,
-        "num_workers": arguments.workers,
+        "num_workers": num_workers,
         "mean_difference": mean,
         "max_difference": largest,
         "seconds": {name: row.seconds for name, row in rows.items()},
         "gpu": usage.figures() if usage is not None else None,
     }
-    suffix = f"_{arguments.transcode}" if arguments.transcode else ""
-    report(f"bench_decode{suffix}", lines=lines, figures=figures, output=arguments.output)
+    return lines, figures
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

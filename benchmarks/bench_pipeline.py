@@ -11,22 +11,22 @@ lie below it (77% of VSC2022's queries have no copy).
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-from benchmarks.harness import report
+from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, report
 from benchmarks.scaling import compare
 from engine.config import ClipGate, Preset
 from engine.describe.engine import Engine
-from engine.gate_placeholder import placeholder
 from engine.errors import ConfigError
+from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, Failure, Media
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.video.media import find_videos
 from engine.video.sampling import slot_timestamps
 
@@ -40,7 +40,7 @@ class Pass:
     stages_s: dict[str, float]
 
 
-def describe_all(engines: Path, preset: Preset, media: list[Media], *, num_threads: int) -> Pass:
+def describe_all(engines: EnginesDirectory, preset: Preset, media: list[Media], *, num_threads: int) -> Pass:
     """Describe the clips as queries; loading the engines is not part of the time."""
     with Engine.open(engines, preset=preset, num_threads=num_threads) as engine:
         start_s = time.perf_counter()
@@ -76,34 +76,39 @@ def largest_difference(one: list[Descriptors], other: list[Descriptors]) -> floa
     return largest
 
 
-def main() -> None:
-    """Prove equal outputs, then report what both ways took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--engines", type=Path, required=True)
-    parser.add_argument("--gated-share", type=float, default=0.77)
-    parser.add_argument("--threads", type=int, default=1, help="of both orders; 1 keeps the stages apart")
-    parser.add_argument("--workers", type=int, help="compare that many worker processes with one")
-    parser.add_argument("--gpus", type=int, help="compare that many GPUs with one")
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
-    media = find_videos(arguments.videos)
-    manifest = read_manifest(arguments.engines)
-    if arguments.workers or arguments.gpus:
-        lines, figures = compare(
-            arguments.engines, manifest, media, num_workers=arguments.workers, num_gpus=arguments.gpus
-        )
-        report("bench_pipeline_workers", lines=lines, figures=figures, output=arguments.output)
-        return
-    preset = manifest.preset
+def main(
+    videos: VideosArgument,
+    engines: EnginesOption,
+    gated_share: Annotated[float, typer.Option(help="Share of the clips that the gate is to stop.")] = 0.77,
+    threads: Annotated[int, typer.Option(help="Of both orders; 1 keeps the stages apart.")] = 1,
+    workers: Annotated[int | None, typer.Option(help="Compare that many worker processes with one.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="Compare that many GPUs with one.")] = None,
+    output: OutputOption = None,
+) -> None:
+    """Prove equal outputs, then report what gate first and the reference's order took, or several workers and one.
 
-    describe_all(arguments.engines, with_threshold(preset, 1.0), media[:1], num_threads=1)  # warm-up
-    everything = describe_all(arguments.engines, with_threshold(preset, 0.0), media, num_threads=arguments.threads)
+    Example: python -m benchmarks.bench_pipeline clips/ --engines engines/ --workers 2
+    """
+    directory = EnginesDirectory.open(engines)
+    media = find_videos(videos)
+    if workers or gpus:
+        lines, figures = compare(directory, media, num_workers=workers, num_gpus=gpus)
+        report("bench_pipeline_workers", lines=lines, figures=figures, output=output)
+        return
+    lines, figures = compare_orders(directory, media, gated_share=gated_share, num_threads=threads)
+    report("bench_pipeline", lines=lines, figures=figures, output=output)
+
+
+def compare_orders(
+    engines: EnginesDirectory, media: list[Media], *, gated_share: float, num_threads: int
+) -> tuple[list[str], dict[str, Any]]:
+    """Lines for people and figures of both orders. Raises ``AssertionError`` where their outputs differ."""
+    preset = engines.manifest.preset
+    describe_all(engines, with_threshold(preset, 1.0), media[:1], num_threads=1)  # warm-up
+    everything = describe_all(engines, with_threshold(preset, 0.0), media, num_threads=num_threads)
     scores = [float(item.edit_score or 0.0) for item in everything.results]
-    threshold = threshold_for(scores, gated_share=arguments.gated_share)
-    gate_first = describe_all(
-        arguments.engines, with_threshold(preset, threshold), media, num_threads=arguments.threads
-    )
+    threshold = threshold_for(scores, gated_share=gated_share)
+    gate_first = describe_all(engines, with_threshold(preset, threshold), media, num_threads=num_threads)
     expected = [
         placeholder(item.video_id, slot_timestamps(1), edit_score=score, num_dims=item.descriptors.shape[1])
         if score < threshold
@@ -113,11 +118,15 @@ def main() -> None:
     difference = largest_difference(gate_first.results, expected)
     if difference > 0:
         raise AssertionError(f"the two orders differ by up to {difference}; no time is reported")
+    return _lines_and_figures(everything, gate_first)
 
+
+def _lines_and_figures(everything: Pass, gate_first: Pass) -> tuple[list[str], dict[str, Any]]:
+    num_clips = len(everything.results)
     num_gated = sum(item.is_stopped for item in gate_first.results)
     stages = sorted({*everything.stages_s, *gate_first.stages_s})
     lines = [
-        f"{len(media)} clips, {num_gated} of them gated; outputs of both orders are equal bit for bit",
+        f"{num_clips} clips, {num_gated} of them gated; outputs of both orders are equal bit for bit",
         f"{'stage, seconds':<20}{'reference order':>18}{'gate first':>14}",
         *(
             f"{stage:<20}{everything.stages_s.get(stage, 0):>18.2f}{gate_first.stages_s.get(stage, 0):>14.2f}"
@@ -127,14 +136,16 @@ def main() -> None:
         f"ratio {everything.total_s / gate_first.total_s:.2f}",
     ]
     figures = {
-        "num_clips": len(media),
+        "num_clips": num_clips,
         "num_gated": num_gated,
         "reference_order": {"total_s": everything.total_s, "stages_s": everything.stages_s},
         "gate_first": {"total_s": gate_first.total_s, "stages_s": gate_first.stages_s},
         "ratio": everything.total_s / gate_first.total_s,
     }
-    report("bench_pipeline", lines=lines, figures=figures, output=arguments.output)
+    return lines, figures
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

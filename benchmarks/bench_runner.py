@@ -7,7 +7,6 @@ FLOP of one image. Frames lie in host memory; two threads call the runner, as de
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -16,24 +15,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import onnx
+import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from benchmarks.flops import count_flop
-from benchmarks.harness import report
+from benchmarks.harness import EnginesOption, OutputOption, command_line, report
 from engine.build.onnx_runtime import run_graph
 from engine.records import FloatArray, Frames
-from engine.runtime import open_runner
-from engine.runtime.manifest import Flavour, Manifest, RowProfile, read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import Flavour, Manifest, RowProfile
 from engine.runtime.runner import Runner, TensorSpec
 
 MIN_COSINE = 0.999
 NUM_COMPARED = 16
 NUM_THREADS = 2
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 GEMM_LAYERS = 8
 GEMM_SIZES = {"openvino": 1024, "tensorrt": 8192}
 
@@ -93,9 +95,9 @@ def calls_per_s(call: Callable[[], object], *, seconds: float) -> float:
     return count / (time.perf_counter() - start_s)
 
 
-def write_gemms(path: Path, *, size: int, half: bool) -> None:
+def write_gemms(path: Path, *, size: int, use_float16: bool) -> None:
     """A graph of `GEMM_LAYERS` products of ``(n, size)`` with a square matrix; its output is the mean of each row."""
-    dtype, code = (np.float16, TensorProto.FLOAT16) if half else (np.float32, TensorProto.FLOAT)
+    dtype, code = (np.float16, TensorProto.FLOAT16) if use_float16 else (np.float32, TensorProto.FLOAT)
     # A permutation with signs: keeps lengths, is exact in float16 and cheap to make.
     generator = np.random.default_rng(0)
     weight = np.zeros((size, size), dtype)
@@ -117,7 +119,7 @@ def gemm_gflops(manifest: Manifest, name: str, *, seconds: float) -> float:
     size = GEMM_SIZES[manifest.backend]
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "gemms.onnx"
-        write_gemms(graph, size=size, half=facts is not None and "fp16" in facts.precisions.values())
+        write_gemms(graph, size=size, use_float16=facts is not None and "fp16" in facts.precisions.values())
         with _open_graph(graph, flavour=facts.flavour if facts is not None else None, num_rows=size) as runner:
             tensors = {"bytes": np.random.default_rng(1).integers(0, 2, (size, size), dtype=np.uint8)}
             rate = calls_per_s(partial(runner.run, tensors), seconds=seconds)
@@ -153,48 +155,52 @@ def _open_graph(graph: Path, *, flavour: Flavour | None, num_rows: int) -> Runne
     )
 
 
-def open_for(manifest: Manifest, directory: Path, name: str, *, batch_size: int) -> Runner:
+def open_for(engines: EnginesDirectory, name: str, *, batch_size: int) -> Runner:
     """A runner of an engine that computes ``batch_size`` rows at once."""
-    if manifest.backend != "tensorrt":
-        return open_runner(manifest, directory, name)
+    if engines.manifest.backend != "tensorrt":
+        return engines.open_runner(name)
     from engine.runtime.tensorrt import open_tensorrt_runner
 
-    return open_tensorrt_runner(manifest, directory, name, batch_size=batch_size)
+    return open_tensorrt_runner(engines, name, batch_size=batch_size)
 
 
 def measure(
-    manifest: Manifest, directory: Path, name: str, *, batch_sizes: Sequence[int], ceiling: float, seconds: float
+    engines: EnginesDirectory, name: str, *, batch_sizes: Sequence[int], ceiling: float, seconds: float
 ) -> list[Rate]:
     """Images per second for each batch size; ``ceiling`` is in images per second, too."""
     rates = []
     for batch_size in batch_sizes:
-        with open_for(manifest, directory, name, batch_size=batch_size) as runner:
+        with open_for(engines, name, batch_size=batch_size) as runner:
             tensors = {spec.name: pictures(batch_size, spec) for spec in runner.inputs}
             images_per_s = batch_size * calls_per_s(partial(runner.run, tensors), seconds=seconds)
         rates.append(Rate(batch_size, images_per_s, images_per_s / ceiling))
     return rates
 
 
-def main() -> None:
-    """Compare with the CPU, measure the ceiling and each batch size, and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", type=Path, required=True)
-    parser.add_argument("--name", default="ensemble", help="ensemble or edit_features")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each batch size")
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
-    directory, name, seconds = arguments.engines, arguments.name, arguments.seconds
-    manifest = read_manifest(directory)
-    graph = directory / manifest.graphs[name].files[0].path
+def main(
+    engines: EnginesOption,
+    name: Annotated[str, typer.Option(help="Engine to measure: ensemble or edit_features.")] = "ensemble",
+    batch_sizes: Annotated[
+        list[int] | None, typer.Option(help="Images in one call; may be repeated; default: powers of two, 1 to 32.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure each batch size.")] = 5.0,
+    output: OutputOption = None,
+) -> None:
+    """Compare an engine with ONNX Runtime on the CPU, then report images per second of each batch size.
 
+    Example: python -m benchmarks.bench_runner --engines engines/ --batch-sizes 1 --batch-sizes 32
+    """
+    directory = EnginesDirectory.open(engines)
+    manifest = directory.manifest
+    graph = directory.path(manifest.graphs[name].files[0])
+    sizes = batch_sizes or BATCH_SIZES
     load = os.getloadavg()[0]
-    with open_for(manifest, directory, name, batch_size=max(arguments.batch_sizes)) as runner:
+    with open_for(directory, name, batch_size=max(sizes)) as runner:
         cosines = compare(runner, graph)
     gflop = count_flop(graph) / 1e9
     gflops = gemm_gflops(manifest, name, seconds=seconds)
     ceiling = gflops / gflop
-    rates = measure(manifest, directory, name, batch_sizes=arguments.batch_sizes, ceiling=ceiling, seconds=seconds)
+    rates = measure(directory, name, batch_sizes=sizes, ceiling=ceiling, seconds=seconds)
     lines = [
         f"preset {manifest.preset.name}, {name}, {manifest.backend}; worst cosine with ONNX Runtime on the CPU: "
         + ", ".join(f"{key} {value:.7f}" for key, value in cosines.items()),
@@ -213,8 +219,10 @@ def main() -> None:
         "load_average_before": load,
         "rates": [asdict(rate) for rate in rates],
     }
-    report("bench_runner", lines=lines, figures=figures, output=arguments.output)
+    report("bench_runner", lines=lines, figures=figures, output=output)
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

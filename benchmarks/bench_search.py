@@ -6,21 +6,23 @@ a time is reported. Rows are random unit vectors around common centres, as frame
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from benchmarks.harness import report
+from benchmarks.harness import OutputOption, command_line, report
 from engine.errors import EngineError
 from engine.projection import l2_normalize
 from engine.records import FloatArray
-from engine.search.exact import RowPairs, global_top_k
+from engine.search.exact import global_top_k
 from engine.search.faiss_backend import CPU, SearchDevice
+from engine.search.rows import RowPairs
 
 RESULTS_PER_QUERY = 34  # row pairs of the challenge's search: 1200 a video of 35 s
+NUM_REFERENCES = (1_000, 10_000, 100_000)
 
 
 @dataclass(frozen=True)
@@ -76,46 +78,47 @@ def measure(
     return timings
 
 
-def main() -> None:
-    """Prove equality, then report query rows per second."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", type=int, default=0, help="adds that many GPUs, in float32 and float16")
-    parser.add_argument("--queries", type=int, default=1024, help="query rows")
-    parser.add_argument("--references", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="reference rows")
-    parser.add_argument("--dims", type=int, default=512)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
+def main(
+    gpus: Annotated[int, typer.Option(min=0, help="Adds that many GPUs, in float32 and in float16.")] = 0,
+    queries: Annotated[int, typer.Option(min=1, help="Query rows.")] = 1024,
+    references: Annotated[
+        list[int] | None, typer.Option(min=1, help="Reference rows; may be repeated; default: 1000, 10000, 100000.")
+    ] = None,
+    dims: Annotated[int, typer.Option(min=1, help="Dimensions of a row.")] = 512,
+    repeat: Annotated[int, typer.Option(min=1, help="Searches, of which the fastest counts.")] = 3,
+    output: OutputOption = None,
+) -> None:
+    """Prove that every device finds the same pairs, then report query rows per second.
+
+    Example: python -m benchmarks.bench_search --references 10000 --references 100000
+    """
     devices = [CPU]
-    if arguments.gpus:
-        devices += [SearchDevice(arguments.gpus, use_float16=half) for half in (False, True)]
+    if gpus:
+        devices += [SearchDevice(gpus, use_float16=use_float16) for use_float16 in (False, True)]
     for device in devices:
         device.check()
     timings = measure(
-        devices,
-        num_queries=arguments.queries,
-        sizes=sorted(arguments.references),
-        num_dims=arguments.dims,
-        repeat=arguments.repeat,
+        devices, num_queries=queries, sizes=sorted(references or NUM_REFERENCES), num_dims=dims, repeat=repeat
     )
     lines = [
-        f"{arguments.queries} query rows of {arguments.dims} dimensions, {RESULTS_PER_QUERY} results each on average, "
-        f"the best of {arguments.repeat}",
+        f"{queries} query rows of {dims} dimensions, {RESULTS_PER_QUERY} results each on average, the best of {repeat}",
         "results equal those of a sort of all scores, and of the CPU, pair by pair and bit by bit",
         f"{'references':>12}  {'device':<20}{'queries/s':>12}{'GFLOP/s':>10}",
         *(
             f"{timing.num_references:>12}  {timing.device:<20}{timing.queries_per_s:>12.0f}"
-            f"{2e-9 * timing.queries_per_s * timing.num_references * arguments.dims:>10.1f}"
+            f"{2e-9 * timing.queries_per_s * timing.num_references * dims:>10.1f}"
             for timing in timings
         ),
     ]
     figures = {
-        "num_queries": arguments.queries,
-        "num_dims": arguments.dims,
+        "num_queries": queries,
+        "num_dims": dims,
         "results": [timing.__dict__ for timing in timings],
     }
-    report("bench_search", lines=lines, figures=figures, output=arguments.output)
+    report("bench_search", lines=lines, figures=figures, output=output)
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from benchmarks.harness import command_line
 from engine.config import ClipGate, EnsembleGate, Preset, load_preset
 
 NUM_GPUS = 8
@@ -244,5 +245,15 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), width=120)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the capacity page as Markdown.
+
+    Example: python -m benchmarks.capacity > docs/capacity.md
+    """
     print(page(), end="")
+
+
+app = command_line(main)
+
+if __name__ == "__main__":
+    app()

@@ -6,21 +6,22 @@ on the sampled frames of real videos. Takes the graphs of any engines directory.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from benchmarks.harness import report
+from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, report
 from engine.build.onnx_graph import io_specs
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import Case, load_cases
 from engine.build.precision import Sample, compare_precisions, graph_models, table
 from engine.records import Frames, Media
-from engine.runtime.manifest import Manifest, parse_manifest
+from engine.runtime.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from engine.video.media import find_videos
 from engine.video.pyav import PyAvFrameSource
 from engine.video.source import InputSpec
@@ -33,7 +34,7 @@ def read_frames(media: Media, specs: Sequence[InputSpec], *, max_frames: int) ->
         chunks = list(islice(source.model_inputs(specs, max_frames=max_frames), max_frames))
     finally:
         source.close()
-    return {spec.name: np.concatenate([chunk[spec.name] for chunk in chunks]) for spec in specs}
+    return {spec.name: np.concatenate([chunk.inputs[spec.name] for chunk in chunks]) for spec in specs}
 
 
 def make_sample(path: Path, inputs: Sequence[dict[str, Frames]]) -> Sample:
@@ -59,23 +60,28 @@ def make_samples(manifest: Manifest, directory: Path, media: Sequence[Media], *,
     return samples
 
 
-def main() -> None:
-    """Compare and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="+", type=Path)
-    parser.add_argument("--engines", type=Path, required=True)
-    parser.add_argument("--max-frames", type=int, default=8, help="of each video")
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
-    media = find_videos(arguments.videos)
-    manifest = parse_manifest(arguments.engines / "manifest.json")
-    samples = make_samples(manifest, arguments.engines, media, max_frames=arguments.max_frames)
+def main(
+    videos: VideosArgument,
+    engines: EnginesOption,
+    max_frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 8,
+    output: OutputOption = None,
+) -> None:
+    """Compare float16 with float32 for each model of an engines directory and print the table.
+
+    Example: python -m benchmarks.compare_precision clips/ --engines engines/
+    """
+    media = find_videos(videos)
+    # Not `EnginesDirectory.open`: the graphs are enough, the engines may be of another machine.
+    manifest = parse_manifest(engines / MANIFEST_NAME)
+    samples = make_samples(manifest, engines, media, max_frames=max_frames)
     with tempfile.TemporaryDirectory() as folder:
         found = compare_precisions(samples, manifest.preset, folder=Path(folder))
     lines = [f"preset {manifest.preset.name}, weights: {manifest.weights}, {len(media)} videos", "", *table(found)]
     rows = {name: [row.model_dump() for row in rows] for name, rows in found.items()}
-    report(f"compare_precision_{manifest.preset.name}", lines=lines, figures=rows, output=arguments.output)
+    report(f"compare_precision_{manifest.preset.name}", lines=lines, figures=rows, output=output)
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

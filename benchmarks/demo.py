@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.demo_footage import copy_videos, make_move, plan_moves
-from engine.cli import EXIT_SOME_FAILED
+from benchmarks.harness import command_line
+from engine.cli.options import EXIT_SOME_FAILED
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError, MediaError
 from engine.records import Match, Media
@@ -40,8 +41,6 @@ MAX_SOURCE_S = 60.0
 SHORT_SIDE_PX = 288
 NUM_SHOWN = 20
 _UNFINISHED = "unfinished"
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
@@ -67,21 +66,19 @@ class DemoData:
         return self.folder / PROVENANCE
 
 
-@app.command()
 def main(
     output: Annotated[Path, typer.Option(help="Folder for the footage and the results.")] = Path("demo"),
     videos: Annotated[Path | None, typer.Option(help="Use the videos of this folder as references.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 1,
 ) -> None:
-    """Synthesize queries with known copies, run the engine on them, and show what it found."""
+    """Synthesize queries with known copies, run the engine on them, and show what it found.
+
+    Example: python -m benchmarks.demo --videos holiday/ --output demo/
+    """
     start_s = time.monotonic()
-    try:
-        data = prepare(output, videos=videos, seed=seed)
-        metrics = run_engine(data, output / "results")
-        show(data, output / "results", metrics, seconds=time.monotonic() - start_s)
-    except EngineError as error:
-        say(f"demo: {error}")
-        raise typer.Exit(1) from error
+    data = prepare(output, videos=videos, seed=seed)
+    metrics = run_engine(data, output / "results")
+    show(data, output / "results", metrics, seconds=time.monotonic() - start_s)
 
 
 def prepare(output: Path, *, videos: Path | None, seed: int) -> DemoData:
@@ -225,6 +222,8 @@ def edits_of_copies(provenance: Path) -> dict[tuple[str, str], str]:
             lines[pair] = f"{lines[pair]}; {names}" if pair in lines else names
     return lines
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
     app()

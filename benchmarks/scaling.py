@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from engine.records import Descriptors, Media
 from engine.run.extraction import extract_to_store
 from engine.run.plan import Workers, choose_workers
-from engine.runtime.manifest import Manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.store import read_descriptors
 
 _GEMM_SECONDS = 3.0
@@ -57,7 +57,7 @@ class Extraction:
         return num_devices * gemm_gflops * 1e9 / (flop_per_frame * frames_per_video)
 
 
-def extract(engines: Path, media: Sequence[Media], workers: Workers) -> Extraction:
+def extract(engines: EnginesDirectory, media: Sequence[Media], workers: Workers) -> Extraction:
     """Describe the videos anew. Raises ``EngineError`` if one fails."""
     usage = GpuUsage() if workers.gpus else None
     with TemporaryDirectory() as name:
@@ -81,14 +81,15 @@ def check_equal(one: Extraction, other: Extraction) -> None:
 
 
 def compare(
-    engines: Path, manifest: Manifest, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None
+    engines: EnginesDirectory, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None
 ) -> tuple[list[str], dict[str, Any]]:
     """Lines for people and figures of one worker or GPU, and of as many as asked for."""
+    manifest = engines.manifest
     single = choose_workers(manifest, num_workers=num_workers and 1, num_gpus=num_gpus and 1)
     several = choose_workers(manifest, num_workers=num_workers, num_gpus=num_gpus)
     passes = [extract(engines, media, workers) for workers in (single, several)]
     check_equal(*passes)
-    flop = count_flop(engines / manifest.graphs["ensemble"].files[0].path)
+    flop = count_flop(engines.path(manifest.graphs["ensemble"].files[0]))
     gflops = gemm_gflops(manifest, "ensemble", seconds=_GEMM_SECONDS)
     lines = [
         f"{len(media)} videos, {sum(map(len, passes[0].results))} frames; descriptors are equal bit for bit",

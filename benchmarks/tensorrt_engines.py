@@ -5,13 +5,11 @@ Reports the facts of a manifest: what was measured of float16, precisions, sizes
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from benchmarks.harness import report
+from benchmarks.harness import EnginesOption, OutputOption, command_line, report
 from engine.build.precision import table
 from engine.errors import ConfigError
-from engine.runtime.manifest import CompiledEngine, Manifest, TensorRtFacts, read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import CompiledEngine, Manifest, TensorRtFacts
 
 
 def facts_of(manifest: Manifest) -> dict[str, tuple[CompiledEngine, TensorRtFacts]]:
@@ -38,25 +36,26 @@ def lines_of(manifest: Manifest) -> list[str]:
         graph = manifest.graphs[name].files
         onnx_mb = sum(file.size_bytes for file in graph if not file.path.endswith(".npz")) / 1e6
         precisions = ", ".join(f"{model} {precision}" for model, precision in facts.precisions.items())
-        size_mb = engine.files[0].size_bytes / 1e6
+        size_mb = engine.main.size_bytes / 1e6
         lines.append(f"{name:<15}{size_mb:>9.1f}{onnx_mb:>10.1f}{facts.build_s:>10.1f}   {precisions}")
     return lines
 
 
-def main() -> None:
-    """Print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engines", type=Path, required=True)
-    parser.add_argument("--output", type=Path, help="folder for the report, e.g. benchmarks/results")
-    arguments = parser.parse_args()
-    manifest = read_manifest(arguments.engines)
+def main(engines: EnginesOption, output: OutputOption = None) -> None:
+    """Report what a build of TensorRT engines measured and chose, their sizes, and the seconds that it took.
+
+    Example: python -m benchmarks.tensorrt_engines --engines engines/
+    """
+    manifest = EnginesDirectory.open(engines).manifest
     figures = {
-        name: facts.model_dump(mode="json") | {"size_bytes": engine.files[0].size_bytes}
+        name: facts.model_dump(mode="json") | {"size_bytes": engine.main.size_bytes}
         for name, (engine, facts) in facts_of(manifest).items()
     }
     name = f"tensorrt_engines_{manifest.preset.name}"
-    report(name, lines=lines_of(manifest), figures=figures, output=arguments.output)
+    report(name, lines=lines_of(manifest), figures=figures, output=output)
 
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

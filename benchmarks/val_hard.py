@@ -11,18 +11,21 @@ from the seed, so that the recipe is kept here and the videos nowhere.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from benchmarks.data_sets import DataSet, find_data_set
+from benchmarks.harness import command_line
 from engine.console import progress, say
 from engine.errors import ConfigError
 from engine.records import Media
@@ -36,6 +39,14 @@ from training.footage.synthesizer import GROUND_TRUTH, QUERIES, synthesize
 REFERENCES = "references"
 NUM_EXACT_COPIES = 20
 _COPY_PREFIX = "X"
+
+
+class SetName(StrEnum):
+    """The sets that can be made."""
+
+    VAL_HARD = "val-hard"
+    VSC_SHAPE = "vsc-shape"
+    EXACT_COPIES = "exact-copies"
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,9 @@ STRONG: Strengths = {
 """The strong end of each edit and somewhat beyond; edits that are not here have no strength, or no strong end."""
 
 RECIPES = {
-    "val-hard": Recipe(80, 40, Difficulty(num_edits=(3, 4), strengths=STRONG), seed=2022),
-    "vsc-shape": Recipe(46, 154, Difficulty(num_edits=(1, 4)), seed=2023),
+    SetName.VAL_HARD: Recipe(80, 40, Difficulty(num_edits=(3, 4), strengths=STRONG), seed=2022),
+    SetName.VSC_SHAPE: Recipe(46, 154, Difficulty(num_edits=(1, 4)), seed=2023),
 }
-EXACT_COPIES = "exact-copies"
 
 
 def make_synthetic(source: DataSet, output: Path, recipe: Recipe) -> None:
@@ -147,21 +157,25 @@ def make_set(folder: Path, make: Callable[[Path], None]) -> None:
     aside.rename(folder)
 
 
-def main() -> None:
-    """Make the sets that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="VAL", help="folder of the set that they are made from")
-    parser.add_argument("--output", type=Path, required=True, help="folder that gets a folder for each set")
-    parser.add_argument("--sets", nargs="+", choices=[*RECIPES, EXACT_COPIES], default=[*RECIPES, EXACT_COPIES])
-    arguments = parser.parse_args()
-    source = find_data_set(arguments.source)
-    for name in arguments.sets:
-        if name == EXACT_COPIES:
-            make_set(arguments.output / name, partial(make_exact_copies, source))
-        else:
-            make_set(arguments.output / name, partial(make_synthetic, source, recipe=RECIPES[name]))
-        print(arguments.output / name)
+def main(
+    val: Annotated[Path, typer.Argument(help="Folder of the set that they are made from.")],
+    output: Annotated[Path, typer.Option(help="Folder that gets a folder for each set.")],
+    sets: Annotated[list[SetName] | None, typer.Option(help="Which ones; may be repeated; default: all.")] = None,
+) -> None:
+    """Make harder evaluation sets from one that exists, those that are asked for.
 
+    Example: python -m benchmarks.val_hard val/ --output sets/ --sets val-hard --sets vsc-shape
+    """
+    source = find_data_set(val)
+    for name in sets or SetName:
+        if name == SetName.EXACT_COPIES:
+            make_set(output / name, partial(make_exact_copies, source))
+        else:
+            make_set(output / name, partial(make_synthetic, source, recipe=RECIPES[name]))
+        print(output / name)
+
+
+app = command_line(main)
 
 if __name__ == "__main__":
-    main()
+    app()

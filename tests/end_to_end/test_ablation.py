@@ -9,9 +9,8 @@ import pytest
 
 from benchmarks.ablation import Bench, gate_rows, planned_rows, table
 from benchmarks.data_sets import DataSet
-from engine.build.engines import build_engines
 from engine.errors import ConfigError
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from tests.end_to_end.conftest import Catalogue, RunCli
 
 pytestmark = pytest.mark.torch
@@ -29,7 +28,7 @@ def test_rows_equal_runs_with_the_same_switches(
     data = DataSet("tiny", catalogue.queries, catalogue.references, catalogue.ground_truth)
     (tmp_path / "bench").mkdir()
     bench = Bench(tmp_path / "bench", norm_set=catalogue.norm_set)
-    rows = planned_rows(lite_engines, one_model=None)
+    rows = planned_rows(EnginesDirectory.open(lite_engines), one_model=None)
     assert [row.name for row in rows] == list(SWITCHES)
     results = [bench.measure(row, data) for row in rows]
     for number, figures in enumerate(results):
@@ -44,18 +43,19 @@ def test_rows_equal_runs_with_the_same_switches(
     assert all(row.name in line for row, line in zip(rows, table(results)[1:], strict=True))
 
 
-def test_two_models_need_engines_of_the_first(lite_engines: Path, imagenet_checkpoints: Path, tmp_path: Path) -> None:
+def test_two_models_need_engines_of_the_first(lite_engines: Path, tmp_path: Path) -> None:
+    one = EnginesDirectory.open(lite_engines)
     with pytest.raises(ConfigError, match="have 1 models"):
-        planned_rows(lite_engines, one_model=lite_engines)
-    preset = read_manifest(lite_engines).preset
+        planned_rows(one, one_model=one)
+    preset = one.manifest.preset
     second = preset.models[0].model_copy(update={"name": "second"})
-    two = preset.model_copy(update={"models": (*preset.models, second)})
-    build_engines(two, tmp_path / "two", checkpoints=imagenet_checkpoints)
+    two_models = preset.model_copy(update={"models": (*preset.models, second)})
+    two = EnginesDirectory(tmp_path, one.manifest.model_copy(update={"preset": two_models}))  # engines are not needed
     with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
-        planned_rows(tmp_path / "two", one_model=None)
-    assert [row.name for row in planned_rows(tmp_path / "two", one_model=lite_engines)][-1] == "+ second model"
+        planned_rows(two, one_model=None)
+    assert [row.name for row in planned_rows(two, one_model=one)][-1] == "+ second model"
 
 
 def test_the_gate_experiment_needs_a_gate(lite_engines: Path) -> None:
     with pytest.raises(ConfigError, match="have no edit gate"):
-        gate_rows(lite_engines)
+        gate_rows(EnginesDirectory.open(lite_engines))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from typer.testing import CliRunner
 
 from benchmarks import bench_runner
 from benchmarks.bench_runner import GEMM_LAYERS, calls_per_s, compare, pictures, worst_cosine, write_gemms
@@ -52,9 +52,9 @@ def test_counts_the_calls_of_all_threads_but_the_first() -> None:
     assert 0 < rate * 0.05 <= len(calls) - 1
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_the_products_keep_what_they_are_given(tmp_path: Path, half: bool) -> None:
-    write_gemms(tmp_path / "gemms.onnx", size=16, half=half)
+@pytest.mark.parametrize("use_float16", [False, True])
+def test_the_products_keep_what_they_are_given(tmp_path: Path, use_float16: bool) -> None:
+    write_gemms(tmp_path / "gemms.onnx", size=16, use_float16=use_float16)
     values = np.random.default_rng(0).integers(0, 2, (3, 16), dtype=np.uint8)
     [result] = run_graph(tmp_path / "gemms.onnx", [{"bytes": values}])
     weight = numpy_helper.to_array(onnx.load(tmp_path / "gemms.onnx").graph.initializer[0]).astype(np.float64)
@@ -64,14 +64,12 @@ def test_the_products_keep_what_they_are_given(tmp_path: Path, half: bool) -> No
 
 
 @pytest.mark.torch
-def test_reports_each_batch_size(
-    lite_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--engines", lite_engines, "--batch-sizes", 1, 3, "--seconds", 0.01, "--output", tmp_path]
-    monkeypatch.setattr(sys, "argv", ["bench_runner", *map(str, options)])
+def test_reports_each_batch_size(lite_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--engines", lite_engines, "--batch-sizes", 1, "--batch-sizes", 3, "--seconds", 0.01]
     monkeypatch.setitem(bench_runner.GEMM_SIZES, "openvino", 64)
-    bench_runner.main()
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = CliRunner().invoke(bench_runner.app, [*map(str, options), "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout.splitlines()[-1])
     assert [rate["batch_size"] for rate in figures["rates"]] == [1, 3]
     assert min(figures["worst_cosines"].values()) > 0.9999
     for rate in figures["rates"]:

@@ -17,7 +17,7 @@ from benchmarks.demo_footage import Video
 from engine.errors import ConfigError, EngineError
 from engine.records import Match
 from engine.store.tables import read_ground_truth
-from tests.unit.test_demo_footage import needs_packages
+from tests.unit.benchmarks.test_demo_footage import needs_packages
 from tests.videos import moving_frames, write_video
 
 MATCH = Match("Q1", "R1", 2.0, 8.0, 10.0, 16.0, 0.5)

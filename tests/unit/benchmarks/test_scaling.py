@@ -9,7 +9,7 @@ from benchmarks.scaling import Extraction, check_equal, compare
 from engine.errors import EngineError
 from engine.records import Descriptors
 from engine.run.plan import Workers
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.video.media import find_videos
 from tests.videos import moving_frames, write_video
 
@@ -41,9 +41,8 @@ def test_other_descriptors_are_refused() -> None:
 def test_workers_are_compared(lite_engines: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", moving_frames(20, seed=ord(name)), fps=10)
-    lines, figures = compare(
-        lite_engines, read_manifest(lite_engines), find_videos([tmp_path]), num_workers=2, num_gpus=None
-    )
+    engines = EnginesDirectory.open(lite_engines)
+    lines, figures = compare(engines, find_videos([tmp_path]), num_workers=2, num_gpus=None)
     assert "2 videos, 4 frames; descriptors are equal bit for bit" in lines[0]
     assert [found["num_workers"] for found in figures["passes"]] == [1, 2]
     assert all(found["compute_ceiling"] > 0 for found in figures["passes"])
