@@ -65,7 +65,8 @@ class EnsembleGate(_EditGate):
     """A gate that costs next to nothing: features of the ensemble member named ``model``, computed on the way.
 
     Exact copies pass any edit gate unseen. So a query that this one stopped still counts if it is nearly identical to
-    a reference: a cosine above ``near_identical_cosine``, see `engine.search.exact_copies`. Without that figure it does not.
+    a reference: a cosine above ``near_identical_cosine``, see `engine.search.exact_copies`. Without that figure it
+    does not.
     """
 
     architecture: Literal["efficientnet_lite0_statistics"]
@@ -104,13 +105,13 @@ class Scenes(_Strict):
     The numbers are the VSC2022 winner's (``image_preprocess.py`` of FeipengMa6/VSC22-Submission); the names are ours.
     Fewer than ``min_frames`` frames are never cut, nothing is trimmed to less than ``min_trimmed_px``.
 
-    An edge is lasting where the mean of edges is above ``min(max(quantile, floor), mean + margin)``: ``lasting_quantile``,
-    ``lasting_floor``, and ``trim_margin`` or ``split_margin``.
+    An edge is lasting where the mean of edges is above ``min(max(quantile, floor), mean + margin)``, of
+    ``lasting_quantile``, ``lasting_floor``, and ``trim_margin`` or ``split_margin``.
 
-    Trimming: a line has ``trim_line_excess`` more lasting edges than the average one. A border is ``min_border_px`` wide;
-    the ``border_inner_share`` of it next to the line is left out. It has a share of at most ``max_border_edges`` edges
-    and, in squared grey levels, an activity (median + mean of the variance) of at most ``max_border_activity``, beside
-    an ``unbroken_line`` of at most ``max_activity_at_unbroken_line``.
+    Trimming: a line has ``trim_line_excess`` more lasting edges than the average one. A border is at least
+    ``min_border_px`` wide; the ``border_inner_share`` of it next to the line is left out. It has less than a share of
+    ``max_border_edges`` edges and, in squared grey levels, an activity (median + mean of the variance) below
+    ``max_border_activity``, beside an ``unbroken_line`` below ``max_activity_at_unbroken_line``.
 
     Splitting: bands of ``gap_px`` with a variance below ``still_variance``; after ``max_still_px`` without movement a
     piece may end, too. Pieces are wider than ``min_piece_px``. Lines have ``split_line_excess`` more lasting edges.

@@ -9,10 +9,10 @@ import numpy as np
 from engine.build.onnx_graph import store_half
 from engine.build.packaged import GRAPH_SUFFIXES, ShippedManifest
 from engine.build.parity import Case, save_cases
-from engine.config import Preset, load_preset
+from engine.config import Preset, graph_parts, load_preset
 from engine.projection import Pca, save_pca
 from engine.records import FloatArray
-from engine.runtime.manifest import MANIFEST_NAME, graph_parts, record_file
+from engine.runtime.manifest import MANIFEST_NAME, record_file
 from engine.store.norm_set import save_norm_set
 from tests import graphs
 

@@ -103,7 +103,7 @@ def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.deb
     """Fold another PCA into the ensemble of existing engines and return the new manifest. Needs no torch for ``.npz``.
 
     A norm set that came with the engines does not fit another PCA and is removed.
-    Raises ``ConfigError`` as `EnginesDirectory.open` does, for a PCA of another size, and if the exported graph is gone.
+    Raises ``ConfigError`` as `EnginesDirectory.open` does, for a PCA of another size, and if the graph is gone.
     """
     projection = pca if isinstance(pca, Pca) else _load_pca(pca)
     EnginesDirectory.open(directory)

@@ -1,8 +1,8 @@
 """Chooses float16 or float32 for each model of a preset, by what float16 does to its results on pictures.
 
-What is measured: every weight, input and output of a half operation is rounded to float16, sums inside an operation are
-in float32 (`engine.build.float16.emulate_half`), against what PyTorch computed in float32. TensorRT joins operations and
-so rounds less often. Knows nothing of how engines are built.
+What is measured: every weight, input and output of a float16 operation is rounded to float16, sums inside an operation
+are in float32 (`engine.build.float16.emulate_half`), against what PyTorch computed in float32. TensorRT joins
+operations and so rounds less often.
 """
 
 from __future__ import annotations

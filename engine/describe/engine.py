@@ -82,10 +82,11 @@ class Engine:
 
         Without ``engines`` the preset ``lite`` is used, built into the user's cache folder on first use. ``preset``
         replaces the settings the engines were built with, for example to turn frame scenes off; its models must be
-        the same, those of the gate too if it is on. ``fps`` replaces the preset's. ``num_threads`` decode, and as many compute on a CPU (default: all
-        cores). ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on. ``decoder``: ``dali`` decodes
-        on the device that the engines run on, and is the default where that is a GPU. Raises ``ConfigError``; entering
-        the context raises ``BackendUnavailable`` for a library or device that is not there.
+        the same, those of the gate too if it is on. ``fps`` replaces the preset's. ``num_threads`` decode, and as many
+        compute on a CPU (default: all cores). ``raw_embeddings`` leaves the PCA out, which is what a PCA is fitted on.
+        ``decoder``: ``dali`` decodes on the device that the engines run on, and is the default where that is a GPU.
+        Raises ``ConfigError``; entering the context raises ``BackendUnavailable`` for a library or device that is not
+        there.
         """
         if engines is None:
             engines = user_engines("lite")

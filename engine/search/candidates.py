@@ -32,9 +32,9 @@ def find_candidates(
     pair of videos, then the ``candidates_per_query * len(queries)`` best pairs of videos. Both numbers are averages:
     one threshold holds for all queries, so that a pair's presence says something about its score.
 
-    ``search`` finds the pairs of rows, by default exactly on the CPU. Equal scores keep the order of the queries, then of
-    the references, as given. Raises ``StoreError`` where there is nothing to search, a video occurs twice or dimensions
-    differ, ``ConfigError`` for numbers below 1.
+    ``search`` finds the pairs of rows, by default exactly on the CPU. Equal scores keep the order of the queries, then
+    of the references, as given. Raises ``StoreError`` where there is nothing to search, a video occurs twice or
+    dimensions differ, ``ConfigError`` for numbers below 1.
     """
     if min(retrieve_per_query, candidates_per_query) < 1:
         raise ConfigError(

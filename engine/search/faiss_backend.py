@@ -1,6 +1,7 @@
 """The k nearest of some rows, and all pairs above a score, by matrix products: FAISS on a CPU or on GPUs.
 
-Scores are those of one matrix product, off by a bound that is given here; `engine.search.exact` makes exact results of them.
+Scores are those of one matrix product, off by a bound that is given here; `engine.search.exact` makes exact results
+of them.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
 def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
     """Write videos in the order given, timestamps as ``(N, 2)``.
 
-    ``edit_scores`` (float64, NaN for none) and ``gate_states`` (strings, see `Descriptors.gate`) are added if any video has them, so that nothing but
-    ``warnings`` is lost. Raises ``StoreError`` unless there are descriptors, all of one dimension.
+    ``edit_scores`` (float64, NaN for none) and ``gate_states`` (strings, see `engine.records.GateState`) are added if
+    any video has them, so that nothing but ``warnings`` is lost. Raises ``StoreError`` unless there are descriptors,
+    all of one dimension.
     """
     dimensions = sorted({video.descriptors.shape[1] for video in descriptors})
     if len(dimensions) != 1:

@@ -1,8 +1,8 @@
 """Descriptors on disk: the one door to all formats, and our own resumable store. Knows not how they are made.
 
-A store is a folder of shards (`engine.store.shards`), whole videos each, and a ``manifest.json``. A shard appears all at once
-or not at all, so that after any interruption what is there is whole. Reading asks for a complete manifest, and gives
-the videos in the order of their ids, whatever the order of writing.
+A store is a folder of shards (`engine.store.shards`), whole videos each, and a ``manifest.json``. A shard appears all
+at once or not at all, so that after any interruption what is there is whole. Reading asks for a complete manifest, and
+gives the videos in the order of their ids, whatever the order of writing.
 """
 
 from __future__ import annotations

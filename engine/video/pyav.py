@@ -55,8 +55,8 @@ class PyAvFrameSource:
     frames handed out before that stay valid. Pictures are kept if all of them fit into ``cache_bytes``; otherwise every
     pass decodes anew, and memory does not grow with the length of the video.
 
-    ``timeline`` spares reading the packets again where it is known. Raises ``MediaError`` as `engine.video.media.open_video`
-    does, and for a video that gives no frame.
+    ``timeline`` spares reading the packets again where it is known. Raises ``MediaError`` as
+    `engine.video.media.open_video` does, and for a video that gives no frame.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class PyAvFrameSource:
 
 
 def sample_video(media: Media, times_s: NDArray[np.float64], *, end_s: float, fps: float) -> NDArray[np.int64]:
-    """`engine.video.sampling.sample_frames` for a file. Raises ``MediaError`` for one too short, or with broken times."""
+    """`sample_frames` for a file. Raises ``MediaError`` for one too short, or with broken times."""
     if end_s * fps > MAX_SLOTS:
         raise MediaError(f"{media.path}: broken time stamps, the last frame is said to end at {end_s:.0f} s")
     frames = sample_frames(times_s, end_s=end_s, fps=fps)

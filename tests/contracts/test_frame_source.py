@@ -56,7 +56,7 @@ def expected_frames(
 def inputs(source: FrameSource, *specs: InputSpec, **options: object) -> dict[str, NDArray[np.uint8]]:
     """All chunks of a pass joined."""
     chunks = list(source.model_inputs(specs, **options))  # type: ignore[arg-type]
-    return {spec.name: np.concatenate([to_host(chunk[spec.name]) for chunk in chunks]) for spec in specs}
+    return {spec.name: np.concatenate([to_host(chunk.inputs[spec.name]) for chunk in chunks]) for spec in specs}
 
 
 def native_pixels(source: FrameSource) -> NDArray[np.uint8]:
@@ -76,7 +76,7 @@ class TestFrames:
     def test_chunks_hold_uint8_squares_under_the_names_of_the_specs(self, source: FrameSource) -> None:
         specs = [InputSpec("small", 32), InputSpec("large", 80, fit="center_crop")]
         num_rows = 0
-        for chunk in source.model_inputs(specs):
+        for chunk in (chunk.inputs for chunk in source.model_inputs(specs)):
             assert list(chunk) == ["small", "large"]
             num_rows += len(chunk["small"])
             assert len(chunk["small"]) >= 1
@@ -115,10 +115,21 @@ class TestFrames:
             inputs(source, InputSpec("a", 32), max_frames=max_frames)["a"], everything[:max_frames]
         )
 
+    @pytest.mark.parametrize("max_frames", [None, 11])
+    def test_each_frame_comes_with_the_time_it_stands_for(self, source: FrameSource, max_frames: int | None) -> None:
+        chunks = list(source.model_inputs([InputSpec("a", 32)], max_frames=max_frames))
+        assert all(len(chunk.timestamps) == len(chunk.inputs["a"]) for chunk in chunks)
+        times = np.concatenate([chunk.timestamps for chunk in chunks])
+        assert times.dtype == np.float32
+        slots = np.arange(source.num_frames if max_frames is None else max_frames)
+        expected = np.stack([slots / SAMPLING_FPS, (slots + 1) / SAMPLING_FPS], axis=1).astype(np.float32)
+        np.testing.assert_array_equal(times, expected)
+
     def test_a_pass_may_be_left_early(self, source: FrameSource) -> None:
         everything = inputs(source, InputSpec("a", 32))["a"]
         for chunk in source.model_inputs([InputSpec("a", 32)]):
-            np.testing.assert_array_equal(chunk["a"], everything[: len(chunk["a"])])
+            rows = chunk.inputs["a"]
+            np.testing.assert_array_equal(rows, everything[: len(rows)])
             break
         np.testing.assert_array_equal(inputs(source, InputSpec("a", 32))["a"], everything)
 

@@ -49,7 +49,7 @@ def describe(video_id: str, rows: FloatArray, facts: dict[str, Any], timestamps:
     if query["gated"]:
         counter = 1 + facts["gated_order"].index(video_id)
         placeholder = np.random.RandomState(counter).uniform(-1e-5, 1e-5, (1, 512)).astype(np.float32)
-        return Descriptors(video_id, timestamps[:1], placeholder, edit_score=query["score"], gated=True)
+        return Descriptors(video_id, timestamps[:1], placeholder, edit_score=query["score"], gate="stopped")
     kept = keep_distinct(rows, max_cosine=facts["frame_threshold"])
     pca = load_pca(FOLDER / "pca.npz")
     return Descriptors(video_id, timestamps[kept], pca.transform(rows[kept]), edit_score=query["score"])

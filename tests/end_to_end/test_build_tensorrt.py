@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from tests.end_to_end.conftest import RunCli
 
 BUILD = ("build", "--preset", "lite", "--output")
@@ -20,7 +20,7 @@ def test_lite_is_built_for_two_gpus_and_the_comparison_is_told(run_cli: RunCli, 
     assert result.stdout == f"{folder}\n"
     assert "largest change of the score" in result.stderr
     assert "lite stays float32: in float16 its edit_score is 0.00" in result.stderr
-    facts = {name: engine.tensorrt for name, engine in read_manifest(folder).engines.items()}
+    facts = {name: engine.tensorrt for name, engine in EnginesDirectory.open(folder).manifest.engines.items()}
     assert {name: each and each.compute_capabilities for name, each in facts.items()} == {
         "ensemble": ("8.6", "8.9"),
         "edit_score": ("8.6", "8.9"),

@@ -9,10 +9,9 @@ import pytest
 
 from engine.build.engines import build_engines
 from engine.config import NoGate
-from engine.describe.describer import engine as pipeline
 from engine.describe.engine import Engine
 from engine.records import Descriptors, Role
-from engine.runtime.manifest import Manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.runner import Runner
 from tests.end_to_end.conftest import FPS, footage
 from tests.host_execution import HostExecution, device_runner
@@ -53,13 +52,13 @@ def test_describes_videos_as_on_the_cpu(
 ) -> None:
     expected = describe(engines, videos, role)
 
-    def open_on_device(manifest: Manifest, directory: Path, name: str, **_: object) -> Runner:
-        config = manifest.preset.gate
+    def open_on_device(directory: EnginesDirectory, name: str, **_: object) -> Runner:
+        config = directory.manifest.preset.gate
         max_rows = 32 if name != "edit_score" or isinstance(config, NoGate) else config.max_frames
-        return device_runner(HostExecution(manifest.engines[name].main_path(directory)), max_rows=max_rows)
+        return device_runner(HostExecution(directory.path(directory.manifest.engines[name].main)), max_rows=max_rows)
 
     stub_driver.configure(lazy=lazy)
-    monkeypatch.setattr(pipeline, "open_runner", open_on_device)
+    monkeypatch.setattr(EnginesDirectory, "open_runner", open_on_device)
     found = describe(engines, videos, role)
     assert stub_driver.count("num_graph_launches") > len(found)
     assert stub_driver.count("bytes_htod") > MIB

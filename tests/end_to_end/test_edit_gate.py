@@ -72,7 +72,8 @@ def test_a_gate_that_is_off_stops_nothing(
 ) -> None:
     best = run(run_cli, catalogue, gated.folder, tmp_path / "run")
     assert len(best) == 6
-    assert all(item.edit_score is None and not item.gated for item in read_descriptors(tmp_path / "run" / "queries"))
+    described = read_descriptors(tmp_path / "run" / "queries")
+    assert all(item.edit_score is None and not item.is_stopped for item in described)
 
 
 def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
@@ -83,7 +84,7 @@ def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
     assert without == {}
 
 
-def test_single_commands_let_in_what_run_lets_in(
+def test_single_commands_exact_copies_what_run_lets_in(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
 ) -> None:
     engines = ("--engines", gated.folder)
@@ -91,17 +92,18 @@ def test_single_commands_let_in_what_run_lets_in(
     run_cli("extract", catalogue.references, "--role", "reference", "--output", tmp_path / "refs", *engines)
     run_cli("extract", catalogue.queries, "--role", "query", "--output", tmp_path / "queries", *engines, "--gate")
     held = by_id(read_descriptors(tmp_path / "queries"))
-    assert all(item.gated and 0 <= float(item.edit_score or 0) < 1 and len(item) > 1 for item in held.values())
+    assert all(item.is_stopped and 0 <= float(item.edit_score or 0) < 1 and len(item) > 1 for item in held.values())
     sides = ("--queries", tmp_path / "queries", "--references", tmp_path / "refs")
     run_cli("normalize", *sides, "--norm-set", tmp_path / "norm_set", "--output", tmp_path / "normalized")
     normalized = by_id(read_descriptors(tmp_path / "normalized" / "queries.npz"))
-    let_in = {name for name, item in normalized.items() if not item.gated}
-    assert EXACT_COPY in let_in
-    assert all((item.descriptors[:, -1] == -100).all() and len(item) == 1 for item in normalized.values() if item.gated)
+    exact_copies = {name for name, item in normalized.items() if not item.is_stopped}
+    assert EXACT_COPY in exact_copies
+    stopped = [item for item in normalized.values() if item.is_stopped]
+    assert all((item.descriptors[:, -1] == -100).all() and len(item) == 1 for item in stopped)
     run_cli("search", *sides, "--output", tmp_path / "candidates.csv")
     with (tmp_path / "candidates.csv").open(encoding="utf-8") as file:
         found = {row["query_id"] for row in csv.DictReader(file) if float(row["score"]) > 0.1}
-    assert found == let_in
+    assert found == exact_copies
 
 
 def test_a_challenge_file_holds_placeholders(
@@ -110,7 +112,7 @@ def test_a_challenge_file_holds_placeholders(
     output = tmp_path / "queries.npz"
     run_cli("extract", catalogue.queries, "--role", "query", "--output", output, "--engines", gated.folder, "--gate")
     videos = read_descriptors(output)
-    assert all(item.gated and len(item) == 1 and np.abs(item.descriptors).max() < 1e-5 for item in videos)
+    assert all(item.is_stopped and len(item) == 1 and np.abs(item.descriptors).max() < 1e-5 for item in videos)
 
 
 def test_engines_without_a_gate_cannot_turn_it_on(

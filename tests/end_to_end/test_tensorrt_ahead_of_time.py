@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from engine.models import export  # noqa: E402
+from engine.build import export  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.clip import ClipVisual  # noqa: E402
 from engine.models.edit_score import EditScore  # noqa: E402

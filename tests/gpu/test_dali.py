@@ -25,7 +25,7 @@ MAX_MEAN_DIFFERENCE = 1.0
 
 
 def inputs(source: Any, name: str) -> Any:
-    return np.concatenate([to_host(chunk[name]) for chunk in source.model_inputs(SPECS)])
+    return np.concatenate([to_host(chunk.inputs[name]) for chunk in source.model_inputs(SPECS)])
 
 
 @pytest.mark.parametrize("name", ["h264_25fps.mp4", "h264_bframes_gop300.mp4", "h264_vfr.mp4", "rotate_tag_90.mp4"])
@@ -44,7 +44,7 @@ def test_frames_stay_on_the_device() -> None:
     source = DaliFrameSource(Media("clip", SAMPLING / "h264_25fps.mp4"), device="gpu")
     for chunk in source.model_inputs(SPECS):
         for spec in SPECS:
-            rows = as_rows(chunk[spec.name])
+            rows = as_rows(chunk.inputs[spec.name])
             assert not isinstance(rows, np.ndarray)
             assert rows.shape[1:] == (spec.size_px, spec.size_px, 3)
             assert rows.dtype == np.uint8
@@ -56,6 +56,6 @@ def test_what_nvdec_lacks_is_decoded_by_pyav_and_lies_on_the_device_all_the_same
     assert source.refused is not None
     host = PyAvFrameSource(Media(name, SAMPLING / name))
     for found, expected in zip(source.model_inputs(SPECS), host.model_inputs(SPECS), strict=True):
-        assert not isinstance(found["frames_224"], np.ndarray)
-        difference = np.abs(to_host(found["frames_224"]).astype(np.int16) - expected["frames_224"])
+        assert not isinstance(found.inputs["frames_224"], np.ndarray)
+        difference = np.abs(to_host(found.inputs["frames_224"]).astype(np.int16) - expected.inputs["frames_224"])
         assert difference.max() <= 3, "the pictures are PyAV's; only the resizing is DALI's"

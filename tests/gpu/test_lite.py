@@ -10,8 +10,7 @@ import pytest
 from engine.build.engines import build_engines
 from engine.config import load_preset
 from engine.records import Descriptors, FloatArray
-from engine.runtime import open_runner
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.runner import Tensors
 from engine.store.store import read_descriptors
 from tests import graphs
@@ -34,7 +33,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(engines: Path, name: str, tensors: Tensors) -> dict[str, FloatArray]:
-    with open_runner(read_manifest(engines), engines, name) as runner:
+    with EnginesDirectory.open(engines).open_runner(name) as runner:
         return runner.run(tensors)
 
 

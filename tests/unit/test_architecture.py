@@ -7,94 +7,41 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 import engine
 from tests.conftest import REPOSITORY
 
-# Data flows downwards: a module may import only from modules above it.
-LAYERS = [
-    "version",
-    "errors",
-    "machine",
-    "atomic",
-    "npz",
-    "records",
-    "device_array",
-    "timing",
-    "config",
-    "media",
-    "sampling",
-    "frames.statistics",
-    "frames",
-    "scenes",
-    "projection",
-    "norm_set",
-    "runtime",
-    "runtime.manifest",
-    "runtime.fit",
-    "runtime.shipped",
-    "runtime.check",
-    "runtime.graph",
-    "runtime.operators",
-    "runtime.half",
-    "runtime.openvino",
-    "runtime.onnx_runtime",
-    "runtime.precision",
-    "runtime.tensorrt_build",
-    "runtime.cuda",
-    "runtime.device_buffers",
-    "runtime.device_runner",
-    "runtime.tensorrt",
-    "models",
-    "runtime.artefacts",
-    "runtime.sources",
-    "runtime.compiling",
-    "runtime.openvino_engines",
-    "runtime.tensorrt_engines",
-    "runtime.build",
-    "runtime.cache",
-    "runtime.batching",
-    "near_duplicates",
-    "gated",
-    "describe",
-    "tables",
-    "challenge_npz",
-    "shards",
+# Data flows downwards: a room imports from those above it, and nothing from those below. Single files come first.
+ROOMS = [
+    "version errors records files projection gate_placeholder config timing console",
     "store",
-    "nearest",
-    "index",
-    "readmit",
-    "score_norm",
-    "candidates",
-    "localize",
+    "video",
+    "models",
+    "runtime",
+    "build",
+    "describe",
+    "search",
     "evaluate",
-    "plots",
-    "figures",
-    "pipeline",
-    "jobs",
-    "worker",
-    "supervisor",
-    "placement",
-    "extraction",
-    "protocol",
-    "console",
+    "run",
     "cli",
 ]
-# Where each heavy library may be imported. `models` is the build-time room of torch and timm.
+# Where each heavy library may be imported. `models` and `build` are the rooms of torch and timm.
 HOMES = {
     "av": {"engine.video.media", "engine.video.pyav"},
     "cv2": {"engine.video.statistics"},
     "faiss": {"engine.search.faiss_backend"},
+    "filelock": {"engine.files"},
     "matplotlib": {"engine.evaluate.plots"},
     "nvidia": {"engine.video.dali"},
-    "onnx": {"engine.build.onnx_graph", "engine.build.float16", "engine.build.operators"},
+    "onnx": {"engine.build.onnx_graph", "engine.build.float16"},
     "onnxruntime": {"engine.build.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},
     "pyarrow": {"engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
-    "tensorrt": {"engine.build.tensorrt_builder"},
-    "tensorrt_rtx": {"engine.build.tensorrt_builder"},
+    "tensorrt": {"engine.runtime.tensorrt_library"},
+    "tensorrt_rtx": {"engine.runtime.tensorrt_library"},
     "torch_tensorrt": {"engine.build.torch_tensorrt"},
 }
 BUILD_ONLY = {"torch", "timm", "safetensors", "skimage", "torchvision"}
@@ -122,28 +69,50 @@ def imports(tree: ast.Module) -> list[tuple[str, bool]]:
     return found
 
 
+ABOUT_ALL = {"test_architecture.py", "test_gpu_device.py"}
 ENGINE = modules("engine")
 
 
-def layer(name: str) -> int | None:
-    short = name.removeprefix("engine.").removeprefix("engine")
-    while short and short not in LAYERS:
-        short = short.rpartition(".")[0]
-    return LAYERS.index(short) if short else None
+def room(name: str) -> int:
+    """The place of a module's room in `ROOMS`. Raises ``StopIteration`` for a room, or a single file, without one."""
+    own = name.split(".")[1]
+    return next(place for place, rooms in enumerate(ROOMS) if own in rooms.split())
 
 
-@pytest.mark.parametrize("name", ENGINE)
-def test_a_module_imports_only_from_layers_above_it(name: str) -> None:
-    own = layer(name)
-    for imported, on_import in imports(ENGINE[name]):
-        if on_import and imported.startswith("engine.") and own is not None:
-            above = layer(imported)
-            assert above is None or above <= own, f"{name} imports {imported} from a layer below it"
+def test_a_room_imports_nothing_from_the_rooms_below_it() -> None:
+    for name, tree in ENGINE.items():
+        if name in {"engine", "engine.__main__"}:
+            continue
+        imported = {module for module, _ in imports(tree) if module.startswith("engine.")}
+        below = {module for module in imported if room(module) > room(name)}
+        assert not below, f"{name} imports {sorted(below)} from rooms below its own"
 
 
-@pytest.mark.parametrize("name", ENGINE)
-def test_every_module_has_its_layer(name: str) -> None:
-    assert name in {"engine", "engine.__main__"} or layer(name) is not None
+def test_no_two_rooms_or_modules_need_each_other() -> None:
+    on_import = {
+        name: {module for module, at_once in imports(tree) if at_once and module in ENGINE}
+        for name, tree in ENGINE.items()
+    }
+    graph = nx.DiGraph([(name, module) for name, found in on_import.items() for module in found if module != name])
+    assert list(nx.simple_cycles(graph)) == []
+
+
+def test_every_room_says_what_it_does() -> None:
+    for path in (REPOSITORY / "engine").iterdir():
+        if path.is_dir() and any(path.glob("*.py")):
+            docstring = ast.get_docstring(ast.parse((path / "__init__.py").read_text(encoding="utf-8")))
+            assert docstring, f"{path.name} does not say what it does"
+
+
+def test_tests_mirror_the_rooms() -> None:
+    for path in sorted((REPOSITORY / "tests" / "unit").rglob("test_*.py")):
+        parts = path.relative_to(REPOSITORY / "tests" / "unit").parts
+        package = parts[0] if parts[0] in {"training", "benchmarks"} else "engine"
+        inside = parts[1:] if package == parts[0] else parts
+        source = (REPOSITORY / package).joinpath(*inside[:-1], inside[-1].removeprefix("test_"))
+        assert source.is_file() or source.with_suffix("").is_dir() or parts[-1] in ABOUT_ALL, (
+            f"{path.name} lies where no source file of this name is: {source}"
+        )
 
 
 @pytest.mark.parametrize("library", HOMES)
@@ -155,7 +124,7 @@ def test_heavy_libraries_have_one_home(library: str) -> None:
 def test_torch_stays_in_the_build_rooms() -> None:
     users = {name for name, tree in ENGINE.items() for found, _ in imports(tree) if found.split(".")[0] in BUILD_ONLY}
     assert users
-    assert all(name.startswith("engine.models.") for name in users), users
+    assert all(name.startswith(("engine.models.", "engine.build.")) for name in users), users
 
 
 def test_the_engine_never_imports_training_or_benchmarks() -> None:

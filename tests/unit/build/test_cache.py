@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.build import cache, engines
 from engine.config import Preset
-from engine.runtime import build, cache
-from engine.runtime.manifest import MANIFEST_NAME, read_manifest
+from engine.runtime.manifest import MANIFEST_NAME
 from tests.shipped import tiny_preset, write_shipped
 
 
@@ -22,21 +22,21 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "load_preset", load)
-    for module in (cache, build):
+    for module in (cache, engines):
         monkeypatch.setattr(module, "shipped_folder", lambda name: tmp_path / name)
     return write_shipped(tmp_path / "tiny")
 
 
 def test_engines_are_built_once(package: Path) -> None:
-    folder = cache.user_engines("tiny")
+    folder = cache.user_engines("tiny").folder
     written_ns = (folder / MANIFEST_NAME).stat().st_mtime_ns
-    assert cache.user_engines("tiny") == folder
+    assert cache.user_engines("tiny").folder == folder
     assert (folder / MANIFEST_NAME).stat().st_mtime_ns == written_ns
     assert package.is_dir()
 
 
 def test_other_weights_of_the_package_are_built_again(package: Path, tmp_path: Path) -> None:
-    before = read_manifest(cache.user_engines("tiny")).identity
+    before = cache.user_engines("tiny").manifest.identity
     package.rename(tmp_path / "old")
     write_shipped(package, seed=1)
-    assert read_manifest(cache.user_engines("tiny")).identity != before
+    assert cache.user_engines("tiny").manifest.identity != before

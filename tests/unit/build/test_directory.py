@@ -14,7 +14,8 @@ import pytest
 
 from engine.build.directory import open_artefacts
 from engine.errors import ConfigError
-from engine.runtime.manifest import FileRecord, Manifest, read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import FileRecord, Manifest
 from tests.conftest import REPOSITORY
 from tests.manifests import make_manifest
 
@@ -125,7 +126,7 @@ def test_commit_removes_what_the_manifest_does_not_name_and_nothing_of_others(tm
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     manifest = manifest_with(tmp_path, made)
-    assert commit(tmp_path, manifest) == manifest == read_manifest(tmp_path)
+    assert commit(tmp_path, manifest) == manifest == EnginesDirectory.open(tmp_path).manifest
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in others)
     assert all((tmp_path / record.path).exists() for record in made)
@@ -134,7 +135,7 @@ def test_commit_removes_what_the_manifest_does_not_name_and_nothing_of_others(tm
 def test_a_manifest_that_only_says_another_time_is_not_written(tmp_path: Path) -> None:
     first = commit(tmp_path, make_manifest(tmp_path))
     again = commit(tmp_path, make_manifest(tmp_path, created="2030-01-01T00:00:00+00:00"))
-    assert again == first == read_manifest(tmp_path)
+    assert again == first == EnginesDirectory.open(tmp_path).manifest
 
 
 def test_intact_paths_refuses_damage(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from engine.build.engines import build_engines, set_pca
 from engine.config import load_preset
 from engine.errors import ConfigError
 from engine.projection import Pca, load_pca, save_pca
-from engine.runtime import open_runner
-from engine.runtime.manifest import is_intact, read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import is_intact
 from tests import graphs
 from tests.conftest import IMAGENET_PRESET, REPOSITORY
 
@@ -56,14 +56,14 @@ def run_python(script: str, *arguments: Path) -> subprocess.CompletedProcess[str
 
 def check_descriptors(directory: Path, pca: Pca) -> None:
     frames = {"frames_224": graphs.natural_pictures(3, size_px=224, seed=5)}
-    with open_runner(read_manifest(directory), directory, "ensemble", num_threads=1) as runner:
+    with EnginesDirectory.open(directory).open_runner("ensemble", num_threads=1) as runner:
         results = runner.run(frames)
     expected = graphs.project(pca, results["embedding"])
     np.testing.assert_allclose(results["descriptor"], expected, atol=1e-5, rtol=0)
 
 
 def test_a_build_is_recorded_to_the_last_file(built: Path) -> None:
-    manifest = read_manifest(built)
+    manifest = EnginesDirectory.open(built).manifest
     assert manifest.preset == LITE
     assert (manifest.backend, manifest.weights, manifest.pca) == ("openvino", "checkpoints", None)
     assert list(manifest.graphs) == list(manifest.engines) == ["ensemble"]
@@ -75,7 +75,7 @@ def test_a_build_is_recorded_to_the_last_file(built: Path) -> None:
 
 
 def test_embeddings_have_unit_length_and_tell_pictures_apart(built: Path) -> None:
-    with open_runner(read_manifest(built), built, "ensemble", num_threads=1) as runner:
+    with EnginesDirectory.open(built).open_runner("ensemble", num_threads=1) as runner:
         rows = runner.run({"frames_224": graphs.natural_pictures(4, size_px=224, seed=5)})["embedding"].astype(
             np.float64
         )
@@ -87,7 +87,7 @@ def test_building_again_changes_nothing(engines: Path, imagenet_checkpoints: Pat
     before, lines = files_of(engines), list[str]()
     manifest = build_engines(LITE, engines, checkpoints=imagenet_checkpoints, progress=lines.append)
     assert files_of(engines) == before
-    assert manifest == read_manifest(engines)
+    assert manifest == EnginesDirectory.open(engines).manifest
     assert lines == ["ensemble: export: already done", "ensemble: compile: already done"]
 
 
@@ -127,7 +127,7 @@ def test_set_pca_replaces_the_one_before_and_leaves_nothing_of_it(engines: Path)
     first, second = (set_pca(engines, lite_pca(seed=seed)) for seed in (1, 2))
     check_descriptors(engines, lite_pca(seed=2))
     assert first.identity != second.identity
-    assert second == read_manifest(engines)
+    assert second == EnginesDirectory.open(engines).manifest
     assert second.graphs == first.graphs
     kinds = sorted(Path(name).suffix for name in files_of(engines))
     assert kinds == [".bin", ".data", ".json", ".npz", ".npz", ".onnx", ".xml"]
@@ -185,18 +185,18 @@ def test_a_killed_build_looks_unfinished_and_the_next_goes_on_with_what_is_done(
     assert run_python(KILLED_BUILD, engines, Path("build"), imagenet_checkpoints).returncode == -signal.SIGKILL
     assert list(engines.glob(".building/*.xml"))
     with pytest.raises(ConfigError, match="its build was cut short"):
-        read_manifest(engines)
+        EnginesDirectory.open(engines)
     lines: list[str] = []
     build_engines(LITE, engines, checkpoints=imagenet_checkpoints, progress=lines.append)
     assert lines[0] == "ensemble: export: already done"
     assert not (engines / ".building").exists()
-    read_manifest(engines)
+    EnginesDirectory.open(engines)
 
 
 def test_a_killed_set_pca_leaves_the_engines_as_they_were(engines: Path) -> None:
     before = set_pca(engines, lite_pca(seed=1))
     assert run_python(KILLED_BUILD, engines, Path("set_pca")).returncode == -signal.SIGKILL
-    assert read_manifest(engines) == before
+    assert EnginesDirectory.open(engines).manifest == before
     check_descriptors(engines, lite_pca(seed=1))
     set_pca(engines, lite_pca(seed=2))
     check_descriptors(engines, lite_pca(seed=2))
@@ -236,4 +236,4 @@ def test_missing_torch_names_the_extra(tmp_path: Path) -> None:
 
 def test_an_engine_that_was_not_built_fails(built: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no engine 'edit_score', only \['ensemble'\]"):
-        open_runner(read_manifest(built), built, "edit_score")
+        EnginesDirectory.open(built).open_runner("edit_score")

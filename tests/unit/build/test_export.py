@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torchvision.transforms import functional as transforms  # noqa: E402
 
-from engine.models import export  # noqa: E402
+from engine.build import export  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.clip import ClipVisual  # noqa: E402
 from engine.models.edit_features import LITE0_STATISTICS, statistics  # noqa: E402

@@ -15,8 +15,8 @@ from engine.build.packaged import ShippedWeights
 from engine.build.parity import Case, load_cases, save_cases
 from engine.config import Preset
 from engine.errors import ConfigError, EngineError
-from engine.runtime import open_runner
-from engine.runtime.manifest import MANIFEST_NAME, Manifest, is_intact, read_manifest, record_file
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import MANIFEST_NAME, Manifest, is_intact, record_file
 from engine.store.norm_set import load_norm_set
 from tests import graphs
 from tests.conftest import REPOSITORY
@@ -35,7 +35,7 @@ def build(directory: Path, shipped: Path, **options: object) -> Manifest:
 def test_the_engines_compute_what_the_graph_and_the_pca_say(shipped: Path, tmp_path: Path) -> None:
     manifest = build(tmp_path / "engines", shipped)
     frames = graphs.frames(3, seed=7)
-    with open_runner(manifest, tmp_path / "engines", "ensemble", num_threads=1) as runner:
+    with EnginesDirectory(tmp_path / "engines", manifest).open_runner("ensemble", num_threads=1) as runner:
         results = runner.run(frames)
     expected = graphs.ensemble(frames)
     np.testing.assert_allclose(results["embedding"], expected, rtol=1e-5, atol=1e-5)
@@ -46,7 +46,7 @@ def test_the_engines_compute_what_the_graph_and_the_pca_say(shipped: Path, tmp_p
 def test_everything_is_recorded(shipped: Path, tmp_path: Path) -> None:
     directory = tmp_path / "engines"
     manifest = build(directory, shipped)
-    assert manifest == read_manifest(directory)
+    assert manifest == EnginesDirectory.open(directory).manifest
     assert (manifest.weights, manifest.shipped_sha256) == ("package", ShippedWeights.open(shipped).sha256)
     assert manifest.pca is not None
     assert manifest.norm_set is not None
@@ -85,7 +85,7 @@ def test_no_torch_is_needed(shipped: Path, tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(shipped), str(tmp_path / "engines")]
     subprocess.run(command, cwd=REPOSITORY, check=True)
-    read_manifest(tmp_path / "engines")
+    EnginesDirectory.open(tmp_path / "engines")
 
 
 def test_a_graph_that_computes_something_else_is_refused(shipped: Path, tmp_path: Path) -> None:

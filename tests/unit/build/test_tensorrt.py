@@ -11,8 +11,9 @@ from engine.build import precision
 from engine.build.compiler import TensorRtOptions
 from engine.build.engines import build_engines, set_pca
 from engine.errors import BackendUnavailable, ConfigError, EngineError
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.fit import check_tensorrt_engine
-from engine.runtime.manifest import Manifest, RowProfile, TensorRtFacts, is_intact, read_manifest
+from engine.runtime.manifest import Manifest, RowProfile, TensorRtFacts, is_intact
 from tests import graphs
 from tests.shipped import NUM_COMPONENTS, tiny_pca, tiny_preset, write_shipped
 
@@ -44,7 +45,7 @@ def facts_of(manifest: Manifest) -> TensorRtFacts:
 def test_everything_is_recorded(shipped: Path, tmp_path: Path) -> None:
     directory = tmp_path / "engines"
     manifest = build(directory, shipped, compute_capabilities=("8.6", "8.9"), max_batch=16)
-    assert manifest == read_manifest(directory)
+    assert manifest == EnginesDirectory.open(directory).manifest
     engine, facts = manifest.engines["ensemble"], facts_of(manifest)
     assert manifest.backend == "tensorrt"
     assert [Path(file.path).suffix for file in engine.files] == [".engine", ".json"]
@@ -116,7 +117,7 @@ def test_another_pca_is_folded_in_with_the_precisions_chosen_before(shipped: Pat
     directory, lines = tmp_path / "engines", list[str]()
     first = build(directory, shipped, compute_capabilities=("8.9",), max_batch=4)
     second = set_pca(directory, tiny_pca(seed=5), progress=lines.append)
-    assert second == read_manifest(directory)
+    assert second == EnginesDirectory.open(directory).manifest
     assert second.identity != first.identity
     assert second.engines["ensemble"].files[0] != first.engines["ensemble"].files[0]
     before, after = facts_of(first), facts_of(second)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.config import ClipGate, EnsembleGate, NearDuplicates, load_preset
 from engine.describe.describer import Describer, GateRunners
-from engine.describe.gate import gated_placeholder
+from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, Media, Role
 from engine.runtime.batching import SharedRunner
 from engine.runtime.runner import Tensors
@@ -44,7 +44,6 @@ def describer(
     gate: EnsembleGate | None = None,
     calls: list[Tensors] | None = None,
     use_pca: bool = False,
-    fps: float = 1.0,
     max_cosine: float = 2.0,
 ) -> Describer:
     """With ``edit_score`` there is a gate that gives it to each video, by default the reference's."""
@@ -64,7 +63,6 @@ def describer(
         gate=runners,
         num_dims=5 if use_pca else 147,
         use_pca=use_pca,
-        fps=fps,
     )
 
 
@@ -91,7 +89,7 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> Media:
 
 
 def describe(media: Media, role: Role, **options: Any) -> Descriptors:
-    fps = options.get("fps", 1.0)
+    fps = options.pop("fps", 1.0)
     source = PyAvFrameSource(media, fps=fps)
     try:
         clock = StageClock(StageTimes())
@@ -102,7 +100,7 @@ def describe(media: Media, role: Role, **options: Any) -> Descriptors:
 
 def expected_rows(media: Media) -> NDArray[np.float32]:
     source = PyAvFrameSource(media)
-    chunks = [chunk["x"] for chunk in source.model_inputs([InputSpec("x", 224)])]
+    chunks = [chunk.inputs["x"] for chunk in source.model_inputs([InputSpec("x", 224)])]
     source.close()
     return embed(np.concatenate(chunks))
 
@@ -111,7 +109,7 @@ def test_a_reference_is_described_frame_by_frame(plain: Media) -> None:
     item = describe(plain, "reference", edit_score=0.0)
     np.testing.assert_array_equal(item.descriptors, expected_rows(plain))
     np.testing.assert_array_equal(item.timestamps, [[slot, slot + 1] for slot in range(6)])
-    assert (item.edit_score, item.gated) == (None, False)
+    assert (item.edit_score, item.gate) == (None, "passed")
 
 
 def test_timestamps_follow_fps(plain: Media) -> None:
@@ -126,14 +124,14 @@ def test_with_a_pca_the_descriptor_output_is_kept(plain: Media) -> None:
 
 def test_the_gate_stops_a_query_and_no_reference(plain: Media) -> None:
     stopped = describe(plain, "query", edit_score=0.0005)
-    assert stopped.gated
+    assert stopped.is_stopped
     assert stopped.edit_score == pytest.approx(0.0005)
     np.testing.assert_array_equal(
-        stopped.descriptors, gated_placeholder("plain", slot_timestamps(1), edit_score=0, num_dims=147).descriptors
+        stopped.descriptors, placeholder("plain", slot_timestamps(1), edit_score=0, num_dims=147).descriptors
     )
     np.testing.assert_array_equal(stopped.timestamps, [[0, 1]])
     passed = describe(plain, "query", edit_score=0.001)
-    assert not passed.gated
+    assert not passed.is_stopped
     assert len(passed) == 6
 
 
@@ -169,21 +167,21 @@ def test_what_the_gate_lets_pass_is_described_as_without_it(plain: Media, side_b
         without = describe(media, "query")
         np.testing.assert_array_equal(passed.descriptors, without.descriptors)
         np.testing.assert_array_equal(passed.timestamps, without.timestamps)
-        assert (passed.gated, passed.edit_score) == (False, pytest.approx(0.9))
+        assert (passed.gate, passed.edit_score) == ("passed", pytest.approx(0.9))
 
 
 @pytest.mark.parametrize("use_pca", [False, True])
-def test_rows_of_a_stopped_query_are_held_for_readmission(side_by_side: Media, use_pca: bool) -> None:
-    held = describe(side_by_side, "query", edit_score=0.1, gate=ensemble_gate(), use_pca=use_pca)
+def test_rows_of_a_stopped_query_are_kept_for_readmission(side_by_side: Media, use_pca: bool) -> None:
+    kept = describe(side_by_side, "query", edit_score=0.1, gate=ensemble_gate(), use_pca=use_pca)
     whole = describe(side_by_side, "reference", use_pca=use_pca)
-    assert held.gated
-    assert held.edit_score == pytest.approx(0.1)
-    np.testing.assert_array_equal(held.descriptors, whole.descriptors)
-    np.testing.assert_array_equal(held.timestamps, whole.timestamps)
+    assert kept.gate == "stopped_rows_kept"
+    assert kept.edit_score == pytest.approx(0.1)
+    np.testing.assert_array_equal(kept.descriptors, whole.descriptors)
+    np.testing.assert_array_equal(kept.timestamps, whole.timestamps)
 
 
 def test_without_readmission_a_stopped_query_is_a_placeholder(plain: Media) -> None:
     stopped = describe(plain, "query", edit_score=0.1, gate=ensemble_gate(near_identical_cosine=None))
-    expected = gated_placeholder("plain", slot_timestamps(1), edit_score=0.1, num_dims=147)
+    expected = placeholder("plain", slot_timestamps(1), edit_score=0.1, num_dims=147)
     np.testing.assert_array_equal(stopped.descriptors, expected.descriptors)
-    assert stopped.gated
+    assert stopped.is_stopped

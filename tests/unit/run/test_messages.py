@@ -31,7 +31,10 @@ def test_a_pipe_that_is_closed_ends_requests_and_swallows_messages() -> None:
 
 def test_a_worker_dies_with_its_parent() -> None:
     """Even if it sees nothing of its pipe: here it sleeps."""
-    child = "import time; from engine.run.messages import die_with_parent; die_with_parent(); print(1, flush=True); time.sleep(99)"
+    child = (
+        "import time; from engine.run.messages import die_with_parent; die_with_parent(); "
+        "print(1, flush=True); time.sleep(99)"
+    )
     script = f"""if True:
         import os, subprocess, sys
         child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)

@@ -18,7 +18,7 @@ from engine.errors import ConfigError
 from engine.records import Failure, Media
 from engine.run.messages import Broken, Described, Done, Job, LogLine, Message, Probed, Ready, Saved, SaveRequest
 from engine.run.worker import WorkerSettings, serve, serve_probes
-from engine.runtime.manifest import read_manifest
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.shards import Fingerprint, read_shard
 from tests.videos import moving_frames, write_video
 
@@ -71,7 +71,7 @@ class TestDescribing:
     def settings(self, lite_engines: Path, tmp_path: Path) -> WorkerSettings:
         return WorkerSettings(
             engines=lite_engines,
-            preset=read_manifest(lite_engines).preset,
+            preset=EnginesDirectory.open(lite_engines).manifest.preset,
             fps=1.0,
             raw_embeddings=False,
             role="reference",

@@ -8,17 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.config import load_preset
+from engine.config import graph_parts, load_preset
 from engine.errors import ConfigError
-from engine.runtime.manifest import (
-    WeightsRecord,
-    digest,
-    graph_parts,
-    is_intact,
-    read_manifest,
-    record_file,
-    write_manifest,
-)
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.runtime.manifest import WeightsRecord, digest, is_intact, record_file, write_manifest
 from tests.gate_presets import gate_preset
 from tests.manifests import make_manifest
 
@@ -30,24 +23,24 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_is_read_back_as_it_was(directory: Path) -> None:
-    manifest = read_manifest(directory)
+    manifest = EnginesDirectory.open(directory).manifest
     assert manifest == make_manifest(directory)
     assert manifest.engines["ensemble"].main_path(directory) == directory / "engine.xml"
 
 
 def test_exported_graphs_may_be_deleted_to_save_space(directory: Path) -> None:
     (directory / "graph.onnx").unlink()
-    read_manifest(directory)
+    EnginesDirectory.open(directory)
 
 
 def test_no_directory_fails(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere does not exist; build it with `vsc-engine build .*nowhere`"):
-        read_manifest(tmp_path / "nowhere")
+        EnginesDirectory.open(tmp_path / "nowhere")
 
 
 def test_another_directory_fails(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is not an engines directory, or its build was cut short.*vsc-engine build"):
-        read_manifest(tmp_path)
+        EnginesDirectory.open(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -62,26 +55,26 @@ def test_a_manifest_of_another_version_fails(directory: Path, change: dict[str, 
     path = directory / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match=message + ".*; build it with"):
-        read_manifest(directory)
+        EnginesDirectory.open(directory)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_broken_manifest_fails(directory: Path, text: str) -> None:
     (directory / "manifest.json").write_text(text)
     with pytest.raises(ConfigError, match=r"manifest\.json (is not JSON|has format version None).*; build it with"):
-        read_manifest(directory)
+        EnginesDirectory.open(directory)
 
 
 def test_a_missing_engine_file_fails(directory: Path) -> None:
     (directory / "engine.bin").unlink()
     with pytest.raises(ConfigError, match=r"engine\.bin is missing; build it with `vsc-engine build --preset lite"):
-        read_manifest(directory)
+        EnginesDirectory.open(directory)
 
 
 def test_a_cut_engine_file_fails(directory: Path) -> None:
     (directory / "engine.bin").write_text("eng")
     with pytest.raises(ConfigError, match=r"engine\.bin has 3 bytes instead of 10"):
-        read_manifest(directory)
+        EnginesDirectory.open(directory)
 
 
 def test_is_intact_sees_size_bytes_and_absence(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from engine.build.tensorrt_builder import build_engine
 from engine.errors import BackendUnavailable, ConfigError, EngineError
-from engine.runtime import open_runner, tensorrt
+from engine.runtime import tensorrt
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.manifest import CompiledEngine, Manifest, RowProfile, record_file
 from engine.runtime.runner import TensorSpec
 from engine.runtime.tensorrt_library import import_tensorrt
@@ -61,14 +62,14 @@ def test_is_opened_by_its_manifest_and_says_so(
     plan: bytes, tmp_path: Path, stub_driver: StubDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        runner = open_runner(manifest_of(plan, tmp_path), tmp_path, "ensemble")
+        runner = EnginesDirectory(tmp_path, manifest_of(plan, tmp_path)).open_runner("ensemble")
     assert (runner.inputs, runner.outputs, runner.batch_size) == (FRAMES, EMBEDDING, 8)
     version = import_tensorrt("tensorrt_rtx").version
     assert f"ensemble: tensorrt_rtx {version} on GPU 0, Stub 8.6 (8.6, 1024 MiB)" in caplog.text
 
 
 def test_what_tensorrt_refuses_to_load_is_one_line(plan: bytes, tmp_path: Path, stub_driver: StubDriver) -> None:
-    runner = open_runner(manifest_of(plan, tmp_path), tmp_path, "ensemble")
+    runner = EnginesDirectory(tmp_path, manifest_of(plan, tmp_path)).open_runner("ensemble")
     message = r"^tensorrt_rtx [\d.]+ cannot load .*\.engine \(\d+ MiB; 1024 of 1024 MiB of Stub 8\.6 .*cudaError 36.*$"
     with pytest.raises(EngineError, match=message) as caught, runner:
         pass
@@ -82,32 +83,32 @@ def test_an_engine_for_another_gpu(plan: bytes, tmp_path: Path, stub_driver: Stu
     with pytest.raises(
         ConfigError, match=r"built for GPUs of compute capability 8\.6, and this GPU has 9\.0; build it"
     ):
-        open_runner(manifest_of(plan, tmp_path), tmp_path, "ensemble")
+        EnginesDirectory(tmp_path, manifest_of(plan, tmp_path)).open_runner("ensemble")
 
 
 def test_an_engine_of_another_version(plan: bytes, tmp_path: Path, stub_driver: StubDriver) -> None:
     with pytest.raises(ConfigError, match=r"was built by tensorrt_rtx 1\.0, and here is tensorrt_rtx .*; build it"):
-        open_runner(manifest_of(plan, tmp_path, version="1.0"), tmp_path, "ensemble")
+        EnginesDirectory(tmp_path, manifest_of(plan, tmp_path, version="1.0")).open_runner("ensemble")
 
 
 def test_a_corrupt_engine_never_reaches_tensorrt(plan: bytes, tmp_path: Path, stub_driver: StubDriver) -> None:
     manifest = manifest_of(plan, tmp_path)
     (tmp_path / "ensemble.engine").write_bytes(plan[:-1] + bytes([plan[-1] ^ 1]))
     with pytest.raises(ConfigError, match=r"ensemble\.engine is missing or damaged: .*; build it"):
-        open_runner(manifest, tmp_path, "ensemble")
+        EnginesDirectory(tmp_path, manifest).open_runner("ensemble")
 
 
 def test_no_gpu(plan: bytes, tmp_path: Path, stub_driver: StubDriver) -> None:
     stub_driver.configure(init=100)
     with pytest.raises(BackendUnavailable, match="finds no GPU"):
-        open_runner(manifest_of(plan, tmp_path), tmp_path, "ensemble")
+        EnginesDirectory(tmp_path, manifest_of(plan, tmp_path)).open_runner("ensemble")
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="it is installed")
 def test_engines_of_a_flavour_that_is_not_installed(plan: bytes, tmp_path: Path, stub_driver: StubDriver) -> None:
     manifest = manifest_of(plan, tmp_path, flavour="tensorrt")
     with pytest.raises(BackendUnavailable, match=r"need TensorRT \(tensorrt: .*pip install 'vsc-engine\[gpu\]'\)$"):
-        open_runner(manifest, tmp_path, "ensemble")
+        EnginesDirectory(tmp_path, manifest).open_runner("ensemble")
 
 
 def test_tensorrt_has_every_function_that_is_called() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.describe.gate import gated_placeholder
 from engine.errors import StoreError
-from engine.records import Descriptors
-from engine.search.exact_copies import read_queries, settle_gated
+from engine.gate_placeholder import placeholder
+from engine.records import Descriptors, GateState
+from engine.search.exact_copies import read_queries, resolve_stopped
 from engine.store.shards import Fingerprint, StoredVideo, write_shard
 from engine.store.store import StoreWriter, write_npz
 from engine.video.sampling import slot_timestamps
@@ -18,8 +18,8 @@ from engine.video.sampling import slot_timestamps
 NUM_DIMS = 16
 
 
-def video(video_id: str, rows: np.ndarray, *, gated: bool = False) -> Descriptors:
-    return Descriptors(video_id, slot_timestamps(len(rows)), rows.astype(np.float32), edit_score=0.5, gated=gated)
+def video(video_id: str, rows: np.ndarray, *, gate: GateState = "passed") -> Descriptors:
+    return Descriptors(video_id, slot_timestamps(len(rows)), rows.astype(np.float32), edit_score=0.5, gate=gate)
 
 
 def rows_of(num: int, *, seed: int) -> np.ndarray:
@@ -44,25 +44,28 @@ def queries() -> list[Descriptors]:
     target = REFERENCES[2].descriptors[5].astype(np.float64)
     return [
         video("Q0", REFERENCES[0].descriptors),
-        video("Q1", rows_of(5, seed=10), gated=True),
-        video("Q2", np.vstack([rows_of(2, seed=11), near(target, cosine=0.96, seed=12)]), gated=True),
-        video("Q3", np.vstack([near(target, cosine=0.94, seed=13), rows_of(2, seed=14)]), gated=True),
-        gated_placeholder("Q4", slot_timestamps(1), edit_score=0.1, num_dims=NUM_DIMS),
+        video("Q1", rows_of(5, seed=10), gate="stopped_rows_kept"),
+        video("Q2", np.vstack([rows_of(2, seed=11), near(target, cosine=0.96, seed=12)]), gate="stopped_rows_kept"),
+        video("Q3", np.vstack([near(target, cosine=0.94, seed=13), rows_of(2, seed=14)]), gate="stopped_rows_kept"),
+        placeholder("Q4", slot_timestamps(1), edit_score=0.1, num_dims=NUM_DIMS),
     ]
 
 
-def test_only_what_is_near_a_reference_is_let_in(queries: list[Descriptors]) -> None:
-    settled = settle_gated(queries, REFERENCES, near_identical_cosine=0.95)
-    assert [item.video_id for item in settled] == [item.video_id for item in queries]
-    assert [item.gated for item in settled] == [False, True, False, True, True]
-    assert [len(item) for item in settled] == [4, 1, 3, 1, 1]
-    np.testing.assert_array_equal(settled[2].descriptors, queries[2].descriptors)
-    assert max(np.abs(item.descriptors).max() for item in settled if item.gated) < 1e-5
+def test_only_what_is_near_a_reference_passes(queries: list[Descriptors]) -> None:
+    resolved = resolve_stopped(queries, REFERENCES, near_identical_cosine=0.95)
+    assert [item.video_id for item in resolved] == [item.video_id for item in queries]
+    assert [item.is_stopped for item in resolved] == [False, True, False, True, True]
+    assert [len(item) for item in resolved] == [4, 1, 3, 1, 1]
+    np.testing.assert_array_equal(resolved[2].descriptors, queries[2].descriptors)
+    assert max(np.abs(item.descriptors).max() for item in resolved if item.is_stopped) < 1e-5
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.9])
 def test_every_pair_of_rows_is_compared(threshold: float) -> None:
-    stopped = [video(f"Q{number}", rows_of(1 + number % 4, seed=100 + number), gated=True) for number in range(40)]
+    stopped = [
+        video(f"Q{number}", rows_of(1 + number % 4, seed=100 + number), gate="stopped_rows_kept")
+        for number in range(40)
+    ]
     ref_rows = np.concatenate([item.descriptors for item in REFERENCES]).astype(np.float64)
     ref_rows /= np.linalg.norm(ref_rows, axis=1, keepdims=True)
     expected = []
@@ -70,26 +73,26 @@ def test_every_pair_of_rows_is_compared(threshold: float) -> None:
         unit = item.descriptors.astype(np.float64)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
         expected.append(bool((unit @ ref_rows.T).max() <= threshold))
-    settled = settle_gated(stopped, REFERENCES, near_identical_cosine=threshold)
-    assert [item.gated for item in settled] == expected
+    resolved = resolve_stopped(stopped, REFERENCES, near_identical_cosine=threshold)
+    assert [item.is_stopped for item in resolved] == expected
 
 
 def test_without_a_threshold_all_stay_out(queries: list[Descriptors]) -> None:
-    settled = settle_gated(queries, REFERENCES, near_identical_cosine=None)
-    assert [item.gated for item in settled] == [False, True, True, True, True]
-    assert [len(item) for item in settled] == [4, 1, 1, 1, 1]
+    resolved = resolve_stopped(queries, REFERENCES, near_identical_cosine=None)
+    assert [item.is_stopped for item in resolved] == [False, True, True, True, True]
+    assert [len(item) for item in resolved] == [4, 1, 1, 1, 1]
 
 
 def test_what_needs_no_decision_is_returned_itself(queries: list[Descriptors]) -> None:
-    settled = settle_gated(queries, REFERENCES, near_identical_cosine=0.95)
-    assert settled[0] is queries[0]
-    assert settled[4] is queries[4]
+    resolved = resolve_stopped(queries, REFERENCES, near_identical_cosine=0.95)
+    assert resolved[0] is queries[0]
+    assert resolved[4] is queries[4]
 
 
 def test_other_dimensions_fail(queries: list[Descriptors]) -> None:
     others = [video("R9", np.ones((2, NUM_DIMS + 1)))]
     with pytest.raises(StoreError, match="differ in dimension"):
-        settle_gated(queries, others, near_identical_cosine=0.95)
+        resolve_stopped(queries, others, near_identical_cosine=0.95)
 
 
 def store(folder: Path, videos: list[Descriptors], identity: dict[str, object]) -> Path:
@@ -99,19 +102,21 @@ def store(folder: Path, videos: list[Descriptors], identity: dict[str, object]) 
     return folder
 
 
-def test_a_store_is_settled_with_the_figure_it_was_made_with(queries: list[Descriptors], tmp_path: Path) -> None:
+def test_stopped_queries_of_a_store_are_resolved_with_the_figure_it_was_made_with(
+    queries: list[Descriptors], tmp_path: Path
+) -> None:
     for cosine, expected in ((0.95, [False, True, False, True, True]), (0.93, [False, True, False, False, True])):
         identity = {"settings": {"gate": {"near_identical_cosine": cosine}}}
         folder = store(tmp_path / str(cosine), queries, identity)
-        assert [item.gated for item in read_queries(folder, REFERENCES)] == expected
+        assert [item.is_stopped for item in read_queries(folder, REFERENCES)] == expected
 
 
-def test_without_held_rows_any_file_is_read(queries: list[Descriptors], tmp_path: Path) -> None:
+def test_without_kept_rows_any_file_is_read(queries: list[Descriptors], tmp_path: Path) -> None:
     write_npz(tmp_path / "queries.npz", [queries[0], queries[4]])
-    assert [item.gated for item in read_queries(tmp_path / "queries.npz", REFERENCES)] == [False, True]
+    assert [item.is_stopped for item in read_queries(tmp_path / "queries.npz", REFERENCES)] == [False, True]
 
 
-def test_held_rows_without_a_figure_fail(queries: list[Descriptors], tmp_path: Path) -> None:
+def test_kept_rows_without_a_figure_fail(queries: list[Descriptors], tmp_path: Path) -> None:
     write_npz(tmp_path / "queries.npz", queries)
     folder = store(tmp_path / "store", queries, {"settings": {"gate": {"mode": "off"}}})
     for path in (tmp_path / "queries.npz", folder):

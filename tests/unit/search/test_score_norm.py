@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
-from engine.records import Descriptors, FloatArray
+from engine.records import Descriptors, FloatArray, GateState
 from engine.search.score_norm import ScoreNormalizer
 from engine.store.challenge_npz import read_npz
 
@@ -26,7 +26,8 @@ def videos(*lengths: int, gated: Sequence[int] = (), num_dims: int = 24, seed: i
     for number, length in enumerate(lengths):
         times = np.stack([np.arange(length), np.arange(1, length + 1)], axis=1).astype(np.float32)
         values = rows(length, num_dims, seed=seed + number)
-        found.append(Descriptors(f"V{number}", times, values, edit_score=0.5, gated=number in gated))
+        gate: GateState = "stopped" if number in gated else "passed"
+        found.append(Descriptors(f"V{number}", times, values, edit_score=0.5, gate=gate))
     return found
 
 
@@ -54,7 +55,7 @@ def test_everything_but_the_descriptors_is_kept() -> None:
     for adapt in (normalizer.queries, normalizer.references):
         for video, adapted in zip(videos(3, 1, gated=[1]), adapt(videos(3, 1, gated=[1])), strict=True):
             assert replace(adapted, descriptors=video.descriptors).__repr__() == repr(video)
-            assert adapted.gated == video.gated
+            assert adapted.gate == video.gate
             assert adapted.descriptors.shape == video.descriptors.shape
             np.testing.assert_array_equal(adapted.timestamps, video.timestamps)
 
@@ -107,10 +108,10 @@ def test_equals_the_reference(golden: Path) -> None:
     normalizer = ScoreNormalizer.fit(norm_rows, beta=facts["beta"], nk=facts["nk"])
     assert normalizer.dropped_dim == facts["low_variance_dim"]
     queries = [
-        replace(query, gated=facts["queries"][query.video_id]["gated"])
+        replace(query, gate="stopped" if facts["queries"][query.video_id]["gated"] else "passed")
         for query in read_npz(folder / "query_pre_score_norm.npz")
     ]
-    assert {query.gated for query in queries} == {True, False}
+    assert {query.is_stopped for query in queries} == {True, False}
     expected = {query.video_id: query for query in read_npz(folder / "query_sn.npz")}
     for query in normalizer.queries(queries):
         # Unit rows and inner products of 511 terms in float32 on the recording's side: a few units in the last place.

@@ -32,15 +32,15 @@ class TestRoundTrip:
         rows = np.random.default_rng(0).standard_normal((2, 7)).astype(np.float32)
         videos = [
             Descriptors("Q9", times, rows, edit_score=0.1 + 0.2),
-            Descriptors("Q1", times[:1], rows[:1], edit_score=1e-9, gated=True),
+            Descriptors("Q1", times[:1], rows[:1], edit_score=1e-9, gate="stopped"),
             Descriptors("Q5", times, rows),
         ]
         write_npz(tmp_path / "a.npz", videos)
         for found, expected in zip(read_npz(tmp_path / "a.npz"), videos, strict=True):
-            assert (found.video_id, found.edit_score, found.gated) == (
+            assert (found.video_id, found.edit_score, found.gate) == (
                 expected.video_id,
                 expected.edit_score,
-                expected.gated,
+                expected.gate,
             )
             np.testing.assert_array_equal(found.timestamps, expected.timestamps)
             np.testing.assert_array_equal(found.descriptors, expected.descriptors)

@@ -9,6 +9,7 @@ import pytest
 
 from engine.errors import StoreError
 from engine.records import Descriptors
+from engine.store import shards
 from engine.store.shards import (
     Fingerprint,
     ShardWriter,
@@ -19,7 +20,6 @@ from engine.store.shards import (
     write_shard,
     writer_number,
 )
-from engine.store.store import shards
 
 
 def stored(video_id: str, num_rows: int = 2, *, num_dims: int = 5, **gate: object) -> StoredVideo:
@@ -34,7 +34,7 @@ def stored(video_id: str, num_rows: int = 2, *, num_dims: int = 5, **gate: objec
 
 VIDEOS = [
     stored("Q2", 3, edit_score=0.1 + 0.2),
-    stored("Q1", 1, edit_score=1e-300, gated=True),
+    stored("Q1", 1, edit_score=1e-300, gate="stopped"),
     stored('naïve, "quoted"', 4, warnings=("cut short: 3 s lost", "")),
 ]
 

@@ -220,7 +220,7 @@ def join_sizes(path: Path, order: tuple[int, ...]) -> None:
 def test_rows_stay_valid_after_the_source_is_closed(tmp_path: Path) -> None:
     write_video(tmp_path / "v.webm", moving_frames(50), codec="libvpx-vp9")
     source = DaliFrameSource(media(tmp_path / "v.webm"), fps=10)
-    rows = [chunk["a"] for chunk in source.model_inputs([InputSpec("a", 32)])]
+    rows = [chunk.inputs["a"] for chunk in source.model_inputs([InputSpec("a", 32)])]
     before = [row.copy() for row in rows]
     source.close()
     list(DaliFrameSource(media(tmp_path / "v.webm"), fps=12).model_inputs([InputSpec("a", 32)]))

@@ -14,9 +14,10 @@ from PIL import Image
 
 from engine.errors import MediaError
 from engine.records import Media, Region
+from engine.video import pyav
 from engine.video.media import index_timeline, open_video
 from engine.video.pyav import PyAvFrameSource
-from engine.video.source import InputSpec, pyav
+from engine.video.source import InputSpec
 from tests.conftest import golden_root
 from tests.oracles import rgb_of_planes
 from tests.videos import damage_tail, moving_frames, write_timed_video
@@ -38,7 +39,9 @@ def pictures(source: PyAvFrameSource, *, size_wh: tuple[int, int]) -> NDArray[np
     side = min(size_wh)
     regions = [Region(0, 0, side, side), Region(width - side, height - side, width, height)]
     spec = InputSpec("square", side)
-    parts = [np.concatenate([c["square"] for c in source.model_inputs([spec], region=region)]) for region in regions]
+    parts = [
+        np.concatenate([c.inputs["square"] for c in source.model_inputs([spec], region=region)]) for region in regions
+    ]
     joined = np.empty((len(parts[0]), height, width, 3), dtype=np.uint8)
     for region, part in zip(regions, parts, strict=True):
         joined[:, region.y0 : region.y1, region.x0 : region.x1] = part
@@ -268,4 +271,4 @@ class TestCache:
         source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"))
         chunks = list(source.model_inputs([InputSpec("a", 32)], max_frames=3))
         (tmp_path / "v.mp4").unlink()
-        assert source.scene_statistics().num_frames == len(chunks[0]["a"]) == 3
+        assert source.scene_statistics().num_frames == len(chunks[0].inputs["a"]) == 3
