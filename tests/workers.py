@@ -8,27 +8,25 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import ConfigError
-from engine.records import Failure, Media
-from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Ready, Saved, SaveRequest, die_with_parent
+from engine.records import Descriptors, Failure, Media
+from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Ready, die_with_parent
 
 
-def serve_script(connection: Connection, folder: Path, number: int) -> None:
-    """Describe jobs one by one; ``folder`` keeps what was begun (``begun.txt``) and saved (``<id>.saved``).
+def serve_script(connection: Connection, folder: Path) -> None:
+    """Describe jobs one by one; ``folder`` keeps what was begun (``begun.txt``).
 
-    Ids that start with ``kill`` end the worker each time, with ``once`` the first time, with ``lose`` the first time
-    after they were described but before they were saved. ``fail`` gives a failure, ``break`` an error for all.
+    Ids that start with ``kill`` end the worker each time, with ``once`` the first time, with ``late`` the first time
+    after their rows were sent. ``fail`` gives a failure, ``break`` an error for all.
     """
     die_with_parent()
     link = Link(connection)
     link.send(Ready())
-    link.send(LogLine(logging.INFO, f"hello from writer {number}"))
-    unsaved: list[str] = []
-    while (request := link.receive()) is not None:
-        if isinstance(request, SaveRequest):
-            save(folder, unsaved, link)
-            continue
-        video_id = request.media.video_id
+    link.send(LogLine(logging.INFO, f"hello from process {os.getpid()}"))
+    while (job := link.receive()) is not None:
+        video_id = job.media.video_id
         with (folder / "begun.txt").open("a") as file:
             file.write(f"{video_id}\n")
         if video_id.startswith("kill") or (video_id.startswith("once") and is_first(folder, video_id)):
@@ -36,21 +34,17 @@ def serve_script(connection: Connection, folder: Path, number: int) -> None:
         if video_id.startswith("break"):
             link.send(Broken(ConfigError("the disk is full")))
         elif video_id.startswith("fail"):
-            link.send(Done(video_id, Failure(video_id, request.media.path, "decode", "no frame"), {"decode": 1.0}))
+            link.send(Done(video_id, Failure(video_id, job.media.path, "decode", "no frame"), {"decode": 1.0}))
         else:
-            link.send(Done(video_id, Described(()), {"ensemble": 2.0}))
-            if video_id.startswith("lose") and is_first(folder, video_id):
+            link.send(Done(video_id, Described(descriptors(video_id)), {"ensemble": 2.0}))
+            if video_id.startswith("late") and is_first(folder, video_id):
                 os.kill(os.getpid(), signal.SIGKILL)
-            unsaved.append(video_id)
-            if request.is_alone:
-                save(folder, unsaved, link)
 
 
-def save(folder: Path, video_ids: list[str], link: Link) -> None:
-    for video_id in video_ids:
-        (folder / f"{video_id}.saved").touch()
-    video_ids.clear()
-    link.send(Saved())
+def descriptors(video_id: str) -> Descriptors:
+    """Rows that depend on the id."""
+    rows = np.random.default_rng([*video_id.encode()]).standard_normal((2, 4)).astype(np.float32)
+    return Descriptors(video_id, np.array([[0, 1], [1, 2]], np.float32), rows)
 
 
 def is_first(folder: Path, video_id: str) -> bool:
@@ -60,12 +54,12 @@ def is_first(folder: Path, video_id: str) -> bool:
     return not was_there
 
 
-def serve_nothing(connection: Connection, folder: Path, number: int) -> None:
+def serve_nothing(connection: Connection, folder: Path) -> None:
     """Die while starting."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def serve_refusal(connection: Connection, folder: Path, number: int) -> None:
+def serve_refusal(connection: Connection, folder: Path) -> None:
     """Find the engines unusable."""
     Link(connection).send(Broken(ConfigError("engines for another processor")))
 

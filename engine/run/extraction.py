@@ -1,22 +1,23 @@
 """An extraction: the videos of one side, through worker processes, into a store or a challenge file; resumable.
 
-Knows nothing of how a video is described and of how workers are kept alive.
+The workers send rows, and this process alone writes them: a video is on the disk as soon as it is described.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from engine.describe.engine import Engine, log_failure, log_warnings
 from engine.errors import ConfigError
 from engine.gate_placeholder import without_kept_rows
 from engine.records import Failure, Media, Role
+from engine.run.executor import Executor
 from engine.run.messages import Described, Job, Probed
 from engine.run.plan import Workers
 from engine.run.supervisor import Supervisor
@@ -59,35 +60,32 @@ def extract_to_store(
     any more are dropped. Failed videos are tried again each time. Raises ``StoreError`` if ``output`` holds descriptors
     of other engines or settings.
     """
-    fingerprints = {item.video_id: Fingerprint.of(item.path) for item in media}
+    fingerprints = _fingerprints(media)
     with StoreWriter.open(output, identity=engine.identity(role=role)) as writer:
         writer.discard([key for key, stored in writer.finished.items() if fingerprints.get(key) != stored])
         missing = [item for item in media if item.video_id not in writer.finished]
-        sizes = {item.video_id: fingerprints[item.video_id].size_bytes for item in missing}
-        results: dict[str, Described | Failure] = {}
+        failures: tuple[Failure, ...] = ()
+        refusals: Counter[str] = Counter()
         stages_s: dict[str, float] = {}
         if missing:
-            workers = workers.at_most(len(missing))
-            supervisor = Supervisor(
-                serve,
-                _settings(engine, workers, role=role, folder=output),
-                jobs_at_once=workers.videos_at_once,
-                new_number=writer.new_writer,
-                saved=writer.adopt,
-            )
-            with supervisor:
-                results = _describe(supervisor, missing, sizes, on_done)
-            stages_s = supervisor.stages_s
+            with _open_workers(engine, workers.at_most(len(missing)), role=role) as executor:
+                for item, result in _describe(executor, missing, fingerprints):
+                    if isinstance(result, Failure):
+                        log_failure(result)
+                        failures += (result,)
+                    else:
+                        writer.add(result.descriptors, fingerprints.get(item.video_id) or Fingerprint.of(item.path))
+                        log_warnings(item.video_id, result.descriptors.warnings)
+                        refusals.update([result.refusal] if result.refusal else [])
+                    on_done()
+            stages_s = executor.stages_s
             logger.info(stages_line(stages_s))
-        failures = tuple(result for _, result in sorted(results.items()) if isinstance(result, Failure))
-        refusals = Counter(result.refusal for result in results.values() if isinstance(result, Described))
-        num_by_decoder = refusals.pop(None, 0)
+        num_described = len(missing) - len(failures)
         if engine.decoder.leaves_to_pyav and missing:
-            logger.info(decoders_line(num_by_decoder, refusals))
+            logger.info(decoders_line(num_described - refusals.total(), refusals))
+        failures = tuple(sorted(failures, key=lambda failure: failure.video_id))
         writer.finish(failures=failures)
-    return ExtractionSummary(
-        len(missing) - len(failures), len(media) - len(missing), failures, stages_s, cast(dict[str, int], refusals)
-    )
+    return ExtractionSummary(num_described, len(media) - len(missing), failures, stages_s, refusals)
 
 
 def extract_to_npz(
@@ -117,25 +115,29 @@ def extract_to_npz(
 
 def probe_durations(media: Sequence[Media], *, num_workers: int) -> dict[str, float]:
     """Seconds that the headers of videos claim, by video id; 0 where they say nothing, or end the process that asks."""
-    jobs = [Job("probe", item) for item in media]
-    numbers = iter(range(2**31))
-    with Supervisor(
-        serve_probes, [None] * num_workers, jobs_at_once=1, new_number=lambda: next(numbers), saved=lambda: ()
-    ) as supervisor:
+    with Supervisor(serve_probes, [None] * num_workers, jobs_at_once=1) as executor:
         return {
             job.media.video_id: result.duration_s if isinstance(result, Probed) else 0.0
-            for job, result in supervisor.run(jobs)
+            for job, result in executor.run(Job("probe", item) for item in media)
         }
 
 
-def _settings(engine: Engine, workers: Workers, *, role: Role, folder: Path) -> list[WorkerSettings]:
-    return [
+def _fingerprints(media: Sequence[Media]) -> dict[str, Fingerprint]:
+    """By video id; without those of files that cannot be looked at, which will fail when they are described."""
+    found = {}
+    for item in media:
+        with suppress(OSError):
+            found[item.video_id] = Fingerprint.of(item.path)
+    return found
+
+
+def _open_workers(engine: Engine, workers: Workers, *, role: Role) -> Executor:
+    settings = [
         WorkerSettings(
             engines=engine.engines.folder,
             preset=engine.preset,
             raw_embeddings=not engine.use_pca,
             role=role,
-            folder=folder,
             videos_at_once=workers.videos_at_once,
             num_threads=workers.num_threads,
             gpu=workers.gpus[place] if workers.gpus else None,
@@ -144,37 +146,26 @@ def _settings(engine: Engine, workers: Workers, *, role: Role, folder: Path) -> 
         )
         for place in range(workers.count)
     ]
+    return Supervisor(serve, settings, jobs_at_once=workers.videos_at_once)
 
 
 def _describe(
-    supervisor: Supervisor[WorkerSettings],
-    media: Sequence[Media],
-    sizes: Mapping[str, int],
-    on_done: Callable[[], None],
-) -> dict[str, Described | Failure]:
-    """Describe all, the longest first, so that no worker is left alone with a long video at the end; results by id.
+    executor: Executor, media: Sequence[Media], fingerprints: Mapping[str, Fingerprint]
+) -> Iterator[tuple[Media, Described | Failure]]:
+    """Describe all, the longest first, so that no worker is left alone with a long video at the end.
 
-    ``sizes``: of the files, in bytes, by video id. Where lengths are equal, or not known, the larger file comes first.
+    Where lengths are equal, or not known, the larger file comes first.
     """
-    results: dict[str, Described | Failure] = {}
-
-    def note(video_id: str, result: Described | Failure) -> None:
-        if video_id not in results:
-            on_done()
-        if results.get(video_id) != result:
-            log_failure(result) if isinstance(result, Failure) else log_warnings(video_id, result.warnings)
-        results[video_id] = result
-
     lengths: dict[str, tuple[float, int]] = {}
-    for job, result in supervisor.run(Job("probe", item) for item in media):
+    for job, result in executor.run(Job("probe", item) for item in media):
         video_id = job.media.video_id
         if isinstance(result, Probed):
-            lengths[video_id] = result.duration_s, sizes[video_id]
-        else:
-            note(video_id, result)
+            known = fingerprints.get(video_id)
+            lengths[video_id] = result.duration_s, 0 if known is None else known.size_bytes
+        elif isinstance(result, Failure):
+            yield job.media, result
     queue = [item for item in media if item.video_id in lengths]
     queue.sort(key=lambda item: lengths[item.video_id], reverse=True)
-    for job, result in supervisor.run(Job("describe", item) for item in queue):
+    for job, result in executor.run(Job("describe", item) for item in queue):
         if not isinstance(result, Probed):
-            note(job.media.video_id, result)
-    return results
+            yield job.media, result

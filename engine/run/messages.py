@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Literal
 
-from engine.records import Failure, Media
+from engine.records import Descriptors, Failure, Media
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,17 +18,12 @@ _PR_SET_PDEATHSIG = 1
 class Job:
     """Something to do with one video: read its length from its header, or describe it.
 
-    ``is_alone``: the worker is given nothing else until it is done, and what it found is written at once.
+    ``is_alone``: the worker is given nothing else until it is done.
     """
 
     action: Literal["probe", "describe"]
     media: Media
     is_alone: bool = False
-
-
-@dataclass(frozen=True)
-class SaveRequest:
-    """Asks for a `Saved` after everything that waits is written."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +40,16 @@ class Probed:
 
 @dataclass(frozen=True)
 class Described:
-    """The result of a ``describe`` that went well: the descriptors are on their way to a shard.
+    """The result of a ``describe`` that went well.
 
     ``refusal``: why the chosen decoder left the video to PyAV, None if it did not.
     """
 
-    warnings: tuple[str, ...]
+    descriptors: Descriptors
     refusal: str | None = None
+
+
+Result = Probed | Described | Failure
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,8 @@ class Done:
     """A job came to its end. ``stages_s``: seconds per stage of this process so far."""
 
     video_id: str
-    result: Probed | Described | Failure
+    result: Result
     stages_s: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A shard was written, or there was nothing to write."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +76,7 @@ class Broken:
     error: Exception
 
 
-Request = Job | SaveRequest
-Message = Ready | Done | Saved | LogLine | Broken
+Message = Ready | Done | LogLine | Broken
 
 
 def die_with_parent() -> None:
@@ -109,10 +101,10 @@ class Link:
             except OSError:
                 return
 
-    def receive(self) -> Request | None:
-        """The next request; None when the pipe is closed."""
+    def receive(self) -> Job | None:
+        """The next job; None when the pipe is closed."""
         try:
-            request: Request = self._connection.recv()
+            job: Job = self._connection.recv()
         except (EOFError, OSError):
             return None
-        return request
+        return job

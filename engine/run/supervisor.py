@@ -1,8 +1,7 @@
 """Worker processes and the queue they share: gives out jobs, replaces workers that die, tries their videos again.
 
 When a worker dies, any of the videos it was working on may be the cause. Each of them is tried once more, alone in a
-worker; the one that ends a worker again is given up, and no other video loses its result. Knows nothing of what a job
-is and of the order in which jobs should come.
+worker; the one that ends a worker again is given up, and no other video loses its result.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -23,19 +22,7 @@ from typing import Generic, Self, TypeVar
 
 from engine.errors import EngineError
 from engine.records import Failure
-from engine.run.messages import (
-    Broken,
-    Described,
-    Done,
-    Job,
-    LogLine,
-    Message,
-    Probed,
-    Ready,
-    Request,
-    Saved,
-    SaveRequest,
-)
+from engine.run.messages import Broken, Done, Job, LogLine, Message, Ready, Result
 
 logger = logging.getLogger(__name__)
 
@@ -44,49 +31,42 @@ _GRACE_S = 10.0
 _PROCESSES = multiprocessing.get_context("spawn")  # a forked process does not survive the threads of native libraries
 
 Settings = TypeVar("Settings")
-Result = Probed | Described | Failure
 
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process as seen from here. ``unsaved``: its videos that are described but in no shard yet."""
+    """A worker process as seen from here."""
 
     place: int
     process: BaseProcess
     connection: Connection
     is_ready: bool = False
-    is_saving: bool = False
     running: dict[str, Job] = field(default_factory=dict)
-    unsaved: dict[str, Job] = field(default_factory=dict)
 
-    def send(self, request: Request) -> None:
+    def give(self, job: Job) -> None:
+        self.running[job.media.video_id] = job
         try:
-            self.connection.send(request)
-        except OSError:  # it died; what it held is found when the end of its pipe is read
+            self.connection.send(job)
+        except OSError:  # it died, which is found when the end of its pipe is read
             logger.debug("worker %d is gone", self.place)
 
 
 class Supervisor(Generic[Settings]):
-    """Runs jobs in worker processes, one for each of ``settings``. A context manager: leaving it ends all of them.
+    """An `Executor` of worker processes on this machine, one for each of ``settings``.
 
-    ``serve`` is what a worker is started with: its end of a pipe, its settings, and a number from ``new_number``.
-    ``jobs_at_once``: of one worker. ``saved`` gives the ids of the videos that are on the disk, whoever wrote them.
+    ``serve`` is what a worker is started with: its end of a pipe, and its settings. ``jobs_at_once``: of one worker.
     """
 
     def __init__(
         self,
-        serve: Callable[[Connection, Settings, int], None],
+        serve: Callable[[Connection, Settings], None],
         settings: Sequence[Settings],
         *,
         jobs_at_once: int,
-        new_number: Callable[[], int],
-        saved: Callable[[], Container[str]],
     ) -> None:
         self._serve = serve
         self._settings = settings
         self._jobs_at_once = jobs_at_once
-        self._new_number = new_number
-        self._saved = saved
         self._workers: list[_Worker] = []
         self._waiting: deque[Job] = deque()
         self._suspects: deque[Job] = deque()
@@ -120,14 +100,11 @@ class Supervisor(Generic[Settings]):
         self._resources.close()
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
-        """Do all jobs and yield the result of each as it comes; when the iterator ends, everything is saved.
-
-        Jobs are begun in the given order. A video whose worker died may come twice. A `Failure` in stage ``worker`` is
-        the result of a job that ended two workers. Raises ``EngineError`` where workers cannot even start, and what a
-        worker says that no worker could get past, such as an ``OSError`` for a full disk.
+        """See `Executor.run`. Raises ``EngineError`` where workers cannot even start, and what a worker says that no
+        worker could get past.
         """
         self._waiting.extend(jobs)
-        while self._waiting or self._suspects or any(worker.running or worker.unsaved for worker in self._workers):
+        while self._waiting or self._suspects or any(worker.running for worker in self._workers):
             for worker in self._workers:
                 self._give(worker)
             ready = wait([worker.connection for worker in self._workers])
@@ -143,7 +120,7 @@ class Supervisor(Generic[Settings]):
         connection, theirs = _PROCESSES.Pipe()
         process = _PROCESSES.Process(
             target=self._serve,
-            args=(theirs, self._settings[place], self._new_number()),
+            args=(theirs, self._settings[place]),
             name=f"worker {place}",
             daemon=True,
         )
@@ -173,17 +150,10 @@ class Supervisor(Generic[Settings]):
         if not worker.is_ready or any(job.is_alone for job in worker.running.values()):
             return
         if self._suspects and not worker.running:
-            self._give_job(worker, replace(self._suspects.popleft(), is_alone=True))
+            worker.give(replace(self._suspects.popleft(), is_alone=True))
             return
         while self._waiting and len(worker.running) < self._jobs_at_once:
-            self._give_job(worker, self._waiting.popleft())
-        if worker.unsaved and not worker.running and not worker.is_saving:
-            worker.is_saving = True
-            worker.send(SaveRequest())
-
-    def _give_job(self, worker: _Worker, job: Job) -> None:
-        worker.running[job.media.video_id] = job
-        worker.send(job)
+            worker.give(self._waiting.popleft())
 
     def _take(self, worker: _Worker, message: Message) -> Iterator[tuple[Job, Result]]:
         match message:
@@ -192,12 +162,7 @@ class Supervisor(Generic[Settings]):
             case Done(video_id, result, stages_s):
                 job = worker.running.pop(video_id)
                 self._stages_s[worker.process] = stages_s
-                if isinstance(result, Described):
-                    worker.unsaved[video_id] = job
                 yield job, result
-            case Saved():
-                worker.is_saving = False
-                worker.unsaved = self._not_saved(worker.unsaved)
             case LogLine(level, text):
                 if text not in self._said:  # several workers choose the same backend
                     logger.log(level, "%s", text)
@@ -205,29 +170,21 @@ class Supervisor(Generic[Settings]):
             case Broken(error):
                 raise error
 
-    def _not_saved(self, jobs: dict[str, Job]) -> dict[str, Job]:
-        saved = self._saved()
-        return {video_id: job for video_id, job in jobs.items() if video_id not in saved}
-
     def _replace(self, worker: _Worker) -> Iterator[tuple[Job, Result]]:
-        """Start another worker in the place of one that died, and decide what becomes of the videos that it held."""
+        """Start another worker in the place of one that died, and decide what becomes of its videos."""
         worker.process.join()
         death = _describe_exit(worker.process.exitcode)
         if not worker.is_ready:
             self._num_failed_starts += 1
             if self._num_failed_starts == _MAX_FAILED_STARTS:
                 raise EngineError(f"a worker {death} while it loaded the engines, {_MAX_FAILED_STARTS} times in a row")
-        unsaved = self._not_saved(worker.unsaved)
-        suspects = worker.running or unsaved
-        if worker.running:
-            self._waiting.extendleft(unsaved.values())
         logger.warning(
             "worker %d %s and is replaced; it was working on: %s",
             worker.place,
             death,
-            ", ".join(sorted(suspects)) or "nothing",
+            ", ".join(sorted(worker.running)) or "nothing",
         )
-        for job in suspects.values():
+        for job in worker.running.values():
             key = (job.media.video_id, job.action)
             self._deaths[key] += 1
             if self._deaths[key] == 1:

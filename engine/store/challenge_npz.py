@@ -41,6 +41,8 @@ def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
     if times.ndim == 1:
         times = np.stack([times, times], axis=1)
     edit_scores, gate_states = arrays.get("edit_scores"), arrays.get("gate_states")
+    if "gated" in arrays:  # what versions before 0.2 wrote
+        gate_states = np.where(arrays["gated"], "stopped", "passed")
     videos = []
     for rows in _rows_of_videos(ids):
         score = np.nan if edit_scores is None else float(edit_scores[rows[0]])
@@ -84,7 +86,7 @@ def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
 def _check_shapes(arrays: Mapping[str, NDArray[Any]], *, source: Path) -> None:
     ids, features, times = arrays["video_ids"], arrays["features"], arrays["timestamps"]
     num_rows = len(ids) if ids.ndim == 1 else -1
-    kinds = {"edit_scores": "f", "gate_states": "U"}
+    kinds = {"edit_scores": "f", "gate_states": "U", "gated": "b"}
     per_row = [(arrays[name], kind) for name, kind in kinds.items() if name in arrays]
     if (
         features.ndim != 2

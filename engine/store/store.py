@@ -1,8 +1,8 @@
 """Descriptors on disk: the one door to all formats, and our own resumable store. Knows not how they are made.
 
 A store is a folder of shards (`engine.store.shards`), whole videos each, and a ``manifest.json``. A shard appears all
-at once or not at all, so that after any interruption what is there is whole. Reading asks for a complete manifest, and
-gives the videos in the order of their ids, whatever the order of writing.
+at once or not at all, and a journal keeps what is not in one yet, so that after any interruption what is there is
+whole. Reading asks for a complete manifest, and gives the videos in the order of their ids, whatever that of writing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from engine.errors import StoreError
 from engine.files import exclusive, written_aside
 from engine.records import Descriptors, Failure, Role
 from engine.store.challenge_npz import read_npz, write_npz
+from engine.store.journal import Journal
 from engine.store.shards import (
     Fingerprint,
+    StoredVideo,
     read_fingerprints,
     read_num_dims,
     read_shard,
     write_shard,
-    writer_number,
 )
 
 __all__ = [
@@ -43,10 +44,14 @@ __all__ = [
 
 Json = Any
 
+ROWS_PER_SHARD = 16_384
 _MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _SHARDS = "shard-*.parquet"
+_JOURNAL = "journal"
+_FORMAT_BEFORE = "vsc-engine descriptors, version 1"
 _ANEW = "extract into a new folder"
+_FORMAT: Literal["vsc-engine descriptors, version 2"] = "vsc-engine descriptors, version 2"
 
 
 class StoreManifest(BaseModel):
@@ -57,7 +62,7 @@ class StoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["vsc-engine descriptors, version 1"] = "vsc-engine descriptors, version 1"
+    format: Literal["vsc-engine descriptors, version 2"] = _FORMAT
     complete: bool
     identity: dict[str, Json]
     num_dims: int | None = None
@@ -66,22 +71,29 @@ class StoreManifest(BaseModel):
 
 
 class StoreWriter:
-    """Keeps a store while `ShardWriter`s, here or in other processes, write its shards.
+    """The one writer of a store: takes videos one by one, and each is on the disk when `add` returns.
 
-    A context manager, made by `StoreWriter.open`. Whole shards stay whatever happens; only `finish` completes it.
+    A context manager, made by `StoreWriter.open`. Videos gather in a journal until they make a shard of
+    ``rows_per_shard`` rows. What was added stays whatever happens; only `finish` completes the store.
     """
 
-    def __init__(self, folder: Path, *, identity: dict[str, Json], lock: ExitStack) -> None:
+    def __init__(self, folder: Path, *, identity: dict[str, Json], rows_per_shard: int, lock: ExitStack) -> None:
         self._folder = folder
+        self._rows_per_shard = rows_per_shard
         self._manifest = _claim(folder, identity)
         self._shards: dict[Path, dict[str, Fingerprint]] = {}
         self._finished: dict[str, Fingerprint] = {}
-        self._take_in(sorted(folder.glob(_SHARDS)))
-        self._num_writers = max((writer_number(path) + 1 for path in self._shards), default=0)
+        self._waiting: list[StoredVideo] = []
+        for path in sorted(folder.glob(_SHARDS)):
+            self._take_in(path)
+        self._journal = Journal(folder / _JOURNAL)
+        lock.callback(self._journal.close)
+        self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self._finished]
+        self._write_shard()
         self._lock = lock.pop_all()
 
     @classmethod
-    def open(cls, folder: Path, *, identity: Mapping[str, Json]) -> Self:
+    def open(cls, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = ROWS_PER_SHARD) -> Self:
         """Start a store in a new or empty folder, or go on with one of the same ``identity``.
 
         ``identity``, which JSON can hold, is whatever decides the descriptors (engines, settings): results of different
@@ -96,16 +108,36 @@ class StoreWriter:
                 raise StoreError(
                     f"another process is writing to {folder}; wait for it or choose another folder"
                 ) from error
-            return cls(folder, identity=json.loads(json.dumps(identity)), lock=lock)
+            known = json.loads(json.dumps(identity))
+            return cls(folder, identity=known, rows_per_shard=rows_per_shard, lock=lock)
 
     @property
     def finished(self) -> Mapping[str, Fingerprint]:
         """The videos that are safely on disk, with the fingerprints of their sources: a live view."""
         return MappingProxyType(self._finished)
 
+    def add(self, descriptors: Descriptors, fingerprint: Fingerprint) -> None:
+        """Take one whole video. Until `finish`, the store then says that it is not complete.
+
+        Raises ``StoreError`` for a video that is there already, and for another dimension than that of the others.
+        """
+        video_id, num_dims = descriptors.video_id, descriptors.descriptors.shape[1]
+        if video_id in self._finished:
+            raise StoreError(f"{self._folder} holds {video_id!r} already; discard it first")
+        self._check_num_dims(num_dims, source=repr(video_id))
+        self._announce_change()
+        video = StoredVideo(descriptors, fingerprint)
+        self._journal.append(video)
+        self._waiting.append(video)
+        self._finished[video_id] = fingerprint
+        if sum(len(item.descriptors) for item in self._waiting) >= self._rows_per_shard:
+            self._write_shard()
+
     def discard(self, video_ids: Iterable[str]) -> None:
         """Remove finished videos, because their source changed or is gone."""
         unwanted = set(video_ids).intersection(self._finished)
+        if unwanted:
+            self._write_shard()
         for path, videos in list(self._shards.items()):
             if unwanted.isdisjoint(videos):
                 continue
@@ -120,23 +152,9 @@ class StoreWriter:
         for video_id in unwanted:
             del self._finished[video_id]
 
-    def new_writer(self) -> int:
-        """A number for a new `ShardWriter`. From here until `finish`, the store says that it is not complete."""
-        self._announce_change()
-        self._num_writers += 1
-        return self._num_writers - 1
-
-    def adopt(self) -> Mapping[str, Fingerprint]:
-        """Take in the shards that were written since, and return `finished`.
-
-        Raises ``StoreError`` for a shard with a video that is there already, or with another dimension.
-        """
-        self._take_in(sorted(set(self._folder.glob(_SHARDS)) - self._shards.keys()))
-        return self.finished
-
     def finish(self, *, failures: Sequence[Failure] = ()) -> None:
-        """Adopt what was written and mark the store complete; ``failures`` are kept in its manifest."""
-        self.adopt()
+        """Mark the store complete; ``failures`` are kept in its manifest."""
+        self._write_shard()
         _remove_leftovers(self._folder)
         self._set_manifest(
             self._manifest.model_copy(
@@ -156,21 +174,34 @@ class StoreWriter:
     ) -> None:
         self._lock.close()
 
-    def _take_in(self, paths: Sequence[Path]) -> None:
-        for path in paths:
-            videos = read_fingerprints(path)
-            repeated = self._finished.keys() & videos
-            if repeated:
-                raise StoreError(f"{path} repeats videos of other shards: {sorted(repeated)[:3]}; {_ANEW}")
-            num_dims = read_num_dims(path)
-            if num_dims != (self._manifest.num_dims or num_dims):
-                raise StoreError(
-                    f"{path} has descriptors of {num_dims} dimensions, the other shards have "
-                    f"{self._manifest.num_dims}; {_ANEW}"
-                )
-            self._manifest = self._manifest.model_copy(update={"num_dims": num_dims})
-            self._shards[path] = videos
-            self._finished.update(videos)
+    def _write_shard(self) -> None:
+        """Make a shard of what waits in the journal, and empty that."""
+        if self._waiting:
+            self._announce_change()
+            number = max((int(path.stem.split("-")[1]) + 1 for path in self._shards), default=0)
+            path = self._folder / f"shard-{number:05d}.parquet"
+            write_shard(path, self._waiting)
+            self._shards[path] = {video.descriptors.video_id: video.fingerprint for video in self._waiting}
+            self._finished.update(self._shards[path])
+            self._waiting = []
+        self._journal.clear()
+
+    def _take_in(self, path: Path) -> None:
+        videos = read_fingerprints(path)
+        repeated = self._finished.keys() & videos
+        if repeated:
+            raise StoreError(f"{path} repeats videos of other shards: {sorted(repeated)[:3]}; {_ANEW}")
+        self._check_num_dims(read_num_dims(path), source=str(path))
+        self._shards[path] = videos
+        self._finished.update(videos)
+
+    def _check_num_dims(self, num_dims: int, *, source: str) -> None:
+        known = self._manifest.num_dims
+        if known not in (None, num_dims):
+            raise StoreError(
+                f"{source} has descriptors of {num_dims} dimensions, the other videos have {known}; {_ANEW}"
+            )
+        self._manifest = self._manifest.model_copy(update={"num_dims": num_dims})
 
     def _announce_change(self) -> None:
         manifest = StoreManifest(complete=False, identity=self._manifest.identity, num_dims=self._manifest.num_dims)
@@ -186,10 +217,16 @@ def read_manifest(folder: Path) -> StoreManifest:
     """Read the manifest of a store, complete or not. Raises ``StoreError`` where there is none that fits."""
     path = folder / _MANIFEST
     try:
-        return StoreManifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("format") == _FORMAT_BEFORE:
+            raise StoreError(
+                f"{folder} was written by an older version of vsc-engine; describe its videos anew with "
+                f"`vsc-engine extract VIDEOS --role {values['identity']['role']} --output NEW_FOLDER`"
+            )
+        return StoreManifest.model_validate(values)
     except FileNotFoundError as error:
         raise StoreError(f"{folder} is not a descriptor store: it has no {_MANIFEST}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise StoreError(f"{path} is not the manifest of a descriptor store this version can read: {reason}") from error
 

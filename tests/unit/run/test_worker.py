@@ -11,15 +11,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.config import load_preset
+from engine.describe.engine import Engine
 from engine.errors import ConfigError
-from engine.records import Failure, Media
-from engine.run.messages import Broken, Described, Done, Job, LogLine, Message, Probed, Ready, Saved, SaveRequest
+from engine.records import Descriptors, Failure, Media
+from engine.run.messages import Broken, Described, Done, Job, LogLine, Message, Probed, Ready
 from engine.run.worker import WorkerSettings, serve, serve_probes
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.store.shards import Fingerprint, read_shard
 from tests.videos import moving_frames, write_video
 
 
@@ -27,7 +28,7 @@ from tests.videos import moving_frames, write_video
 def started(target: Callable[..., None], settings: Any) -> Iterator[tuple[Connection, BaseProcess]]:
     context = multiprocessing.get_context("spawn")
     connection, theirs = context.Pipe()
-    process = context.Process(target=target, args=(theirs, settings, 3), daemon=True)
+    process = context.Process(target=target, args=(theirs, settings), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -68,46 +69,31 @@ def test_probes_give_what_headers_claim(media: Media, tmp_path: Path) -> None:
 @pytest.mark.torch
 class TestDescribing:
     @pytest.fixture
-    def settings(self, lite_engines: Path, tmp_path: Path) -> WorkerSettings:
+    def settings(self, lite_engines: Path) -> WorkerSettings:
         return WorkerSettings(
             engines=lite_engines,
             preset=EnginesDirectory.open(lite_engines).manifest.preset,
-            fps=1.0,
             raw_embeddings=False,
             role="reference",
-            folder=tmp_path / "store",
             videos_at_once=1,
             num_threads=1,
         )
 
-    def test_what_is_described_is_saved_when_asked_and_when_the_pipe_is_closed(
-        self, media: Media, settings: WorkerSettings
-    ) -> None:
+    def test_what_is_described_is_sent(self, media: Media, settings: WorkerSettings, lite_engines: Path) -> None:
+        with Engine.open(lite_engines, num_threads=1) as engine:
+            expected = engine.describe(media, role="reference")
+        assert isinstance(expected, Descriptors)
         with started(serve, settings) as (connection, process):
             assert answer(connection) == Ready()
             for video_id in ("a", "b"):
                 connection.send(Job("describe", replace(media, video_id=video_id)))
                 done = answer(connection)
                 assert isinstance(done, Done)
-                assert (done.video_id, done.result) == (video_id, Described(()))
+                assert isinstance(done.result, Described)
+                assert done.video_id == done.result.descriptors.video_id == video_id
+                np.testing.assert_array_equal(done.result.descriptors.descriptors, expected.descriptors)
                 assert set(done.stages_s) >= {"decode", "ensemble"}
-                if video_id == "a":
-                    assert not settings.folder.exists()
-                    connection.send(SaveRequest())
-                    assert answer(connection) == Saved()
         assert process.exitcode == 0
-        for count, video_id in enumerate(("a", "b")):
-            (stored,) = read_shard(settings.folder / f"shard-00003-{count:05d}.parquet")
-            assert (stored.descriptors.video_id, len(stored.descriptors)) == (video_id, 2)
-            assert stored.fingerprint == Fingerprint.of(media.path)
-
-    def test_a_video_alone_is_saved_at_once(self, media: Media, settings: WorkerSettings) -> None:
-        with started(serve, settings) as (connection, _):
-            assert answer(connection) == Ready()
-            connection.send(Job("describe", media, is_alone=True))
-            assert isinstance(answer(connection), Done)
-            assert answer(connection) == Saved()
-            assert len(list(settings.folder.iterdir())) == 1
 
     def test_failures_do_not_end_it(self, settings: WorkerSettings, tmp_path: Path) -> None:
         (tmp_path / "text.mp4").write_text("no video")
@@ -121,20 +107,10 @@ class TestDescribing:
                 assert (done.result.video_id, done.result.stage) == (name, "open")
                 assert words in done.result.reason
 
-    def test_what_stops_all_workers_is_handed_over(
-        self, media: Media, settings: WorkerSettings, tmp_path: Path
-    ) -> None:
+    def test_what_stops_all_workers_is_handed_over(self, settings: WorkerSettings) -> None:
         with started(serve, replace(settings, preset=load_preset("vsc22"))) as (connection, process):
             broken = answer(connection)
         assert isinstance(broken, Broken)
         assert isinstance(broken.error, ConfigError)
         assert "was built for the models of preset" in str(broken.error)
         assert process.exitcode == 0
-        (tmp_path / "file").touch()
-        with started(serve, replace(settings, folder=tmp_path / "file")) as (connection, _):
-            assert answer(connection) == Ready()
-            connection.send(Job("describe", media, is_alone=True))
-            assert isinstance(answer(connection), Done)
-            broken = answer(connection)
-        assert isinstance(broken, Broken)
-        assert isinstance(broken.error, OSError)

@@ -10,6 +10,7 @@ import pytest
 from engine.errors import ConfigError, StoreError
 from engine.records import CandidatePair, Descriptors
 from engine.search.candidates import find_candidates
+from engine.search.exact import ExactSearch
 from engine.search.faiss_backend import SearchDevice
 from engine.store.challenge_npz import read_npz
 from engine.store.tables import read_candidates
@@ -80,7 +81,7 @@ def test_equals_the_reference(
         read_npz(folder / "test_refs_sn.npz"),
         retrieve_per_query=retrieve_per_query,
         candidates_per_query=candidates_per_query,
-        device=device,
+        search=ExactSearch(device),
     )
     assert_same_but_for_rounding(found, expected)
 

@@ -11,7 +11,7 @@ from engine.errors import StoreError
 from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, GateState
 from engine.search.exact_copies import read_queries, resolve_stopped
-from engine.store.shards import Fingerprint, StoredVideo, write_shard
+from engine.store.shards import Fingerprint
 from engine.store.store import StoreWriter, write_npz
 from engine.video.sampling import slot_timestamps
 
@@ -97,7 +97,8 @@ def test_other_dimensions_fail(queries: list[Descriptors]) -> None:
 
 def store(folder: Path, videos: list[Descriptors], identity: dict[str, object]) -> Path:
     with StoreWriter.open(folder, identity=identity) as writer:
-        write_shard(folder / "shard-00000-00000.parquet", [StoredVideo(item, Fingerprint(1, 1)) for item in videos])
+        for item in videos:
+            writer.add(item, Fingerprint(1, 1))
         writer.finish()
     return folder
 

@@ -51,6 +51,10 @@ class TestRoundTrip:
             found = {name: (archive[name].dtype.str, archive[name].shape) for name in archive.files}
         assert found == {"video_ids": ("<U2", (1,)), "features": ("<f4", (1, 3)), "timestamps": ("<f4", (1, 2))}
 
+    def test_the_gate_of_an_older_version(self, tmp_path: Path) -> None:
+        path = saved(tmp_path, video_ids=np.array(["Q1", "Q2", "Q2"]), gated=np.array([True, False, False]))
+        assert [video.gate for video in read_npz(path)] == ["stopped", "passed"]
+
     def test_recorded_files(self, golden: Path, tmp_path: Path) -> None:
         references = read_npz(golden / "postprocess" / "test_refs_sn.npz")
         assert references[0].video_id == "R200000"
@@ -122,6 +126,7 @@ class TestBadFiles:
             {"timestamps": np.zeros((3, 3))},
             {"timestamps": np.zeros(2)},
             {"timestamps": np.array(["0", "1", "2"])},
+            {"gate_states": np.array(["passed", "stopped"])},
             {"gated": np.zeros(2, dtype=bool)},
             {"edit_scores": np.array(["0", "1", "2"])},
         ],
@@ -130,6 +135,12 @@ class TestBadFiles:
         (name,) = changes
         with pytest.raises(StoreError, match=rf"a\.npz: expected video_ids \(N,\).* got .*{name} "):
             read_npz(saved(tmp_path, **changes))
+
+    def test_unknown_states_of_the_gate_fail(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match=r"a\.npz: descriptors of 'Q2': unknown state of the gate 'open'"):
+            read_npz(
+                saved(tmp_path, video_ids=np.array(["Q1", "Q2", "Q2"]), gate_states=np.array(["passed"] + 2 * ["open"]))
+            )
 
     def test_ids_of_other_kinds_fail(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="strings or numbers, got dtype float64"):

@@ -9,16 +9,15 @@ import pytest
 
 from engine.errors import StoreError
 from engine.records import Descriptors
-from engine.store import shards
 from engine.store.shards import (
     Fingerprint,
-    ShardWriter,
     StoredVideo,
+    from_bytes,
     read_fingerprints,
     read_num_dims,
     read_shard,
+    to_bytes,
     write_shard,
-    writer_number,
 )
 
 
@@ -43,7 +42,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.parquet", VIDEOS)
     for found, expected in zip(read_shard(tmp_path / "a.parquet"), VIDEOS, strict=True):
         assert found.fingerprint == expected.fingerprint
-        for name in ("video_id", "edit_score", "gated", "warnings"):
+        for name in ("video_id", "edit_score", "gate", "warnings"):
             assert getattr(found.descriptors, name) == getattr(expected.descriptors, name)
         np.testing.assert_array_equal(found.descriptors.timestamps, expected.descriptors.timestamps)
         np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
@@ -84,30 +83,13 @@ def test_dimension_alone(tmp_path: Path) -> None:
     assert read_num_dims(tmp_path / "a.parquet") == 5
 
 
-class TestShardWriter:
-    def test_it_writes_shards_of_its_own_number(self, tmp_path: Path) -> None:
-        writer = ShardWriter(tmp_path, number=12)
-        for count, video in enumerate(VIDEOS):
-            writer.add(*video)
-            writer.flush()
-            path = tmp_path / f"shard-00012-{count:05d}.parquet"
-            assert [found.descriptors.video_id for found in read_shard(path)] == [video.descriptors.video_id]
-            assert writer_number(path) == 12
-        writer.flush()
-        assert len(list(tmp_path.iterdir())) == len(VIDEOS)
-
-    def test_a_flush_is_due_when_a_shard_is_full_or_time_has_passed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        writer = ShardWriter(tmp_path, number=0, rows_per_shard=4)
-        writer.add(*VIDEOS[0])
-        assert not writer.is_due
-        writer.add(*VIDEOS[1])
-        assert writer.is_due
-        writer.flush()
-        assert not writer.is_due
-        monkeypatch.setattr(shards, "_FLUSH_INTERVAL_S", -1.0)
-        assert writer.is_due
+def test_a_video_as_bytes_is_the_same_again(tmp_path: Path) -> None:
+    found = from_bytes(to_bytes(VIDEOS[0]), source=tmp_path)
+    assert found.fingerprint == VIDEOS[0].fingerprint
+    assert found.descriptors.edit_score == VIDEOS[0].descriptors.edit_score
+    np.testing.assert_array_equal(found.descriptors.descriptors, VIDEOS[0].descriptors.descriptors)
+    with pytest.raises(StoreError, match=r"journal is missing or damaged"):
+        from_bytes(b"PAR1", source=tmp_path / "journal")
 
 
 class TestBadShards:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import StoreError
 from engine.records import Descriptors, Failure
-from engine.store.shards import ShardWriter, StoredVideo, read_shard, write_shard
+from engine.store.shards import StoredVideo, read_shard, write_shard
 from engine.store.store import (
     Fingerprint,
     StoreWriter,
@@ -38,19 +38,19 @@ def fingerprint(video_id: str) -> Fingerprint:
     return Fingerprint(len(video_id), 17)
 
 
-def add(writer: StoreWriter, folder: Path, *video_ids: str) -> None:
-    """Write shards of two videos, as a worker does."""
-    shards = ShardWriter(folder, number=writer.new_writer(), rows_per_shard=6)
+def open_store(folder: Path) -> StoreWriter:
+    """Shards of two videos."""
+    return StoreWriter.open(folder, identity=IDENTITY, rows_per_shard=6)
+
+
+def add(writer: StoreWriter, *video_ids: str) -> None:
     for video_id in video_ids:
-        shards.add(video(video_id), fingerprint(video_id))
-        if shards.is_due:
-            shards.flush()
-    shards.flush()
+        writer.add(video(video_id), fingerprint(video_id))
 
 
 def write(folder: Path, *video_ids: str) -> None:
-    with StoreWriter.open(folder, identity=IDENTITY) as writer:
-        add(writer, folder, *video_ids)
+    with open_store(folder) as writer:
+        add(writer, *video_ids)
         writer.finish(failures=FAILURES)
 
 
@@ -73,9 +73,9 @@ class TestWriting:
         write(tmp_path / "new" / "store", "c", "a", "e", "b", "d")
         assert_holds(tmp_path / "new" / "store", "a", "b", "c", "d", "e")
         assert shards_of(tmp_path / "new" / "store") == {
-            "shard-00000-00000.parquet": ["c", "a"],
-            "shard-00000-00001.parquet": ["e", "b"],
-            "shard-00000-00002.parquet": ["d"],
+            "shard-00000.parquet": ["c", "a"],
+            "shard-00001.parquet": ["e", "b"],
+            "shard-00002.parquet": ["d"],
         }
 
     def test_the_manifest_says_what_is_there(self, tmp_path: Path) -> None:
@@ -84,14 +84,14 @@ class TestWriting:
         assert manifest.complete
         assert manifest.identity == json.loads(json.dumps(IDENTITY))
         assert manifest.num_dims == 6
-        assert manifest.shards == {"shard-00000-00000.parquet": 2, "shard-00000-00001.parquet": 1}
+        assert manifest.shards == {"shard-00000.parquet": 2, "shard-00001.parquet": 1}
         assert manifest.failures == tuple(FAILURES)
 
     def test_the_same_videos_give_the_same_bytes(self, tmp_path: Path) -> None:
         for name in ("one", "two"):
             write(tmp_path / name, "b", "a", "c")
         names = sorted(path.name for path in (tmp_path / "one").iterdir())
-        assert names == [".lock", "manifest.json", "shard-00000-00000.parquet", "shard-00000-00001.parquet"]
+        assert names == [".lock", "manifest.json", "shard-00000.parquet", "shard-00001.parquet"]
         for name in names:
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -100,92 +100,85 @@ class TestWriting:
         assert read_descriptors(tmp_path) == []
         assert read_manifest(tmp_path).failures == tuple(FAILURES)
 
-    def test_several_writers_at_once(self, tmp_path: Path) -> None:
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-            one, two = (ShardWriter(tmp_path, number=writer.new_writer()) for _ in range(2))
-            for shards, video_id in ((one, "b"), (two, "a"), (one, "c")):
-                shards.add(video(video_id), fingerprint(video_id))
-            two.flush()
-            assert dict(writer.adopt()) == {"a": fingerprint("a")}
-            one.flush()
-            assert set(writer.adopt()) == {"a", "b", "c"}
-            writer.finish()
-        assert_holds(tmp_path, "a", "b", "c")
-        assert shards_of(tmp_path) == {"shard-00000-00000.parquet": ["b", "c"], "shard-00001-00000.parquet": ["a"]}
-
     def test_a_video_is_taken_once(self, tmp_path: Path) -> None:
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-            add(writer, tmp_path, "a", "b", "c")
-            writer.adopt()
-            add(writer, tmp_path, "c")
-            with pytest.raises(StoreError, match=r"shard-00001-00000\.parquet repeats videos of other shards: \['c'\]"):
-                writer.adopt()
+        with open_store(tmp_path) as writer:
+            add(writer, "a", "b", "c")
+            for video_id in ("a", "c"):
+                with pytest.raises(StoreError, match=f"holds '{video_id}' already; discard it first"):
+                    add(writer, video_id)
+            assert set(writer.finished) == {"a", "b", "c"}
 
     def test_other_dimensions_fail(self, tmp_path: Path) -> None:
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-            add(writer, tmp_path, "a")
+        with open_store(tmp_path) as writer:
+            add(writer, "a")
+            with pytest.raises(StoreError, match="'b' has descriptors of 7 dimensions, the other videos have 6"):
+                writer.add(video("b", num_dims=7), fingerprint("b"))
             writer.finish()
-        write_shard(tmp_path / "shard-00007-00000.parquet", [StoredVideo(video("b", num_dims=7), fingerprint("b"))])
-        with pytest.raises(StoreError, match=r"has descriptors of 7 dimensions, the other shards have 6"):
-            StoreWriter.open(tmp_path, identity=IDENTITY)
+        write_shard(tmp_path / "shard-00007.parquet", [StoredVideo(video("b", num_dims=7), fingerprint("b"))])
+        with pytest.raises(StoreError, match=r"has descriptors of 7 dimensions, the other videos have 6"):
+            open_store(tmp_path)
 
-    def test_writers_get_numbers_that_no_shard_has(self, tmp_path: Path) -> None:
-        write(tmp_path, "a")
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-            assert [writer.new_writer(), writer.new_writer()] == [1, 2]
-
-    def test_shards_of_earlier_versions_are_taken_in(self, tmp_path: Path) -> None:
-        write(tmp_path, "a")
-        (tmp_path / "shard-00000-00000.parquet").rename(tmp_path / "shard-00004.parquet")
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-            assert set(writer.finished) == {"a"}
-            assert writer.new_writer() == 5
+    def test_a_shard_with_videos_of_another_fails(self, tmp_path: Path) -> None:
+        write(tmp_path, "a", "b", "c")
+        write_shard(tmp_path / "shard-00007.parquet", [StoredVideo(video("c"), fingerprint("c"))])
+        with pytest.raises(StoreError, match=r"shard-00007\.parquet repeats videos of other shards: \['c'\]"):
+            open_store(tmp_path)
 
 
 class TestInterruptions:
     def test_whole_shards_survive_and_work_goes_on(self, tmp_path: Path) -> None:
         def interrupted_run() -> None:
-            with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-                add(writer, tmp_path, "d", "b", "a")
+            with open_store(tmp_path) as writer:
+                add(writer, "d", "b", "a")
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             interrupted_run()
         with pytest.raises(StoreError, match=r"is not complete: .* interrupted .* it goes on where it stopped"):
             read_descriptors(tmp_path)
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+        with open_store(tmp_path) as writer:
             assert writer.finished == {key: fingerprint(key) for key in ("a", "b", "d")}
-            add(writer, tmp_path, "c")
+            add(writer, "c")
             writer.finish()
             assert "c" in writer.finished
         assert_holds(tmp_path, "a", "b", "c", "d")
 
-    def test_a_killed_writer_leaves_only_whole_shards(self, tmp_path: Path) -> None:
+    def test_a_killed_writer_loses_nothing_that_was_added(self, tmp_path: Path) -> None:
         script = f"""if True:
             import os, pathlib
-            from tests.unit.test_store import IDENTITY, ShardWriter, StoreWriter, add, fingerprint, video
+            from tests.unit.store.test_store import add, open_store
             folder = pathlib.Path({str(tmp_path)!r})
-            writer = StoreWriter.open(folder, identity=IDENTITY)
-            add(writer, folder, "a", "b")
-            ShardWriter(folder, number=writer.new_writer()).add(video("c"), fingerprint("c"))
-            (folder / ".shard-00001-00000.parquet.1.aside").write_bytes(b"half")
+            add(open_store(folder), "a", "b", "c")
+            with (folder / "journal").open("ab") as journal:
+                journal.write(b"half a record")
+            (folder / ".shard-00001.parquet.1.aside").write_bytes(b"half")
             os.kill(os.getpid(), 9)
         """
         killed = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False)
         assert killed.returncode == -9
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
-            assert set(writer.finished) == {"a", "b"}
-            add(writer, tmp_path, "c")
-            (tmp_path / ".shard-00001-00001.parquet.1.aside").write_bytes(b"half of a worker that was killed")
+        with open_store(tmp_path) as writer:
+            assert writer.finished == {key: fingerprint(key) for key in ("a", "b", "c")}
+            assert not list(tmp_path.glob(".*.aside"))
+            add(writer, "d")
             writer.finish()
-        assert_holds(tmp_path, "a", "b", "c")
-        assert not list(tmp_path.glob(".*.aside"))
+        assert_holds(tmp_path, "a", "b", "c", "d")
+
+    def test_a_journal_whose_videos_are_in_a_shard_already_is_dropped(self, tmp_path: Path) -> None:
+        with open_store(tmp_path) as writer:
+            add(writer, "a")
+            journal = (tmp_path / "journal").read_bytes()
+            writer.finish()
+        (tmp_path / "journal").write_bytes(journal)
+        with open_store(tmp_path) as writer:
+            writer.finish()
+        assert_holds(tmp_path, "a")
+        assert not (tmp_path / "journal").exists()
 
     def test_a_complete_store_can_be_extended(self, tmp_path: Path) -> None:
         write(tmp_path, "a")
         with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
             assert_holds(tmp_path, "a")
-            add(writer, tmp_path, "b")
+            add(writer, "b")
             with pytest.raises(StoreError, match="is not complete"):
                 read_descriptors(tmp_path)
             writer.finish()
@@ -208,13 +201,13 @@ class TestDiscard:
         with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
             writer.discard(["c", "d", "a", "unknown"])
             assert set(writer.finished) == {"b", "e"}
-            add(writer, tmp_path, "a")
+            add(writer, "a")
             writer.finish()
         assert_holds(tmp_path, "a", "b", "e")
         assert shards_of(tmp_path) == {
-            "shard-00000-00000.parquet": ["b"],
-            "shard-00000-00002.parquet": ["e"],
-            "shard-00001-00000.parquet": ["a"],
+            "shard-00000.parquet": ["b"],
+            "shard-00002.parquet": ["e"],
+            "shard-00003.parquet": ["a"],
         }
 
     def test_an_interrupted_discard_leaves_an_incomplete_store(self, tmp_path: Path) -> None:
@@ -247,7 +240,16 @@ class TestIdentity:
         with pytest.raises(StoreError, match="holds other files; choose a new or empty folder"):
             StoreWriter.open(tmp_path, identity=IDENTITY)
 
-    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "vsc-engine descriptors, version 2"}'])
+    def test_a_store_of_the_version_before_is_refused_with_the_command_that_makes_it_anew(self, tmp_path: Path) -> None:
+        manifest = {"format": "vsc-engine descriptors, version 1", "complete": True, "identity": {"role": "query"}}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        for read in (open_store, read_descriptors):
+            with pytest.raises(
+                StoreError, match=r"older version .* `vsc-engine extract VIDEOS --role query --output NEW"
+            ):
+                read(tmp_path)
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "vsc-engine descriptors, version 1"}'])
     def test_other_manifests_fail(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(StoreError, match=r"manifest\.json is not the manifest of a descriptor store this version"):
@@ -271,13 +273,13 @@ class TestReading:
 
     def test_a_missing_or_damaged_shard_fails(self, tmp_path: Path) -> None:
         write(tmp_path, "a", "b", "c")
-        (tmp_path / "shard-00000-00001.parquet").write_bytes(b"PAR1")
-        with pytest.raises(StoreError, match=r"shard-00000-00001\.parquet is missing or damaged"):
+        (tmp_path / "shard-00001.parquet").write_bytes(b"PAR1")
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged"):
             read_descriptors(tmp_path)
-        with pytest.raises(StoreError, match=r"shard-00000-00001\.parquet is missing or damaged"):
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged"):
             StoreWriter.open(tmp_path, identity=IDENTITY)
-        (tmp_path / "shard-00000-00001.parquet").unlink()
-        with pytest.raises(StoreError, match=r"shard-00000-00001\.parquet is missing or damaged"):
+        (tmp_path / "shard-00001.parquet").unlink()
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged"):
             read_descriptors(tmp_path)
         write(tmp_path, "c")
         assert_holds(tmp_path, "a", "b", "c")
@@ -292,7 +294,7 @@ class TestReading:
     )
     def test_shards_that_do_not_fit_fail(self, tmp_path: Path, videos: list[Descriptors], message: str) -> None:
         write(tmp_path, "x", "a", "b", "c")
-        write_shard(tmp_path / "shard-00000-00001.parquet", [StoredVideo(item, Fingerprint(1, 2)) for item in videos])
+        write_shard(tmp_path / "shard-00001.parquet", [StoredVideo(item, Fingerprint(1, 2)) for item in videos])
         with pytest.raises(StoreError, match=message):
             read_descriptors(tmp_path)
 

@@ -1,0 +1,80 @@
+"""The videos that were described since the last shard was written: each is on the disk as soon as it was appended.
+
+A file of records, each with its length and checksum before it. What a crash left half-written at the end is cut off
+when the journal is opened again.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.files import flush_to_disk
+from engine.store.shards import StoredVideo, from_bytes, to_bytes
+
+_MAGIC = b"vsc-engine journal 1\n"
+_HEADER = struct.Struct("<QI")  # bytes of the record, and their CRC-32
+
+
+class Journal:
+    """A journal for one process at a time, made on disk by the first `append`; ``videos`` are those found in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self.videos: list[StoredVideo] = []
+        if path.exists():
+            self._file = path.open("r+b")
+            self.videos = [from_bytes(content, source=path) for content in _whole_records(self._file)]
+
+    def append(self, video: StoredVideo) -> None:
+        """Add a video; when this returns it is on the disk."""
+        is_new = self._file is None
+        if self._file is None:
+            self._file = self._path.open("xb")
+            self._file.write(_MAGIC)
+        content = to_bytes(video)
+        self._file.write(_HEADER.pack(len(content), zlib.crc32(content)) + content)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if is_new:
+            flush_to_disk(self._path.parent)
+
+    def clear(self) -> None:
+        """Forget all videos: they are in a shard."""
+        if self._file is not None:
+            self.close()
+            self._path.unlink()
+
+    def close(self) -> None:
+        """Close the file; what it holds stays."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _whole_records(file: BinaryIO) -> list[bytes]:
+    """The whole records; the file is cut, and positioned, after the last one."""
+    content = file.read()
+    records = []
+    end = len(_MAGIC)
+    if content.startswith(_MAGIC):
+        while (record := _record_at(content, end)) is not None:
+            records.append(record)
+            end += _HEADER.size + len(record)
+    file.seek(0)
+    file.write(_MAGIC)
+    file.seek(end)
+    file.truncate()
+    return records
+
+
+def _record_at(content: bytes, start: int) -> bytes | None:
+    if len(content) < start + _HEADER.size:
+        return None
+    size_bytes, checksum = _HEADER.unpack_from(content, start)
+    record = content[start + _HEADER.size :][:size_bytes]
+    return record if len(record) == size_bytes and zlib.crc32(record) == checksum else None
