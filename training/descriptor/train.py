@@ -10,38 +10,30 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from engine.build.export import Normalize
 from engine.console import LogLines, progress, say
 from engine.errors import ConfigError, EngineError
-from engine.models.checkpoints import load_imagenet_lite, load_weights, random_weights
-from engine.models.descriptor import build_descriptor_model
-from engine.models.efficientnet_lite import EfficientNetLiteDescriptor
-from engine.models.pooling import gem
 from engine.records import Match
-from engine.store.tables import read_ground_truth
 from training.descriptor.annotated_pairs import AnnotatedPairSource
-from training.descriptor.config import EditedAugmentation, Model, TrainingPreset, load_training_preset
+from training.descriptor.config import EditedAugmentation, TrainingPreset, load_training_preset
 from training.descriptor.data import PlannedBatches, ViewPairs, group_names, load_batches
 from training.descriptor.hand_over import write_engine_preset
 from training.descriptor.reference_views import ReferenceViews
-from training.descriptor.trainer import BEST, LOG, Intervals, Trainer
+from training.descriptor.start import start_model
+from training.descriptor.trainer import BEST, Intervals, Trainer
 from training.descriptor.validation import PictureRetrieval
-from training.descriptor.views import EditedViews, Views, fit
+from training.descriptor.views import EditedViews, Views
 from training.distributed import Ranks, joined_ranks
+from training.ground_truth import read_segments
 from training.report import write_report
+from training.run_folder import LOG
 from training.store.frame_store import FrameStore
 
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 << 30
-_WHITENING_PICTURES = 2048
-_WHITENING_PX = 160
-_WHITENING_FLOOR = 1e-3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -56,11 +48,12 @@ def main(
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Checkpoint to start from, instead of the preset's.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make views.")] = 1,
-    validation_share: Annotated[float, typer.Option(min=0, max=0.5, help="Pictures held out.")] = 0.05,
     save_seconds: Annotated[float, typer.Option(min=0, help="Time between two checkpoints.")] = 120.0,
-    validations: Annotated[int, typer.Option(min=1, help="How often to validate.")] = 20,
 ) -> None:
-    """Train one descriptor model."""
+    """Train one descriptor model.
+
+    Example: python -m training.descriptor.train --preset lite --store store/ --output run/
+    """
     logging.basicConfig(level=logging.INFO, handlers=[LogLines()], format="%(message)s")
     try:
         with FrameStore.open(store, cache_bytes=CACHE_BYTES) as pictures, joined_ranks() as ranks:
@@ -68,10 +61,8 @@ def main(
                 _starting_from(load_training_preset(preset), start),
                 store=pictures,
                 output=output,
-                matches=_matches(ground_truth),
+                matches=() if ground_truth is None else tuple(read_segments(ground_truth)),
                 num_workers=workers,
-                validation_share=validation_share,
-                num_validations=validations,
                 save_s=save_seconds,
                 ranks=ranks,
             )
@@ -86,15 +77,6 @@ def _starting_from(preset: TrainingPreset, start: Path | None) -> TrainingPreset
     return preset.model_copy(update={"model": preset.model.model_copy(update={"start": str(start)})})
 
 
-def _matches(ground_truth: Path | None) -> tuple[Match, ...]:
-    if ground_truth is None:
-        return ()
-    matches = read_ground_truth(ground_truth).matches
-    if not matches:
-        raise ConfigError(f"{ground_truth} names no segments; the matching ground truth is needed")
-    return tuple(matches)
-
-
 def train(
     preset: TrainingPreset,
     *,
@@ -102,8 +84,6 @@ def train(
     output: Path,
     matches: tuple[Match, ...],
     num_workers: int,
-    validation_share: float,
-    num_validations: int,
     save_s: float,
     ranks: Ranks,
 ) -> Trainer:
@@ -112,18 +92,20 @@ def train(
     names = store.names()
     groups = group_names(names, same=[(match.query_id, match.ref_id) for match in matches])
     split_seed = preset.seed if preset.held_out_seed is None else preset.held_out_seed
-    shown, held_out = _split(groups, share=validation_share, seed=split_seed)
+    shown, held_out = _split(groups, share=preset.validation_share, seed=split_seed)
     batch = preset.optimization.pairs_per_rank * ranks.world_size
     if len(shown) < batch:
         raise ConfigError(f"the store has {len(shown)} pictures to train on, fewer than a batch of {batch}")
     num_steps = round(preset.optimization.epochs * (len(shown) // batch))
-    model = _start(preset.model, seed=preset.seed, store=store, pictures=shown)
+    model = start_model(preset.model, seed=preset.seed, store=store, pictures=shown)
     trainer = Trainer(model, preset, num_steps=num_steps, ranks=ranks, folder=output)
     if trainer.resume():
         logger.info("going on after step %d of %d", trainer.step, num_steps)
+    if ranks.is_first:  # first, so that a recipe that cannot be handed over is refused before it trains
+        write_engine_preset(output, preset, checkpoint=BEST)
     num_annotated = round(preset.annotated_pairs.share * batch)
     views = _views(preset)
-    annotated = AnnotatedPairSource.of(matches, names, fps=1.0) if num_annotated else None
+    annotated = AnnotatedPairSource.of(matches, names, fps=store.fps) if num_annotated else None
     plan = PlannedBatches(
         shown,
         pairs_per_rank=preset.optimization.pairs_per_rank,
@@ -139,12 +121,11 @@ def train(
     if ranks.is_first and len(held_out) > 1:
         px = preset.model.input_px
         validation = PictureRetrieval.draw(store, held_out, views, input_px=px, seed=preset.seed)
-    intervals = Intervals(validate_steps=max(1, num_steps // num_validations), save_s=save_s)
+    intervals = Intervals(validate_steps=max(1, num_steps // preset.num_validations), save_s=save_s)
     with progress("steps", num_steps - trainer.step) as advance:
         batches = iter(load_batches(dataset, plan, num_workers=num_workers))
         trainer.run(batches, validation=validation, intervals=intervals, advance=advance)
     if ranks.is_first:
-        write_engine_preset(output, preset, checkpoint=BEST)
         write_report(output, log=output / LOG, recipe=preset.model_dump(mode="json"))
     return trainer
 
@@ -167,49 +148,10 @@ def _views(preset: TrainingPreset) -> Views:
         hard_mix=settings.hard_mix,
         overlay_probability=settings.overlay_probability,
         min_crop_area=settings.min_crop_area,
+        both_easy_probability=settings.both_easy_probability,
+        hard_probability=settings.hard_probability,
+        easy_probability=settings.easy_probability,
     )
-
-
-def _start(config: Model, *, seed: int, store: FrameStore, pictures: NDArray[np.int64]) -> nn.Module:
-    model = build_descriptor_model(config.architecture)
-    random_weights(model, seed=seed)
-    if config.start == "imagenet":
-        if not isinstance(model, EfficientNetLiteDescriptor):
-            raise ConfigError(f"there are no ImageNet weights for {config.architecture}; start it from a file")
-        load_imagenet_lite(model.backbone)
-    elif config.start != "random":
-        path = Path(config.start)
-        load_weights(model, checkpoint=path.name, folder=path.parent)
-    if config.whiten_projection:
-        if not isinstance(model, EfficientNetLiteDescriptor):
-            raise ConfigError(f"whiten_projection is not made for {config.architecture}")
-        _whiten(model, config, _sample(store, pictures, seed=seed))
-    return model
-
-
-def _sample(store: FrameStore, pictures: NDArray[np.int64], *, seed: int) -> NDArray[np.uint8]:
-    chosen = np.random.default_rng([seed, 2]).permutation(pictures)[:_WHITENING_PICTURES]
-    return np.stack([fit(store.picture(int(index)), _WHITENING_PX) for index in chosen])
-
-
-def _whiten(model: EfficientNetLiteDescriptor, config: Model, frames: NDArray[np.uint8]) -> None:
-    """Let the projection be the whitening PCA of the pooled features of ``frames``: equal variance everywhere."""
-    num = model.projection.out_features
-    if len(frames) <= num:
-        raise ConfigError(f"whiten_projection needs more than {num} pictures to train on, got {len(frames)}")
-    normalize = Normalize(config.mean, config.std)
-    pooled: list[Tensor] = []
-    with torch.inference_mode():
-        for part in torch.split(torch.from_numpy(frames), 64):
-            pooled.append(gem(model.eval().backbone(normalize(part)), dim=(2, 3)))
-    features = torch.cat(pooled).double()
-    mean = features.mean(dim=0)
-    _, singular, components = torch.linalg.svd(features - mean, full_matrices=False)
-    scales = 1 / (singular[:num] / len(features) ** 0.5).clamp_min(_WHITENING_FLOOR)
-    weight = components[:num] * scales[:, None]
-    with torch.no_grad():
-        model.projection.weight.copy_(weight.float())
-        model.projection.bias.copy_((-weight @ mean).float())
 
 
 if __name__ == "__main__":

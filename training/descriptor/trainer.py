@@ -1,4 +1,4 @@
-"""The training loop of descriptor models: steps, schedule, validation, checkpoints and logs of one run folder.
+"""The training loop of descriptor models: steps, schedule and validation.
 
 A run that was killed goes on from its last checkpoint to the same losses: the batches depend on the step alone, and the
 checkpoint holds everything else (weights, optimizer, moving average, memory, scaler).
@@ -6,44 +6,40 @@ checkpoint holds everything else (weights, optimizer, moving average, memory, sc
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.tensorboard import SummaryWriter
 
 from engine.build.export import Normalize
 from engine.errors import ConfigError, EngineError
-from engine.files import written_aside
 from engine.records import FloatArray
-from training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from training.checkpoint import optimizer_tensors, restore_optimizer
 from training.descriptor.config import Precision, TrainingPreset
 from training.descriptor.data import Batch
 from training.descriptor.gradient_checkpointing import checkpoint_blocks
 from training.descriptor.losses import entropy_loss, info_nce
+from training.descriptor.moving_average import moving_average
 from training.descriptor.validation import PictureRetrieval
 from training.distributed import Ranks
+from training.run_folder import RunFolder
 from training.schedule import learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.jsonl"
+BEST = "best.safetensors"
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _EMBED_BATCH = 64
-_WITHOUT_HALF = ("DEFAULT", "AVX2")
-"""What ``torch.backends.cpu.get_cpu_capability`` says of CPUs that compute in half precision one value at a time."""
+_ONLY_FP32 = ("DEFAULT", "AVX2")
+"""What ``torch.backends.cpu.get_cpu_capability`` says of CPUs that compute in bfloat16 one value at a time."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +53,26 @@ class Intervals:
 class Trainer:
     """One run: a model, what it has learned so far, and where that is kept.
 
-    ``model`` takes normalized frames ``(B, 3, px, px)``. The run folder holds ``checkpoint.safetensors``,
-    ``best.safetensors`` (the weights of the highest validation uAP; without validation the last ones), ``log.jsonl``
-    and TensorBoard's files.
+    ``model`` takes normalized frames, float32 ``(B, 3, px, px)``. ``folder``: see `training.run_folder`, with a line of
+    the log for each step; ``best.safetensors`` in it are the weights of the highest validation uAP, or, without
+    validation, the last ones.
     """
 
     def __init__(self, model: nn.Module, preset: TrainingPreset, *, num_steps: int, ranks: Ranks, folder: Path) -> None:
-        self.preset, self.num_steps, self.ranks, self.folder = preset, num_steps, ranks, folder
+        self.preset, self.num_steps, self.ranks = preset, num_steps, ranks
+        identity = {"preset": preset.model_dump(mode="json"), "length": num_steps}
+        self.folder = RunFolder(folder, identity=identity, unit="step", best=BEST, writes=ranks.is_first)
         self.normalize = Normalize(preset.model.mean, preset.model.std).to(ranks.device)
         self.model = model.to(ranks.device).to(memory_format=torch.channels_last).eval()
         _freeze(self.model, preset.model.frozen)
-        if preset.optimization.gradient_checkpointing:
+        settings = preset.optimization
+        self.average = None if settings.ema_decay is None else moving_average(self.model, decay=settings.ema_decay)
+        if settings.gradient_checkpointing:
             checkpoint_blocks(self.model)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        settings = preset.optimization
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         self.precision = usable_precision(settings.precision, ranks.device)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.precision == "fp16")
-        decayed = settings.ema_decay is not None
-        self.ema = {name: value.clone() for name, value in self._trained().items()} if decayed else {}
         self.memory = torch.empty(0, 0, device=ranks.device)
         self.memory_groups = torch.empty(0, dtype=torch.int64, device=ranks.device)
         self.step, self.best_uap = 0, -1.0
@@ -88,9 +85,9 @@ class Trainer:
         intervals: Intervals,
         advance: Callable[[], None],
     ) -> None:
-        """Train to the last step. Only the first rank validates and writes."""
+        """Train to the last step. Only the first rank validates."""
         saved_s = time.monotonic()
-        with SummaryWriter(str(self.folder / "tensorboard")) if self.ranks.is_first else nullcontext() as writer:
+        with self.folder.open_log(last=self.step) as log:
             for batch in batches:
                 start_s = time.monotonic()
                 figures = self._train_step(batch)
@@ -99,10 +96,8 @@ class Trainer:
                 self.step += 1
                 if self.step % intervals.validate_steps == 0 or self.step == self.num_steps:
                     figures |= self._validate(validation)
-                self._log(writer, figures | {"seconds": time.monotonic() - start_s})
-                if self.ranks.is_first and (
-                    time.monotonic() - saved_s >= intervals.save_s or self.step == self.num_steps
-                ):
+                log(self.step, figures | {"seconds": time.monotonic() - start_s})
+                if time.monotonic() - saved_s >= intervals.save_s or self.step == self.num_steps:
                     self.save()
                     saved_s = time.monotonic()
                 advance()
@@ -133,19 +128,16 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._remember(embeddings.detach(), groups)
-        if settings.ema_decay is not None:
-            # Short at first, so that the untrained start is forgotten.
-            decay = min(settings.ema_decay, (1 + self.step) / (10 + self.step))
-            for name, value in self._trained().items():
-                self.ema[name].lerp_(value, 1 - decay)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return {"loss": loss.item(), "info_nce": contrast.item(), "entropy": entropy.item(), "lr": settings.lr * factor}
 
-    def _forward(self, views: Tensor) -> Tensor:
+    def _forward(self, views: Tensor, *, model: nn.Module | None = None) -> Tensor:
         kind = _AUTOCAST[self.precision]
         device = self.ranks.device
         pixels = self.normalize(views.to(device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
-            embeddings: Tensor = self.model(pixels)
+            embeddings: Tensor = (model or self.model)(pixels)
         return embeddings.float()
 
     def _gathered_views(self, rows: Tensor) -> Tensor:
@@ -163,112 +155,62 @@ class Trainer:
             self.memory = torch.cat([embeddings, kept])[:size]
             self.memory_groups = torch.cat([groups, self.memory_groups])[:size]
 
-    def _trained(self) -> dict[str, Tensor]:
-        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
-
-    @contextmanager
-    def _validated_weights(self) -> Iterator[None]:
-        """The moving average in the place of the weights, where there is one."""
-        own = {name: value.clone() for name, value in self._trained().items()} if self.ema else {}
-        self._put(self.ema)
-        try:
-            yield
-        finally:
-            self._put(own)
-
-    def _put(self, values: dict[str, Tensor]) -> None:
-        parameters = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in values.items():
-                parameters[name].copy_(value)
+    @property
+    def validated(self) -> nn.Module:
+        """The model that is validated and handed over: the moving average, where there is one."""
+        return self.model if self.average is None else self.average.module
 
     def embed(self, frames: NDArray[np.uint8]) -> FloatArray:
-        """Unit rows, float32 ``(B, D)``, of uint8 frames ``(B, px, px, 3)``."""
+        """Unit rows of `validated`, float32 ``(B, D)``, for frames uint8 ``(B, px, px, 3)``."""
         with torch.inference_mode():
             parts = torch.split(torch.from_numpy(frames), _EMBED_BATCH)
-            rows = torch.cat([functional.normalize(self._forward(part)) for part in parts])
+            rows = torch.cat([functional.normalize(self._forward(part, model=self.validated)) for part in parts])
         return np.asarray(rows.cpu().numpy(), np.float32)
 
     def _validate(self, validation: PictureRetrieval | None) -> dict[str, float]:
         if not self.ranks.is_first:
             return {}
-        with self._validated_weights():
-            if validation is None:
-                save_weights(self.model, self.folder / BEST)
-                return {}
-            uap = validation.uap(self.embed)
-            if uap > self.best_uap:
-                self.best_uap = uap
-                save_weights(self.model, self.folder / BEST)
+        if validation is None:
+            self.folder.keep_best(self.validated)
+            return {}
+        uap = validation.uap(self.embed)
+        if uap > self.best_uap:
+            self.best_uap = uap
+            self.folder.keep_best(self.validated)
         logger.info("step %d of %d: validation uAP %.4f, best %.4f", self.step, self.num_steps, uap, self.best_uap)
         return {"validation_uap": uap}
-
-    def _log(self, writer: Any, figures: dict[str, float]) -> None:
-        if not self.ranks.is_first:
-            return
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **figures}) + "\n")
-        for name, value in figures.items():
-            writer.add_scalar(name, value, self.step)
 
     def save(self) -> None:
         """Write the checkpoint."""
         tensors = {
-            "model": dict(self.model.state_dict()),
+            "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
-            "ema": self.ema,
+            "average": {} if self.average is None else self.average.state_dict(),
             "memory": {"rows": self.memory, "groups": self.memory_groups},
         }
-        state = {
-            "step": self.step,
-            "best_uap": self.best_uap,
-            "num_steps": self.num_steps,
-            "preset": self.preset.model_dump(mode="json"),
-            "scaler": self.scaler.state_dict(),
-        }
-        save_checkpoint(self.folder / CHECKPOINT, tensors=tensors, state=state)
+        values = {"step": self.step, "best_uap": self.best_uap, "scaler": self.scaler.state_dict()}
+        self.folder.save(tensors=tensors, values=values)
 
     def resume(self) -> bool:
-        """Go on from the checkpoint of the run folder, if it has one.
-
-        Log lines of later steps are dropped: they are trained again. Raises ``ConfigError`` for one of another recipe.
-        """
-        path = self.folder / CHECKPOINT
-        if not path.exists():
+        """Go on from the checkpoint of the run folder, if it has one. Raises ``ConfigError`` for one of another run."""
+        stopped = self.folder.resume()
+        if stopped is None:
             return False
-        tensors, state = load_checkpoint(path)
-        asked = {"preset": self.preset.model_dump(mode="json"), "num_steps": self.num_steps}
-        if any(json.loads(json.dumps(value)) != state[key] for key, value in asked.items()):
-            raise ConfigError(f"{self.folder} holds a run of another preset or length; choose another --output folder")
+        tensors, values = stopped.tensors, stopped.values
         self.model.load_state_dict(tensors["model"])
         restore_optimizer(self.optimizer, tensors.get("optimizer", {}))
-        self.ema = {name: value.to(self.ranks.device) for name, value in tensors.get("ema", {}).items()}
+        if self.average is not None:
+            self.average.load_state_dict(tensors["average"])
         self.memory = tensors["memory"]["rows"].to(self.ranks.device)
         self.memory_groups = tensors["memory"]["groups"].to(self.ranks.device)
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.best_uap = state["step"], state["best_uap"]
-        if self.ranks.is_first:
-            self._truncate_log()
+        self.scaler.load_state_dict(values["scaler"])
+        self.step, self.best_uap = values["step"], values["best_uap"]
         return True
-
-    def _truncate_log(self) -> None:
-        path = self.folder / LOG
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        # The last line may be half-written: what does not end in a line break is dropped.
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-        with written_aside(path) as aside:
-            aside.write_text("".join(kept), encoding="utf-8")
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the weights of a model as safetensors."""
-    with written_aside(path) as aside:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, aside)
 
 
 def usable_precision(asked: Precision, device: torch.device) -> Precision:
-    """The precision to compute in: ``asked``, or fp32 on a CPU on which half precision is many times slower."""
-    if asked == "fp32" or device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in _WITHOUT_HALF:
+    """The precision to compute in: ``asked``, or fp32 on a CPU on which the others are many times slower."""
+    if asked == "fp32" or device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in _ONLY_FP32:
         return asked
     logger.warning("this CPU has no fast %s; computing in fp32 instead", asked)
     return "fp32"

@@ -248,11 +248,12 @@ class FrameStore:
 
     A context manager: LMDB opens a file once in a process, and an open store cannot be opened again beside it.
 
-    ``names``: for a video's picture, the source's name and the slot, ``clips/V0001/000007``.
+    ``names``: for a video's picture, the source's name and the slot, ``clips/V0001/000007``. ``fps``: pictures a second
+    of a video.
     """
 
-    def __init__(self, folder: Path, *, shards: Sequence[tuple[str, int]], cache_bytes: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, shards: Sequence[tuple[str, int]], fps: float, cache_bytes: int) -> None:
+        self.folder, self.fps = folder, fps
         self._cache: dict[int, Frame] = {}
         self._free_bytes = cache_bytes
         self._files = [file for file, _ in shards]
@@ -277,7 +278,7 @@ class FrameStore:
         missing = [file for file, _ in shards if not (folder / file).is_file()]
         if missing:
             raise StoreError(f"{folder} misses {', '.join(missing)}; build it again")
-        return cls(folder, shards=shards, cache_bytes=cache_bytes)
+        return cls(folder, shards=shards, fps=float(manifest["fps"]), cache_bytes=cache_bytes)
 
     def __enter__(self) -> Self:
         return self
