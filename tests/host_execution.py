@@ -20,11 +20,11 @@ from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from engine.runtime.runner import TensorSpec
 
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-SCRATCH_BYTES_PER_ROW = 1000
+WORKSPACE_BYTES_PER_ROW = 1000
 
 
 class HostExecution:
-    """Computes an ONNX graph, or one that OpenVINO has compiled; spoils its scratch memory as an engine does.
+    """Computes an ONNX graph, or one that OpenVINO has compiled; spoils its workspace as an engine does.
 
     ``on_enqueue`` is called when work is submitted, ``on_compute`` when it is done. ``num_rows`` lists those of each
     submission.
@@ -34,7 +34,7 @@ class HostExecution:
         self,
         path: Path,
         *,
-        is_recordable: bool = True,
+        is_capturable: bool = True,
         on_enqueue: Callable[[], object] = lambda: None,
         on_compute: Callable[[], object] = lambda: None,
     ) -> None:
@@ -42,29 +42,29 @@ class HostExecution:
         if path != xml_path:
             compile_to_ir(path, xml_path)
         self.runner = OpenVinoRunner(xml_path, num_threads=1).__enter__()
-        self.is_recordable = is_recordable
+        self.is_capturable = is_capturable
         self.num_rows: list[int] = []
         self._on_enqueue, self._on_compute = on_enqueue, on_compute
         self._specs = {spec.name: spec for spec in (*self.runner.inputs, *self.runner.outputs)}
-        self._scratch: DeviceMemory | None = None
+        self._workspace: DeviceMemory | None = None
         self._submitted: list[Any] = []
 
-    def scratch_bytes(self, num_rows: int) -> int:
-        return SCRATCH_BYTES_PER_ROW * num_rows
+    def workspace_bytes(self, num_rows: int) -> int:
+        return WORKSPACE_BYTES_PER_ROW * num_rows
 
-    def use_scratch(self, memory: DeviceMemory) -> None:
-        self._scratch = memory
+    def use_workspace(self, memory: DeviceMemory) -> None:
+        self._workspace = memory
 
     def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
         self._on_enqueue()
         self.num_rows.append(num_rows)
         arrays = {name: _view(address, self._specs[name], num_rows) for name, address in addresses.items()}
-        assert self._scratch is not None
-        scratch = _bytes(self._scratch.address, self.scratch_bytes(num_rows))
+        assert self._workspace is not None
+        workspace = _bytes(self._workspace.address, self.workspace_bytes(num_rows))
 
         def compute(_: object) -> None:
             self._on_compute()
-            scratch[:] = 0xEE
+            workspace[:] = 0xEE
             outputs = self.runner.run({spec.name: arrays[spec.name] for spec in self.runner.inputs})
             for name, values in outputs.items():
                 arrays[name][...] = values

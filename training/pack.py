@@ -19,8 +19,8 @@ import typer
 from safetensors.torch import save_file
 
 from engine.build.engines import build_engines
-from engine.build.onnx_graph import store_half
-from engine.build.packaged import GRAPH_SUFFIXES, ShippedManifest, ShippedWeights, shipped_folder
+from engine.build.onnx_graph import store_float16
+from engine.build.packaged import GRAPH_SUFFIXES, PackagedManifest, PackagedWeights, packaged_folder
 from engine.build.parity import Case, load_cases, save_cases
 from engine.config import Preset, graph_parts, load_preset
 from engine.console import progress, say
@@ -59,7 +59,7 @@ def main(
         settings = load_preset(preset)
         if output is None and settings.weights is None:
             raise ConfigError(f"preset {settings.name!r} names no weights of the package; give --output")
-        folder = output or shipped_folder(str(settings.weights))
+        folder = output or packaged_folder(str(settings.weights))
         with progress("pictures", len(FrameStore.open(norm_set))) as advance:
             manifest = pack(
                 settings, folder, checkpoints=checkpoints, store=norm_set, num_norm_rows=num_norm_rows, advance=advance
@@ -80,7 +80,7 @@ def pack(
     store: Path,
     num_norm_rows: int = NUM_NORM_ROWS,
     advance: Callable[[], None] = lambda: None,
-) -> ShippedManifest:
+) -> PackagedManifest:
     """Write the weights of ``preset`` into the folder ``output``, all at once; see the module.
 
     ``store``: a frame store. The PCA is fitted on all its pictures; ``num_norm_rows`` of them, drawn with a fixed seed,
@@ -90,7 +90,7 @@ def pack(
     that holds something else; and for more than 20 MB.
     """
     if output.exists():
-        ShippedWeights.open(output)  # so that nothing else is replaced
+        PackagedWeights.open(output)  # so that nothing else is replaced
     with FrameStore.open(store) as pictures, tempfile.TemporaryDirectory() as temporary:
         rounded, folder, packed = (Path(temporary) / name for name in ("rounded", "engines", "packed"))
         _round_checkpoints(preset, checkpoints, rounded)
@@ -136,7 +136,7 @@ def _pack_graph(engines: EnginesDirectory, name: str, *, packed: Path) -> None:
     """The graph as one file, and recorded outputs of it, which do not show photographs."""
     paths = [engines.path(file) for file in engines.manifest.graphs[name].files]
     graph, cases = (packed / f"{name}{suffix}" for suffix in GRAPH_SUFFIXES)
-    store_half(paths[0], graph)
+    store_float16(paths[0], graph)
     recorded = load_cases(paths[-1])
     with engines.open_runner(name) as runner:
         if any(spec.dtype == "uint8" for spec in runner.inputs):
@@ -184,12 +184,12 @@ def _drawn_rows(rows: FloatArray, *, num_rows: int) -> FloatArray:
     return rows[np.sort(drawn)]
 
 
-def _describe(built: Manifest, packed: Path) -> ShippedManifest:
+def _describe(built: Manifest, packed: Path) -> PackagedManifest:
     graphs = {
         name: tuple(record_file(packed / f"{name}{suffix}", directory=packed) for suffix in GRAPH_SUFFIXES)
         for name in built.graphs
     }
-    return ShippedManifest(
+    return PackagedManifest(
         parts=graph_parts(built.preset),
         graphs=graphs,
         pca=record_file(packed / _PCA, directory=packed),

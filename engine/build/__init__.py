@@ -1,1 +1,1 @@
-"""Weights to checked, compiled graphs in an engines directory. Knows nothing of videos and of descriptors' use."""
+"""Weights to checked, compiled graphs in an engines directory."""

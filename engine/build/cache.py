@@ -1,4 +1,4 @@
-"""Engines of a shipped preset in the user's cache folder, built on first use. Knows nothing of how they are built."""
+"""Engines of a preset whose weights come with the package, in the user's cache folder, built on first use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from engine.build.packaged import ShippedWeights, shipped_folder
+from engine.build.packaged import PackagedWeights, packaged_folder
 from engine.config import Preset, load_preset
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
@@ -28,7 +28,7 @@ def user_engines(preset_name: str) -> EnginesDirectory:
     folder = cache_folder() / "engines" / preset_name
     try:
         engines = EnginesDirectory.open(folder)
-        is_same = engines.manifest.shipped_sha256 == _shipped_sha256(preset)
+        is_same = engines.manifest.shipped_sha256 == _weights_sha256(preset)
         if engines.manifest.preset == preset and is_same:
             return engines
     except ConfigError as error:
@@ -39,5 +39,5 @@ def user_engines(preset_name: str) -> EnginesDirectory:
     return EnginesDirectory(folder, build_engines(preset, folder, progress=logger.info))
 
 
-def _shipped_sha256(preset: Preset) -> str | None:
-    return None if preset.weights is None else ShippedWeights.open(shipped_folder(preset.weights)).sha256
+def _weights_sha256(preset: Preset) -> str | None:
+    return None if preset.weights is None else PackagedWeights.open(packaged_folder(preset.weights)).sha256

@@ -1,7 +1,4 @@
-"""Builds an engines directory: obtains the graphs a preset needs, folds the PCA in, compiles, checks and records them.
-
-Knows nothing of where graphs come from, how they run and how files are kept.
-"""
+"""Builds an engines directory: obtains the graphs that a preset needs, compiles and records them."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from shutil import copyfile
 from typing import cast, get_args
 
 from engine.build.compiler import Compiler, Converter, TensorRtOptions
-from engine.build.directory import Artefacts, Progress, open_artefacts
+from engine.build.directory import BuildDirectory, Progress, open_build_directory
 from engine.build.graph_sources import (
     GraphSource,
-    ShippedGraphs,
+    PackagedGraphs,
     import_exporter,
     open_exporter,
-    open_shipped,
+    open_packaged,
 )
-from engine.build.packaged import shipped_folder
+from engine.build.packaged import packaged_folder
 from engine.config import Preset, graph_parts
 from engine.errors import ConfigError
 from engine.files import written_aside
@@ -46,7 +43,7 @@ def build_engines(
     backend: str = "openvino",
     tensorrt: TensorRtOptions | None = None,
     pca: Path | Pca | None = None,
-    shipped: Path | None = None,
+    packaged: Path | None = None,
     progress: Progress = logger.debug,
 ) -> Manifest:
     """Build what is missing in ``output`` for ``preset`` and return the manifest.
@@ -55,7 +52,7 @@ def build_engines(
     ``random_weights``: seeded random weights instead, for trials of speed. ``tensorrt``: what that backend is asked
     for, if it is the one. ``pca``: a PCA or its file (``.npz``, or a pickle of scikit-learn's), instead of the one that
     may lie among the checkpoints or come with the package.
-    ``shipped``: a folder that `training.pack` wrote, instead of the one in the package. ``progress`` is called with
+    ``packaged``: a folder that `training.pack` wrote, instead of the one in the package. ``progress`` is called with
     lines for people. Only weights of the package bring a norm set, which fits no other PCA than theirs.
 
     What is there from the same weights, settings, code and library versions is kept, also of a build that was killed.
@@ -70,20 +67,20 @@ def build_engines(
         raise ConfigError(f"random weights and the checkpoints of {checkpoints} exclude each other; choose one")
     options = tensorrt or TensorRtOptions()
     source: GraphSource
-    packed = convert = None
-    if shipped is None and preset.weights is not None and checkpoints is None and not random_weights:
-        shipped = shipped_folder(preset.weights)
-    if shipped is not None:
-        source = packed = open_shipped(preset, shipped)
+    graphs_of_package = convert = None
+    if packaged is None and preset.weights is not None and checkpoints is None and not random_weights:
+        packaged = packaged_folder(preset.weights)
+    if packaged is not None:
+        source = graphs_of_package = open_packaged(preset, packaged)
     else:
         source = exported = open_exporter(
             preset, checkpoints=checkpoints, random_weights=random_weights, frontend=options.frontend
         )
         convert = exported.convert
     compiler = _open_compiler(backend, preset, options=options, convert=convert)
-    projection = _find_pca(preset, checkpoints=checkpoints, pca=pca, packed=packed)
-    with open_artefacts(output, progress=progress) as artefacts:
-        graphs = {name: source.obtain(artefacts, name) for name in graph_parts(preset)}
+    projection = _find_pca(preset, checkpoints=checkpoints, pca=pca, of_package=graphs_of_package)
+    with open_build_directory(output, progress=progress) as directory:
+        graphs = {name: source.obtain(directory, name) for name in graph_parts(preset)}
         pcas = {"ensemble": projection}
         manifest = Manifest(
             created=_now(),
@@ -91,32 +88,32 @@ def build_engines(
             backend=cast(Backend, backend),
             weights=source.kind,
             graphs=graphs,
-            engines={name: compiler.compile(artefacts, name, graphs, pca=pcas.get(name)) for name in graphs},
-            pca=_keep_pca(artefacts, projection),
-            norm_set=_keep_norm_set(artefacts, packed) if packed is not None and pca is None else None,
-            shipped_sha256=packed.shipped.sha256 if packed is not None else None,
+            engines={name: compiler.compile(directory, name, graphs, pca=pcas.get(name)) for name in graphs},
+            pca=_keep_pca(directory, projection),
+            norm_set=_keep_norm_set(directory, graphs_of_package) if graphs_of_package and pca is None else None,
+            shipped_sha256=graphs_of_package.weights.sha256 if graphs_of_package else None,
         )
-        return artefacts.commit(manifest)
+        return directory.commit(manifest)
 
 
-def set_pca(directory: Path, pca: Path | Pca, *, progress: Progress = logger.debug) -> Manifest:
+def set_pca(folder: Path, pca: Path | Pca, *, progress: Progress = logger.debug) -> Manifest:
     """Fold another PCA into the ensemble of existing engines and return the new manifest. Needs no torch for ``.npz``.
 
     A norm set that came with the engines does not fit another PCA and is removed.
     Raises ``ConfigError`` as `EnginesDirectory.open` does, for a PCA of another size, and if the graph is gone.
     """
     projection = pca if isinstance(pca, Pca) else _load_pca(pca)
-    EnginesDirectory.open(directory)
-    with open_artefacts(directory, progress=progress) as artefacts:
-        manifest = EnginesDirectory.open(directory).manifest
+    EnginesDirectory.open(folder)
+    with open_build_directory(folder, progress=progress) as directory:
+        manifest = EnginesDirectory.open(folder).manifest
         engine = _compiler_of(manifest).compile(
-            artefacts, "ensemble", manifest.graphs, pca=projection, previous=manifest.engines["ensemble"]
+            directory, "ensemble", manifest.graphs, pca=projection, previous=manifest.engines["ensemble"]
         )
         engines = manifest.engines | {"ensemble": engine}
-        record = _keep_pca(artefacts, projection)
+        record = _keep_pca(directory, projection)
         is_same = manifest.pca is not None and record is not None and record.sha256 == manifest.pca.sha256
         changes = {"created": _now(), "engines": engines, "pca": record}
-        return artefacts.commit(manifest.model_copy(update=changes if is_same else changes | {"norm_set": None}))
+        return directory.commit(manifest.model_copy(update=changes if is_same else changes | {"norm_set": None}))
 
 
 def _open_compiler(backend: str, preset: Preset, *, options: TensorRtOptions, convert: Converter | None) -> Compiler:
@@ -139,27 +136,27 @@ def _compiler_of(manifest: Manifest) -> Compiler:
     return compiler_of(manifest)
 
 
-def _keep_pca(artefacts: Artefacts, pca: Pca | None) -> PcaRecord | None:
+def _keep_pca(directory: BuildDirectory, pca: Pca | None) -> PcaRecord | None:
     if pca is None:
         return None
-    path = artefacts.directory / f"pca-{pca.sha256[:16]}.npz"
+    path = directory.folder / f"pca-{pca.sha256[:16]}.npz"
     save_pca(pca, path)
-    file = record_file(path, directory=artefacts.directory)
+    file = record_file(path, directory=directory.folder)
     return PcaRecord(file=file, num_components=len(pca.components), sha256=pca.sha256)
 
 
-def _keep_norm_set(artefacts: Artefacts, packed: ShippedGraphs) -> FileRecord:
-    path = artefacts.directory / f"norm_set-{packed.shipped.manifest.norm_set.sha256[:16]}.npz"
+def _keep_norm_set(directory: BuildDirectory, graphs: PackagedGraphs) -> FileRecord:
+    path = directory.folder / f"norm_set-{graphs.weights.manifest.norm_set.sha256[:16]}.npz"
     with written_aside(path) as aside:
-        copyfile(packed.norm_set(), aside)
-    return record_file(path, directory=artefacts.directory)
+        copyfile(graphs.norm_set(), aside)
+    return record_file(path, directory=directory.folder)
 
 
 def _find_pca(
-    preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | None, packed: ShippedGraphs | None
+    preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | None, of_package: PackagedGraphs | None
 ) -> Pca | None:
-    if pca is None and packed is not None:
-        return packed.pca()
+    if pca is None and of_package is not None:
+        return of_package.pca()
     if pca is None and checkpoints is not None and preset.pca.checkpoint is not None:
         path = checkpoints / preset.pca.checkpoint
         pca = path if path.is_file() else None

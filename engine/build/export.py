@@ -1,7 +1,4 @@
-"""Exports the models of a preset as ONNX graphs over uint8 frames, and records what PyTorch computes for a few inputs.
-
-Knows nothing of where the graphs are kept and of what runs them.
-"""
+"""Exports the models of a preset as ONNX graphs over uint8 frames, and records what PyTorch gives for a few inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ from skimage import data
 from torch import Tensor, nn
 
 from engine import models
-from engine.build.operators import check_operators
 from engine.build.parity import Case, save_cases
 from engine.config import ClipGate, DescriptorModel, EnsembleGate, NoGate, Preset, Rgb
 from engine.models.checkpoints import find_checkpoint, load_weights, random_weights
@@ -31,7 +27,7 @@ from engine.models.efficientnet_lite import EfficientNetLiteDescriptor
 from engine.models.freezing import freeze_for_export
 from engine.models.pooled_edit_score import PooledEditScore
 from engine.records import Frames
-from engine.runtime.manifest import Frontend, WeightsRecord
+from engine.runtime.manifest import WeightsRecord
 from engine.video.resize import fit_picture
 from engine.video.source import InputSpec
 
@@ -103,16 +99,13 @@ class Program:
     rows: Any
 
 
-def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path, frontend: Frontend = "onnx") -> None:
+def export_graph(name: str, *, preset: Preset, weights: Weights, path: Path) -> None:
     """Write graph ``name`` (``ensemble``, ``edit_features`` or ``edit_score``) of a preset.
 
     Beside ``path`` (``X.onnx``) come its weights, ``X.onnx.data``, and cases to check a runner with, ``X.check.npz``.
-    Raises ``ConfigError`` if weights are missing or do not fit, ``EngineError`` if TensorRT's ONNX parser, unless
-    another ``frontend`` is used, does not know one of the operators.
+    Raises ``ConfigError`` if weights are missing or do not fit.
     """
     write_graph(graph_program(name, preset=preset, weights=weights), path=path)
-    if frontend == "onnx":
-        check_operators(path)
 
 
 def graph_program(name: str, *, preset: Preset, weights: Weights) -> Program:
@@ -157,7 +150,8 @@ def edit_score_program(model: EditScore | PooledEditScore) -> Program:
     lengths = CHECKED_LENGTHS_POOLED if isinstance(model, PooledEditScore) else CHECKED_LENGTHS
     generator = torch.Generator().manual_seed(0)
     cases = [{"features": torch.randn(num, model.feature_dim, generator=generator)} for num in lengths]
-    cases[1]["features"][1] = 0  # the model does not look at a frame without features
+    if isinstance(model, EditScore):
+        cases[1]["features"][1] = 0  # the reference takes frames of zeros for padding, wherever they are
     return Program(model, cases, ("score",), ({0: torch.export.Dim("rows", min=1, max=MAX_FRAMES)},))
 
 
@@ -213,7 +207,7 @@ def _length(rows: Tensor) -> Tensor:
 
 
 def write_graph(program: Program, *, path: Path) -> None:
-    """Write a program as `export_graph` does, without looking at its operators."""
+    """Write a program as `export_graph` does."""
     with torch.inference_mode():
         results = [_as_tuple(program.module(*tensors.values())) for tensors in program.inputs]
     _to_onnx(program).save(path, external_data=True)

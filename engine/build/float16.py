@@ -1,15 +1,15 @@
-"""Rewrites float32 ONNX graphs so that chosen models of them compute in float16. Knows nothing of executors.
+"""Rewrites float32 ONNX graphs so that chosen models of them compute in float16.
 
 TensorRT takes the precision of every operation from the graph ("strong typing"), so it is put there, by casts:
 
-- Linear layers and convolutions, operations with a weight, are half; the last before each result, which costs next to
-  nothing, stays full.
-- Islands stay full: LayerNorm and softmax, which hand back a half result; and sums, means, powers, divisions, whose
-  results stay full up to the next island or linear layer. So cosine attention is full from the length of queries and
-  keys to its softmax, where a logit of up to 100 would lose its digits, and so are GeM pooling and L2 normalization.
-- All else (activations, sums of two branches, moves of data) has the precision of its operands, the full one if they
+- Linear layers and convolutions, operations with a weight, are float16; the last before each result, which costs next
+  to nothing, stays float32.
+- Islands stay float32: LayerNorm and softmax, which give a float16 result; and sums, means, powers, divisions, whose
+  results stay float32 up to the next island or linear layer. So cosine attention is float32 from the length of
+  queries and keys to its softmax, where a logit of up to 100 would lose its digits; so are GeM and L2 normalization.
+- All else (activations, sums of two branches, moves of data) has the precision of its operands, float32 if they
   differ. So has the product of two activations.
-- Where float16 cannot hold a constant, such as the floor of a length or a mask of -1e30, the operation stays full.
+- Where float16 cannot hold a constant, such as the floor of a length or a mask of -1e30, the operation stays float32.
 
 Pixels are normalized in float32; inputs and outputs of the graph keep their types.
 """
@@ -23,14 +23,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from engine.build.onnx_graph import float_values, save_external, value_shapes
 from engine.errors import EngineError
 
 _EMBEDDING = "embedding"
 _LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 _ISLANDS = frozenset({"LayerNormalization", "Softmax"})
-_FULL = frozenset(
+_FLOAT32 = frozenset(
     {"Cast", "Div", "Exp", "Log", "Pow", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Sqrt"}
 )
 _MAX_SCALAR_ERROR = 1e-3
@@ -46,21 +47,21 @@ class Member:
     nodes: frozenset[int]
 
 
-def halve(onnx_in: Path, onnx_out: Path, *, names: Sequence[str], halved: Collection[str]) -> None:
-    """Write a graph in which the models ``halved`` compute in float16; ``names`` are all of it, see `members`.
+def to_float16(onnx_in: Path, onnx_out: Path, *, names: Sequence[str], chosen: Collection[str]) -> None:
+    """Write a graph in which the models ``chosen`` compute in float16; ``names`` are all of it, see `members`.
 
     Weights go to ``<onnx_out>.data``.
     """
-    _write(onnx_in, onnx_out, names=names, halved=halved, rounding=_Half())
+    _write(onnx_in, onnx_out, names=names, chosen=chosen, rounding=_Float16())
 
 
-def emulate_half(onnx_in: Path, onnx_out: Path, *, names: Sequence[str], halved: Collection[str]) -> None:
-    """Write the graph of `halve` in float32, with every value that is a float16 one there rounded to float16.
+def emulate_float16(onnx_in: Path, onnx_out: Path, *, names: Sequence[str], chosen: Collection[str]) -> None:
+    """Write the graph of `to_float16` in float32, with every value that is a float16 one there rounded to float16.
 
     Executors for CPUs run float16 operations in float32 and leave the rounding between them out. Here it stands in the
     graph, as casts there and back. Sums inside a matrix product or convolution are in float32, as on tensor cores.
     """
-    _write(onnx_in, onnx_out, names=names, halved=halved, rounding=_Emulated())
+    _write(onnx_in, onnx_out, names=names, chosen=chosen, rounding=_Emulated())
 
 
 def member_columns(onnx_path: Path, names: Sequence[str]) -> dict[str, slice]:
@@ -82,8 +83,9 @@ def members(model: onnx.ModelProto, names: Sequence[str]) -> list[Member]:
     concat = graph.node[producers[_EMBEDDING]] if _EMBEDDING in producers else None
     if concat is None or concat.op_type != "Concat" or len(concat.input) != len(names):
         raise EngineError(f"the graph does not concatenate the embeddings of {list(names)}; export it again")
-    dims = _last_dims(model)
-    ends = np.cumsum([dims[name] for name in concat.input])
+    dims = {name: shape[-1] for name, shape in value_shapes(model).items() if shape}
+    widths = [int(dims[name] or 0) for name in concat.input]
+    ends = np.cumsum(widths)
     reached = [_ancestors(graph, [name], producers) for name in concat.input]
     for output in graph.output:
         if output.name != _EMBEDDING:  # features that one of the models gives on the way
@@ -91,13 +93,13 @@ def members(model: onnx.ModelProto, names: Sequence[str]) -> list[Member]:
             max(reached, key=lambda nodes: len(nodes & more)).update(more)
     counts = np.bincount([index for nodes in reached for index in nodes], minlength=len(graph.node))
     return [
-        Member(name, slice(int(end - dims[part]), int(end)), frozenset(i for i in nodes if counts[i] == 1))
-        for name, part, end, nodes in zip(names, concat.input, ends, reached, strict=True)
+        Member(name, slice(int(end) - width, int(end)), frozenset(i for i in nodes if counts[i] == 1))
+        for name, width, end, nodes in zip(names, widths, ends, reached, strict=True)
     ]
 
 
-class _Half:
-    """Values of half precision are float16."""
+class _Float16:
+    """Values rounded to float16 are float16."""
 
     def constant(self, values: NDArray[np.float32]) -> NDArray[np.floating]:
         return values.astype(np.float16)
@@ -113,14 +115,14 @@ class _Half:
 
 
 class _Emulated:
-    """Values of half precision are float32 ones that float16 holds exactly."""
+    """Values rounded to float16 are float32 ones that float16 holds exactly."""
 
     def constant(self, values: NDArray[np.float32]) -> NDArray[np.floating]:
         return values.astype(np.float16).astype(np.float32)
 
     def round(self, source: str, target: str) -> list[NodeProto]:
-        half = f"{target}.rounded"
-        return [*_Half().round(source, half), *_Half().widen(half, target)]
+        rounded = f"{target}.rounded"
+        return [*_Float16().round(source, rounded), *_Float16().widen(rounded, target)]
 
     def widen(self, source: str, target: str) -> list[NodeProto]:
         return [helper.make_node("Identity", [source], [target])]
@@ -133,31 +135,29 @@ class _Emulated:
 
 
 def _write(
-    onnx_in: Path, onnx_out: Path, *, names: Sequence[str], halved: Collection[str], rounding: _Half | _Emulated
+    onnx_in: Path, onnx_out: Path, *, names: Sequence[str], chosen: Collection[str], rounding: _Float16 | _Emulated
 ) -> None:
     model = onnx.load(onnx_in)
     _fold_weight_casts(model.graph)
-    chosen = [member.nodes for member in members(model, names) if member.name in halved]
-    _Rewriter(model, frozenset().union(*chosen), rounding).rewrite()
-    data = onnx_out.with_name(f"{onnx_out.name}.data")
-    data.unlink(missing_ok=True)  # onnx appends to it
-    onnx.save(model, onnx_out, save_as_external_data=True, location=data.name)
+    nodes = [member.nodes for member in members(model, names) if member.name in chosen]
+    _Rewriter(model, frozenset().union(*nodes), rounding).rewrite()
+    save_external(model, onnx_out)
 
 
 @dataclass
 class _Rewriter:
-    """Rewrites a graph in place; ``nodes`` are the places of those that may be half."""
+    """Rewrites a graph in place; ``nodes`` are the places of those that may be float16."""
 
     model: onnx.ModelProto
     nodes: frozenset[int]
-    rounding: _Half | _Emulated
-    half_values: set[str] = field(default_factory=set)
+    rounding: _Float16 | _Emulated
+    float16_values: set[str] = field(default_factory=set)
     written: list[NodeProto] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.graph = self.model.graph
-        self.floats = _float_values(self.model)
+        self.floats = float_values(self.model)
         self.weights = {weight.name: weight for weight in self.graph.initializer}
         self.outputs = {output.name for output in self.graph.output}
         self.heads = self._heads()
@@ -179,7 +179,7 @@ class _Rewriter:
             if index in self.nodes and any(name in self.floats for name in node.output):
                 self._rewrite_node(node)
             else:
-                self._read_full(node)
+                self._read_float32(node)
                 self.written.append(node)
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.written)
@@ -189,31 +189,32 @@ class _Rewriter:
 
     def _rewrite_node(self, node: NodeProto) -> None:
         if node.op_type in _ISLANDS:
-            self._read_full(node)
+            self._read_float32(node)
             self.written.append(node)
-            self._hand_back_half(node)
-        elif self._is_half(node):
+            self._give_float16(node)
+        elif self._is_float16(node):
             for place, name in enumerate(node.input):
                 if name in self.floats:
-                    node.input[place] = self._half(name)
-            self.half_values.update(name for name in node.output if name in self.floats)
+                    node.input[place] = self._in_float16(name)
+            self.float16_values.update(name for name in node.output if name in self.floats)
             results = [name for name in node.output if name in self.outputs]
             for name in results:
-                self._rename_output(node, name, f"{name}.half")
+                self._rename_output(node, name, f"{name}.float16")
             self.written += self.rounding.computed(node)
             for name in results:
-                self.half_values.discard(name)
-                self.written += self.rounding.widen(f"{name}.half", name)
+                self.float16_values.discard(name)
+                self.known.add(f"{name}.float16")
+                self.written += self.rounding.widen(f"{name}.float16", name)
         else:
-            self._read_full(node)
+            self._read_float32(node)
             self.written.append(node)
 
-    def _is_half(self, node: NodeProto) -> bool:
+    def _is_float16(self, node: NodeProto) -> bool:
         floats = [name for name in node.input if name in self.floats]
         constants = [name for name in floats if name in self.weights]
         values = [name for name in floats if name not in self.weights]
         if (
-            node.op_type in _FULL
+            node.op_type in _FLOAT32
             or node.output[0] in self.heads
             or not values
             or not all(self._fits(name) for name in constants)
@@ -221,92 +222,59 @@ class _Rewriter:
             return False
         if node.op_type in _LINEAR and constants:
             return True
-        # A product of two activations is half if one of them is: the other, a softmax or not, loses little.
-        is_half = [name in self.half_values for name in values]
-        return any(is_half) if node.op_type in _LINEAR else all(is_half)
+        # A product of two activations is float16 if one of them is: the other, a softmax or not, loses little.
+        known = [name in self.float16_values for name in values]
+        return any(known) if node.op_type in _LINEAR else all(known)
 
     def _fits(self, name: str) -> bool:
         values = numpy_helper.to_array(self.weights[name])
         with np.errstate(over="ignore"):
-            halved = values.astype(np.float16)
-        if not np.isfinite(halved).all():
+            rounded = values.astype(np.float16)
+        if not np.isfinite(rounded).all():
             return False
-        return values.size > 1 or bool(np.all(np.abs(halved - values) <= _MAX_SCALAR_ERROR * np.abs(values)))
+        return values.size > 1 or bool(np.all(np.abs(rounded - values) <= _MAX_SCALAR_ERROR * np.abs(values)))
 
-    def _half(self, name: str) -> str:
-        if name in self.half_values:
+    def _in_float16(self, name: str) -> str:
+        if name in self.float16_values:
             return name
-        half = f"{name}.half"
-        if half not in self.known:
-            self.known.add(half)
+        rounded = f"{name}.float16"
+        if rounded not in self.known:
+            self.known.add(rounded)
             if name in self.weights:
                 values = self.rounding.constant(numpy_helper.to_array(self.weights[name]))
-                self.graph.initializer.append(numpy_helper.from_array(values, half))
+                self.graph.initializer.append(numpy_helper.from_array(values, rounded))
             else:
-                self.written += self.rounding.round(name, half)
-        return half
+                self.written += self.rounding.round(name, rounded)
+        return rounded
 
-    def _read_full(self, node: NodeProto) -> None:
+    def _read_float32(self, node: NodeProto) -> None:
         for place, name in enumerate(node.input):
-            if name in self.half_values:
-                full = f"{name}.full"
-                if full not in self.known:
-                    self.known.add(full)
-                    self.written += self.rounding.widen(name, full)
-                node.input[place] = full
+            if name in self.float16_values:
+                wide = f"{name}.float32"
+                if wide not in self.known:
+                    self.known.add(wide)
+                    self.written += self.rounding.widen(name, wide)
+                node.input[place] = wide
 
-    def _hand_back_half(self, node: NodeProto) -> None:
+    def _give_float16(self, node: NodeProto) -> None:
         [name] = [name for name in node.output if name]
         if name not in self.outputs:
             self._rename_output(node, name, f"{name}.island")
             self.written += self.rounding.round(f"{name}.island", name)
-            self.half_values.add(name)
+            self.float16_values.add(name)
 
     def _rename_output(self, node: NodeProto, old: str, new: str) -> None:
         node.output[list(node.output).index(old)] = new
 
 
 def _fold_weight_casts(graph: onnx.GraphProto) -> None:
-    """Weights that `store_half` keeps as float16 become float32 ones again."""
+    """Weights that `store_float16` keeps as float16 become float32 ones again."""
     weights = {weight.name: weight for weight in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]:
         values = numpy_helper.to_array(weights[node.input[0]])
         dtype = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
         weights[node.input[0]].CopyFrom(numpy_helper.from_array(values.astype(dtype), node.output[0]))
         graph.node.remove(node)
-
-
-def _float_values(model: onnx.ModelProto) -> set[str]:
-    graph = _with_shapes(model).graph
-    values = [*graph.value_info, *graph.input, *graph.output]
-    found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return found | {weight.name for weight in graph.initializer if weight.data_type == TensorProto.FLOAT}
-
-
-def _last_dims(model: onnx.ModelProto) -> dict[str, int]:
-    values = _with_shapes(model).graph.value_info
-    return {value.name: value.type.tensor_type.shape.dim[-1].dim_value for value in values if _rank(value)}
-
-
-def _rank(value: onnx.ValueInfoProto) -> int:
-    return len(value.type.tensor_type.shape.dim)
-
-
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the type of every value, without the bytes of its large weights."""
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    for field_name in ("node", "input", "output", "value_info"):
-        getattr(light.graph, field_name).extend(getattr(model.graph, field_name))
-    for weight in model.graph.initializer:
-        kept = light.graph.initializer.add()
-        if weight.data_type == TensorProto.INT64:  # shapes
-            kept.CopyFrom(weight)
-        else:
-            kept.name, kept.data_type = weight.name, weight.data_type
-            kept.dims.extend(weight.dims)
-    return shape_inference.infer_shapes(light)
 
 
 def _ancestors(graph: onnx.GraphProto, values: Iterable[str], producers: dict[str, int]) -> set[int]:

@@ -1,7 +1,4 @@
-"""Where the graphs of a build come from: exported from checkpoints, or weights that come with the package.
-
-Knows nothing of what they are compiled to.
-"""
+"""Where the graphs of a build come from: exported from checkpoints, or weights that come with the package."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
-from engine.build.directory import Artefacts
-from engine.build.packaged import GRAPH_SUFFIXES, ShippedWeights
+from engine.build.directory import BuildDirectory
+from engine.build.packaged import GRAPH_SUFFIXES, PackagedWeights
 from engine.config import Preset, graph_parts
 from engine.errors import BackendUnavailable, ConfigError
 from engine.projection import Pca, load_pca
@@ -32,7 +29,7 @@ class GraphSource(Protocol):
     def kind(self) -> Literal["checkpoints", "random", "package"]:
         """Where the weights come from."""
 
-    def obtain(self, artefacts: Artefacts, name: str) -> Graph:
+    def obtain(self, directory: BuildDirectory, name: str) -> Graph:
         """The files of graph ``name`` in an engines directory, the ONNX graph first and the recorded cases last."""
 
 
@@ -44,23 +41,20 @@ class ExportedGraphs:
     weights: Any
     preset: Preset
     records: dict[str, tuple[WeightsRecord, ...]]
-    frontend: Frontend = "onnx"
 
     @property
     def kind(self) -> Literal["checkpoints", "random"]:
         """Random numbers or checkpoints."""
         return "random" if self.weights.random else "checkpoints"
 
-    def obtain(self, artefacts: Artefacts, name: str) -> Graph:
+    def obtain(self, directory: BuildDirectory, name: str) -> Graph:
         """Export graph ``name`` unless it is there from the same weights, settings, code and libraries."""
         versions = library_versions(_EXPORT_LIBRARIES)
         part = graph_parts(self.preset)[name]
         hashes = [record.sha256 for record in self.records[name]]
         key = digest(self.exporter.source_digest(), name, part, hashes, versions)
-        export = partial(
-            self.exporter.export_graph, name, preset=self.preset, weights=self.weights, frontend=self.frontend
-        )
-        files = artefacts.obtain(f"graphs/{name}-{key}", _EXPORT_SUFFIXES, step=f"{name}: export", make=export)
+        export = partial(self.exporter.export_graph, name, preset=self.preset, weights=self.weights)
+        files = directory.obtain(f"graphs/{name}-{key}", _EXPORT_SUFFIXES, step=f"{name}: export", make=export)
         return Graph(key=key, files=files, weights=self.records[name], versions=versions)
 
     def convert(self, name: str, *, pca: Pca | None, profile: RowProfile, path: Path) -> float:
@@ -73,50 +67,50 @@ class ExportedGraphs:
 
 
 @dataclass(frozen=True)
-class ShippedGraphs:
-    """Graphs that come with the package; made by `open_shipped`."""
+class PackagedGraphs:
+    """Graphs that come with the package; made by `open_packaged`."""
 
-    shipped: ShippedWeights
+    weights: PackagedWeights
 
     @property
     def kind(self) -> Literal["package"]:
         """The package."""
         return "package"
 
-    def obtain(self, artefacts: Artefacts, name: str) -> Graph:
+    def obtain(self, directory: BuildDirectory, name: str) -> Graph:
         """Copy graph ``name`` and its recorded cases unless they are there."""
-        manifest = self.shipped.manifest
+        manifest = self.weights.manifest
         sources = manifest.graphs[name]
         key = digest([file.sha256 for file in sources])
 
         def copy(path: Path) -> None:
             for source, suffix in zip(sources, GRAPH_SUFFIXES, strict=True):
-                shutil.copyfile(self.shipped.path(source), path.with_suffix(suffix))
+                shutil.copyfile(self.weights.path(source), path.with_suffix(suffix))
 
-        files = artefacts.obtain(f"graphs/{name}-{key}", GRAPH_SUFFIXES, step=f"{name}: copy", make=copy)
+        files = directory.obtain(f"graphs/{name}-{key}", GRAPH_SUFFIXES, step=f"{name}: copy", make=copy)
         weights = (WeightsRecord(checkpoint=sources[0].path, sha256=sources[0].sha256),)
         return Graph(key=key, files=files, weights=weights, versions=manifest.versions)
 
     def pca(self) -> Pca:
         """The PCA of the package's weights."""
-        return load_pca(self.shipped.path(self.shipped.manifest.pca))
+        return load_pca(self.weights.path(self.weights.manifest.pca))
 
     def norm_set(self) -> Path:
         """The file with the norm set of the package's weights, checked."""
-        path = self.shipped.path(self.shipped.manifest.norm_set)
+        path = self.weights.path(self.weights.manifest.norm_set)
         load_norm_set(path)
         return path
 
 
-def open_shipped(preset: Preset, folder: Path) -> ShippedGraphs:
+def open_packaged(preset: Preset, folder: Path) -> PackagedGraphs:
     """The graphs in ``folder`` for a preset. Raises ``ConfigError`` if there are none, or for other models."""
-    shipped = ShippedWeights.open(folder)
-    if shipped.manifest.parts != graph_parts(preset):
+    weights = PackagedWeights.open(folder)
+    if weights.manifest.parts != graph_parts(preset):
         raise ConfigError(
             f"the weights in {folder} are of other models than those of preset {preset.name!r}: change its [[models]] "
             "and [gate] back, or name your own weights (--checkpoints DIR)"
         )
-    return ShippedGraphs(shipped)
+    return PackagedGraphs(weights)
 
 
 def open_exporter(
@@ -143,7 +137,7 @@ def open_exporter(
             "(--checkpoints DIR), try the engines with random weights (--random-weights), or take preset 'lite', whose "
             "weights come with the package"
         )
-    return ExportedGraphs(exporter, weights, preset, records, frontend)
+    return ExportedGraphs(exporter, weights, preset, records)
 
 
 def import_exporter() -> ModuleType:

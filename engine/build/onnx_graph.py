@@ -1,4 +1,4 @@
-"""Surgery on ONNX graphs without a framework: folds a PCA in, stores weights as float16. Knows nothing of executors."""
+"""Surgery on ONNX graphs without a framework: folds a PCA in, stores weights as float16, infers shapes and types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from engine.errors import ConfigError
 from engine.projection import Pca
@@ -14,7 +14,7 @@ from engine.runtime.runner import TensorSpec
 
 EMBEDDING, DESCRIPTOR = "embedding", "descriptor"
 PCA_WEIGHTS = _WEIGHT, _BIAS = "pca.weight", "pca.bias"
-_MIN_HALVED_VALUES = 64
+_MIN_STORED_VALUES = 64
 
 
 def fold_pca(onnx_in: Path, pca: Pca, onnx_out: Path) -> None:
@@ -50,12 +50,14 @@ def io_specs(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    shape = tuple(None if dim.dim_param else dim.dim_value for dim in tensor.shape.dim)
-    return TensorSpec(value.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
+    return TensorSpec(value.name, helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name, _shape(value))
 
 
-def store_half(onnx_in: Path, onnx_out: Path) -> None:
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim)
+
+
+def store_float16(onnx_in: Path, onnx_out: Path) -> None:
     """Write a graph as one file, with those float32 weights as float16 that lose nothing by it, each cast back.
 
     The graph computes the same to the last bit. Small weights stay as they are.
@@ -67,14 +69,62 @@ def store_half(onnx_in: Path, onnx_out: Path) -> None:
             continue
         name, values = weight.name, numpy_helper.to_array(weight)
         with np.errstate(over="ignore"):
-            halved = values.astype(np.float16)
-        if values.size >= _MIN_HALVED_VALUES and np.array_equal(halved.astype(np.float32), values):
-            weight.CopyFrom(numpy_helper.from_array(halved, f"{name}.half"))
+            rounded = values.astype(np.float16)
+        if values.size >= _MIN_STORED_VALUES and np.array_equal(rounded.astype(np.float32), values):
+            weight.CopyFrom(numpy_helper.from_array(rounded, f"{name}.float16"))
             casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx_out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def save_external(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph whose weights, all loaded, go to ``<path>.data``."""
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # onnx appends to it
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
+
+
+def float_values(model: onnx.ModelProto) -> set[str]:
+    """The names of all float32 values, weights among them."""
+    return _values_of(model, TensorProto.FLOAT)
+
+
+def float64_values(path: Path) -> set[str]:
+    """The names of all float64 values of a graph; weights are not read."""
+    return _values_of(onnx.load(path, load_external_data=False), TensorProto.DOUBLE)
+
+
+def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """The shape of every value that has a known one, None for a dimension that the caller chooses."""
+    graph = _with_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name: _shape(value) for value in values if value.type.tensor_type.HasField("shape")}
+
+
+def _values_of(model: onnx.ModelProto, kind: int) -> set[str]:
+    graph = _with_shapes(model).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    found = {value.name for value in values if value.type.tensor_type.elem_type == kind}
+    return found | {weight.name for weight in graph.initializer if weight.data_type == kind}
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the type of every value, without the bytes of its large weights."""
+    light = onnx.ModelProto()
+    light.ir_version = model.ir_version
+    light.opset_import.extend(model.opset_import)
+    for field_name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, field_name).extend(getattr(model.graph, field_name))
+    for weight in model.graph.initializer:
+        kept = light.graph.initializer.add()
+        if weight.data_type == TensorProto.INT64:  # shapes
+            kept.CopyFrom(weight)
+        else:
+            kept.name, kept.data_type = weight.name, weight.data_type
+            kept.dims.extend(weight.dims)
+    return shape_inference.infer_shapes(light)
 
 
 def _embedding_shape(graph: onnx.GraphProto, path: Path) -> tuple[str, int]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.build.directory import Artefacts
+from engine.build.directory import BuildDirectory
 from engine.build.graph_sources import library_versions
 from engine.build.onnx_graph import fold_pca
-from engine.build.parity import Case, check_runner, load_cases
+from engine.build.parity import Case, check_parity, load_cases
 from engine.projection import Pca
 from engine.runtime.manifest import CompiledEngine, Graph, digest
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
@@ -25,7 +25,7 @@ class OpenVinoCompiler:
 
     def compile(
         self,
-        artefacts: Artefacts,
+        directory: BuildDirectory,
         name: str,
         graphs: Mapping[str, Graph],
         *,
@@ -38,16 +38,17 @@ class OpenVinoCompiler:
         key = digest(graph.key, pca and pca.sha256, versions)
 
         def make(path: Path) -> None:
-            onnx_path, *_, cases_path = artefacts.intact_paths(graph.files)
+            onnx_path, *_, cases_path = directory.intact_paths(graph.files)
             with _with_pca(onnx_path, pca) as source:
                 compile_to_ir(source, path)
             cases = [_project(case, pca) for case in load_cases(cases_path)]
             with OpenVinoRunner(path) as runner:
-                difference = check_runner(runner, cases, name=f"{name} in OpenVINO")
-            artefacts.progress(f"{name}: differs from PyTorch by at most {difference:.1e}")
+                results = [runner.run(case.inputs) for case in cases]
+            difference = check_parity(results, cases, name=f"{name} in OpenVINO")
+            directory.progress(f"{name}: differs from PyTorch by at most {difference:.1e}")
 
-        files = artefacts.obtain(f"openvino/{name}-{key}", _SUFFIXES, step=f"{name}: compile", make=make)
-        runner = OpenVinoRunner(artefacts.directory / files[0].path)
+        files = directory.obtain(f"openvino/{name}-{key}", _SUFFIXES, step=f"{name}: compile", make=make)
+        runner = OpenVinoRunner(directory.folder / files[0].path)
         return CompiledEngine(key=key, files=files, versions=versions, inputs=runner.inputs, outputs=runner.outputs)
 
 

@@ -1,8 +1,7 @@
 """Weights that come with the package: the exported graphs of a preset, recorded outputs, a PCA and a norm set.
 
 A folder of ``engine/weights`` holds, beside ``manifest.json``, for each graph ``NAME.onnx`` (weights inside, as float16
-where that loses nothing) and ``NAME.check.npz``, and ``pca.npz`` and ``norm_set.npz``. Knows nothing of how they were
-made and of what they are built into.
+where that loses nothing) and ``NAME.check.npz``, and ``pca.npz`` and ``norm_set.npz``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FORMAT_VERSION = 1
 GRAPH_SUFFIXES = (".onnx", ".check.npz")
 
 
-class ShippedManifest(BaseModel):
+class PackagedManifest(BaseModel):
     """What a folder of weights holds.
 
     ``parts`` are the `graph_parts` of the preset that the graphs were exported for, ``graphs`` the files of each graph,
@@ -46,11 +45,11 @@ class ShippedManifest(BaseModel):
 
 
 @dataclass(frozen=True)
-class ShippedWeights:
+class PackagedWeights:
     """A folder of weights; ``sha256`` is that of its manifest, which holds the hashes of all else."""
 
     folder: Path
-    manifest: ShippedManifest
+    manifest: PackagedManifest
     sha256: str
 
     @classmethod
@@ -68,7 +67,7 @@ class ShippedWeights:
                 f"{path} has format version {version}, this version reads {FORMAT_VERSION}; pack it again"
             )
         try:
-            manifest = ShippedManifest.model_validate(values)
+            manifest = PackagedManifest.model_validate(values)
         except ValidationError as error:
             raise ConfigError(f"{path} is damaged: {error.errors()[0]['msg']}; install the package again") from error
         return cls(folder, manifest, hashlib.sha256(content).hexdigest())
@@ -80,6 +79,6 @@ class ShippedWeights:
         return self.folder / file.path
 
 
-def shipped_folder(name: str) -> Path:
+def packaged_folder(name: str) -> Path:
     """Where the weights called ``name`` lie in the package, whether or not they are there."""
     return Path(str(resources.files("engine") / "weights" / name))

@@ -1,4 +1,4 @@
-"""Recorded inputs and outputs of a graph, and whether a runner gives the same. Knows nothing of what recorded them."""
+"""Recorded inputs and outputs of a graph, and whether a runner gives the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, EngineError
 from engine.files import load_arrays, save_arrays
-from engine.runtime.runner import Runner
 
 TOLERANCE = 5e-6
 """Largest accepted difference, relative to the largest value of the output where that is above 1."""
@@ -27,16 +26,11 @@ class Case:
     outputs: dict[str, NDArray[Any]]
 
 
-def check_runner(runner: Runner, cases: Sequence[Case], *, name: str) -> float:
-    """The largest difference between what ``runner``, on entered context, gives and what ``cases`` recorded.
+def check_parity(results: Sequence[Mapping[str, NDArray[Any]]], cases: Sequence[Case], *, name: str) -> float:
+    """The largest difference between ``results``, the outputs for each case, and what ``cases`` recorded.
 
     Raises ``EngineError`` if it is above `TOLERANCE`; ``name`` says what was compared.
     """
-    return check_results([runner.run(case.inputs) for case in cases], cases, name=name)
-
-
-def check_results(results: Sequence[Mapping[str, NDArray[Any]]], cases: Sequence[Case], *, name: str) -> float:
-    """The same for what was computed elsewhere; ``results`` are the outputs for each case."""
     differences = [
         _difference(outputs[key], want)
         for outputs, case in zip(results, cases, strict=True)

@@ -1,7 +1,7 @@
 """Chooses float16 or float32 for each model of a preset, by what float16 does to its results on pictures.
 
 What is measured: every weight, input and output of a float16 operation is rounded to float16, sums inside an operation
-are in float32 (`engine.build.float16.emulate_half`), against what PyTorch computed in float32. TensorRT joins
+are in float32 (`engine.build.float16.emulate_float16`), against what PyTorch computed in float32. TensorRT joins
 operations and so rounds less often.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.build.float16 import emulate_half, member_columns
+from engine.build.float16 import emulate_float16, member_columns
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import Case
 from engine.config import ClipGate, EnsembleGate, NoGate, Preset
@@ -52,7 +52,7 @@ def graph_models(preset: Preset) -> dict[str, tuple[str, ...]]:
     return models
 
 
-def halved_models(comparisons: Sequence[Comparison]) -> frozenset[str]:
+def float16_models(comparisons: Sequence[Comparison]) -> frozenset[str]:
     """The models for which every comparison allows float16."""
     refused = {comparison.model for comparison in comparisons if comparison.precision == "fp32"}
     return frozenset(comparison.model for comparison in comparisons) - refused
@@ -83,7 +83,7 @@ def compare_precisions(samples: Mapping[str, Sample], preset: Preset, *, folder:
     """
     models = graph_models(preset)
     ensemble = samples["ensemble"]
-    outputs = _run_half(ensemble, models["ensemble"], folder=folder)
+    outputs = _run_emulated(ensemble, models["ensemble"], folder=folder)
     found: Comparisons = {"ensemble": _compare_descriptors(ensemble, outputs, models["ensemble"])}
     if isinstance(preset.gate, NoGate):
         return found
@@ -91,14 +91,14 @@ def compare_precisions(samples: Mapping[str, Sample], preset: Preset, *, folder:
         source, output, model = "ensemble", "edit_features", preset.gate.model
     else:
         source, output, model = "edit_features", "features", "edit_features"
-        outputs = _run_half(samples[source], models[source], folder=folder)
+        outputs = _run_emulated(samples[source], models[source], folder=folder)
     score = samples["edit_score"]
-    full = [{"features": case.outputs[output]} for case in samples[source].cases]
-    half = [{"features": result[output]} for result in outputs]
-    wanted = run_graph(score.path, full)
-    by_features = _compare_scores(model, run_graph(score.path, half), wanted)
+    float32 = [{"features": case.outputs[output]} for case in samples[source].cases]
+    float16 = [{"features": result[output]} for result in outputs]
+    wanted = run_graph(score.path, float32)
+    by_features = _compare_scores(model, run_graph(score.path, float16), wanted)
     found[source] = (*found.get(source, ()), by_features)
-    videos = half if model in halved_models(found[source]) else full
+    videos = float16 if model in float16_models(found[source]) else float32
     inputs = [*videos, *(case.inputs for case in score.cases)]
     with _emulated(score, models["edit_score"], folder=folder) as path:
         results = run_graph(path, inputs)
@@ -133,9 +133,9 @@ def _blocks(picture: Picture) -> Picture:
 
 
 def _inset(picture: Picture) -> Picture:
-    half = picture[::2, ::2]
-    margin = (len(picture) - len(half)) // 2
-    return np.pad(half, ((margin, len(picture) - len(half) - margin),) * 2 + ((0, 0),))
+    small = picture[::2, ::2]
+    margin = (len(picture) - len(small)) // 2
+    return np.pad(small, ((margin, len(picture) - len(small) - margin),) * 2 + ((0, 0),))
 
 
 def _compare_descriptors(sample: Sample, outputs: Outputs, names: Sequence[str]) -> tuple[Comparison, ...]:
@@ -180,7 +180,7 @@ def _change(score: NDArray[Any], wanted: NDArray[Any]) -> float:
     return abs(float(score[0]) - float(wanted[0])) / slope
 
 
-def _run_half(sample: Sample, names: Sequence[str], *, folder: Path) -> Outputs:
+def _run_emulated(sample: Sample, names: Sequence[str], *, folder: Path) -> Outputs:
     with _emulated(sample, names, folder=folder) as path:
         return run_graph(path, [case.inputs for case in sample.cases])
 
@@ -189,7 +189,7 @@ def _run_half(sample: Sample, names: Sequence[str], *, folder: Path) -> Outputs:
 def _emulated(sample: Sample, names: Sequence[str], *, folder: Path) -> Iterator[Path]:
     path = folder / f"{sample.path.stem}.emulated.onnx"
     try:
-        emulate_half(sample.path, path, names=names, halved=names)
+        emulate_float16(sample.path, path, names=names, chosen=names)
         yield path
     finally:
         for written in folder.glob(f"{path.name}*"):

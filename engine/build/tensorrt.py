@@ -1,7 +1,4 @@
-"""The TensorRT engines of an engines directory: chooses precisions, folds the PCA in, builds and records them.
-
-Knows nothing of how TensorRT builds and of where graphs come from.
-"""
+"""The TensorRT engines of an engines directory: chooses precisions, folds the PCA in, builds and records them."""
 
 from __future__ import annotations
 
@@ -11,25 +8,25 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.build import float16 as half
-from engine.build import precision
-from engine.build.compiler import Converter, TensorRtOptions
-from engine.build.directory import Artefacts
-from engine.build.float16 import halve
+from engine.build import float16, precision, turing
+from engine.build.compiler import DEFAULT_COMPUTE_CAPABILITIES, Converter, TensorRtOptions
+from engine.build.directory import BuildDirectory
+from engine.build.float16 import to_float16
 from engine.build.graph_sources import library_versions
 from engine.build.onnx_graph import DESCRIPTOR, PCA_WEIGHTS, fold_pca, io_specs
 from engine.build.onnx_runtime import run_graph
-from engine.build.parity import check_results, load_cases
+from engine.build.parity import check_parity, load_cases
 from engine.build.precision import (
     Comparisons,
     Sample,
     compare_precisions,
+    float16_models,
     graph_models,
-    halved_models,
     table,
     with_edits,
 )
 from engine.build.tensorrt_builder import build_engine, check_targets, refit, refittable_weights
+from engine.build.turing import TURING, rewrite_for_turing
 from engine.config import NoGate, Preset
 from engine.errors import ConfigError, EngineError
 from engine.projection import Pca
@@ -43,9 +40,6 @@ from engine.runtime.manifest import (
 )
 from engine.runtime.runner import TensorSpec
 from engine.runtime.tensorrt_library import TensorRt, import_tensorrt
-
-DEFAULT_COMPUTE_CAPABILITIES = ("8.6", "8.9")
-"""Built for where TensorRT-RTX is not told for which GPUs: GeForce and data-centre cards of Ampere and Ada."""
 
 _LIBRARIES = ("onnx", "onnxruntime")
 _OPT_FRAMES = 64
@@ -80,7 +74,7 @@ class TensorRtCompiler:
 
     def compile(
         self,
-        artefacts: Artefacts,
+        directory: BuildDirectory,
         name: str,
         graphs: Mapping[str, Graph],
         *,
@@ -96,25 +90,25 @@ class TensorRtCompiler:
 
         def make(path: Path) -> None:
             if self._comparisons is None:
-                self._comparisons = self._choose(artefacts, graphs, folder=path.parent)
+                self._comparisons = self._choose(directory, graphs, folder=path.parent)
             facts = self._facts(name, graph, profile=profile, has_pca=pca is not None)
-            build_s = self._refit(artefacts, previous, pca, path)
+            build_s = self._refit(directory, previous, pca, path)
             if build_s is None:
-                build_s = self._build(artefacts, name, graph, facts, pca=pca, path=path)
+                build_s = self._build(directory, name, graph, facts, pca=pca, path=path)
             facts = facts.model_copy(update={"build_s": round(build_s, 1)})
             path.with_suffix(".json").write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
         step = f"{name}: build for compute capability {', '.join(self._targets)}"
-        files = artefacts.obtain(f"tensorrt/{name}-{key}", _SUFFIXES, step=step, make=make)
-        inputs, outputs = io_specs(artefacts.directory / graph.files[0].path)
+        files = directory.obtain(f"tensorrt/{name}-{key}", _SUFFIXES, step=step, make=make)
+        inputs, outputs = io_specs(directory.folder / graph.files[0].path)
         if pca is not None:
             outputs = (*outputs, TensorSpec(DESCRIPTOR, "float32", (None, len(pca.components))))
-        facts = TensorRtFacts.model_validate_json((artefacts.directory / files[1].path).read_text())
+        facts = TensorRtFacts.model_validate_json((directory.folder / files[1].path).read_text())
         return CompiledEngine(key=key, files=files, versions=versions, inputs=inputs, outputs=outputs, tensorrt=facts)
 
     def _facts(self, name: str, graph: Graph, *, profile: RowProfile, has_pca: bool) -> TensorRtFacts:
         compared = (self._comparisons or {}).get(name, ())
-        halved = halved_models(compared)
+        chosen = float16_models(compared)
         is_onnx = self._options.frontend == "onnx"
         return TensorRtFacts(
             flavour=self._tensorrt.flavour,
@@ -122,7 +116,7 @@ class TensorRtCompiler:
             frontend=self._options.frontend,
             compute_capabilities=self._targets,
             precision_choice=self._options.precision,
-            precisions={model: "fp16" if model in halved else "fp32" for model in graph_models(self._preset)[name]},
+            precisions={model: "fp16" if model in chosen else "fp32" for model in graph_models(self._preset)[name]},
             comparisons=compared,
             profile=profile,
             graph_sha256=graph.files[0].sha256,
@@ -131,19 +125,21 @@ class TensorRtCompiler:
         )
 
     def _build(
-        self, artefacts: Artefacts, name: str, graph: Graph, facts: TensorRtFacts, *, pca: Pca | None, path: Path
+        self, directory: BuildDirectory, name: str, graph: Graph, facts: TensorRtFacts, *, pca: Pca | None, path: Path
     ) -> float:
         if self._options.frontend == "torch-tensorrt":
             assert self._convert is not None  # noqa: S101 - checked on construction
             return self._convert(name, pca=pca, profile=facts.profile, path=path)
-        source, *_ = artefacts.intact_paths(graph.files)
+        source, *_ = directory.intact_paths(graph.files)
         models = graph_models(self._preset)[name]
-        halved = [model for model, precision in facts.precisions.items() if precision == "fp16"]
-        # The graph and its weights lie where `Artefacts` removes all that is not published.
+        chosen = [model for model, precision in facts.precisions.items() if precision == "fp16"]
+        # The graph and its weights lie where `BuildDirectory` removes all that is not published.
         onnx_path = path.with_suffix(".onnx")
-        halve(source, onnx_path, names=models, halved=halved)
+        to_float16(source, onnx_path, names=models, chosen=chosen)
         if pca is not None:
             fold_pca(onnx_path, pca, onnx_path)
+        if TURING in self._targets and self._tensorrt.flavour == "tensorrt_rtx":
+            rewrite_for_turing(onnx_path)
         return build_engine(
             self._tensorrt,
             onnx_path,
@@ -154,7 +150,7 @@ class TensorRtCompiler:
         )
 
     def _refit(
-        self, artefacts: Artefacts, previous: CompiledEngine | None, pca: Pca | None, path: Path
+        self, directory: BuildDirectory, previous: CompiledEngine | None, pca: Pca | None, path: Path
     ) -> float | None:
         """Seconds that it took to refit ``previous``, None where the engine must be built."""
         facts = None if previous is None else previous.tensorrt
@@ -166,25 +162,25 @@ class TensorRtCompiler:
         start_s = time.perf_counter()
         weights = dict(zip(PCA_WEIGHTS, (pca.weight, pca.bias), strict=True))
         try:
-            refit(self._tensorrt, artefacts.directory / previous.main.path, path, weights)
+            refit(self._tensorrt, directory.folder / previous.main.path, path, weights)
         except EngineError as error:
-            artefacts.progress(f"{error}; building the engine again instead")
+            directory.progress(f"{error}; building the engine again instead")
             return None
         return time.perf_counter() - start_s
 
-    def _choose(self, artefacts: Artefacts, graphs: Mapping[str, Graph], *, folder: Path) -> Comparisons:
-        say = artefacts.progress
+    def _choose(self, directory: BuildDirectory, graphs: Mapping[str, Graph], *, folder: Path) -> Comparisons:
+        say = directory.progress
         if self._options.frontend == "torch-tensorrt":
             say("all models stay float32: Torch-TensorRT converts programs as they are")
             return {}
         samples = {}
         for name, graph in graphs.items():
-            source, *_, cases = artefacts.intact_paths(graph.files)
+            source, *_, cases = directory.intact_paths(graph.files)
             samples[name] = Sample(source, load_cases(cases))
         if self._options.precision == "fp32":
             for name, sample in samples.items():
                 results = run_graph(sample.path, [case.inputs for case in sample.cases])
-                difference = check_results(results, sample.cases, name=f"{name} in ONNX Runtime")
+                difference = check_parity(results, sample.cases, name=f"{name} in ONNX Runtime")
                 say(f"{name}: stays float32; differs from PyTorch by at most {difference:.1e}")
             return {}
         edited = {name: sample if name == "edit_score" else with_edits(sample) for name, sample in samples.items()}
@@ -249,5 +245,5 @@ def _check_torch_tensorrt(tensorrt: TensorRt, options: TensorRtOptions, convert:
 
 
 def _rules_sha256() -> str:
-    """Of the rules by which graphs are halved and compared: other rules, other engines."""
-    return hashlib.sha256("".join(map(inspect.getsource, (half, precision))).encode()).hexdigest()
+    """Of the rules by which graphs are rewritten and compared: other rules, other engines."""
+    return hashlib.sha256("".join(map(inspect.getsource, (float16, precision, turing))).encode()).hexdigest()

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.build.onnx_graph import PCA_WEIGHTS
-from engine.build.operators import check_operators
+from engine.build.onnx_graph import PCA_WEIGHTS, float64_values
 from engine.errors import ConfigError, EngineError
 from engine.runtime.manifest import RowProfile
 from engine.runtime.tensorrt_library import ErrorLog, TensorRt, one_line
 
 _REFIT_LOSES_BIAS = "11.3."
+_WAYS_OUT = "write the model in other operations, or convert it with --frontend torch-tensorrt"
 
 
 def check_targets(tensorrt: TensorRt, compute_capabilities: Sequence[str]) -> None:
@@ -57,9 +57,11 @@ def build_engine(
 
     The network is strongly typed: precisions are those of the graph. The first dimension of every input takes the rows
     of ``profile``. ``compute_capabilities``: of TensorRT-RTX's targets; none for the GPU of this machine.
-    ``refittable``: names of weights. Raises ``EngineError`` if TensorRT does not take the graph.
+    ``refittable``: names of weights. Raises ``EngineError`` if TensorRT does not take the graph, and for float64, which
+    it would narrow without a word.
     """
-    check_operators(onnx_path)
+    if doubles := float64_values(onnx_path):
+        raise EngineError(f"{onnx_path.name}: {len(doubles)} values are float64, such as {min(doubles)!r}; {_WAYS_OUT}")
     trt = tensorrt.module
     log = ErrorLog(trt)
     start_s = time.perf_counter()
@@ -67,9 +69,8 @@ def build_engine(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(onnx_path)):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        found = "; ".join(f"{error.node_operator()}: {one_line(error.desc())}" for error in errors)
-        raise EngineError(f"{tensorrt.flavour} {tensorrt.version} cannot parse {onnx_path.name}: {found or log.last}")
+        found = _parser_errors(parser) or log.last
+        raise EngineError(f"{tensorrt.flavour} {tensorrt.version} cannot parse {onnx_path.name}: {found}; {_WAYS_OUT}")
     config = builder.create_builder_config()
     # On by default: it would round the factors of float32 products to the 10 bits that float16 has.
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -111,6 +112,14 @@ def refit(tensorrt: TensorRt, engine_in: Path, engine_out: Path, weights: Mappin
     if not (is_done and refitter.refit_cuda_engine()):
         raise EngineError(f"{tensorrt.flavour} {tensorrt.version} cannot refit {engine_in.name}: {log.last}")
     engine_out.write_bytes(engine.serialize())
+
+
+def _parser_errors(parser: Any) -> str:
+    found = []
+    for error in map(parser.get_error, range(parser.num_errors)):
+        node = " ".join(filter(None, (error.node_operator(), error.node_name())))
+        found.append(f"operator {node}: {one_line(error.desc())}")
+    return "; ".join(found)
 
 
 def _profile(builder: Any, network: Any, rows: RowProfile) -> Any:

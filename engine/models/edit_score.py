@@ -17,8 +17,7 @@ from torch.nn import functional
 from engine.models.clip import ClipVisual
 from engine.models.edit_features import LITE0_STATISTICS
 from engine.models.freezing import Freezable
-from engine.models.padding import HIDDEN_SCORE, visible_frames
-from engine.models.pooled_edit_score import PooledEditScore
+from engine.models.pooled_edit_score import HIDDEN_SCORE, PooledEditScore
 
 CLS_TOKEN, SEP_TOKEN = 101, 102
 NORM_EPS = 1e-12
@@ -112,7 +111,8 @@ class EditScore(Freezable):
             ),
             dim=1,
         )
-        visible = torch.cat((tokens.new_ones(batch, 2), visible_frames(features)[..., 0]), dim=1)
+        is_frame = (features.abs().sum(dim=2) > 0).to(features.dtype)
+        visible = torch.cat((tokens.new_ones(batch, 2), is_frame), dim=1)
         hidden = self.bert(tokens, (1 - visible)[:, None, None] * HIDDEN_SCORE)
         mean = (hidden * visible[..., None]).sum(dim=1) / (visible.sum(dim=1, keepdim=True) + 1e-5)
         logits: Tensor = self.output_proj(torch.cat((hidden[:, 0], mean), dim=1))

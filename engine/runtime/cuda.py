@@ -1,4 +1,4 @@
-"""The NVIDIA driver through PyCUDA: GPUs, their memory, streams, recorded work. Knows nothing of engines.
+"""The NVIDIA driver through PyCUDA: GPUs, their memory, streams, CUDA graphs.
 
 Everything happens in the primary context of a device, which DALI, TensorRT and FAISS use too, so that an address from
 one of them is valid for all. It is kept until the process ends. A context is current in one thread at a time: each call
@@ -220,13 +220,13 @@ class Stream:
         """Set all bytes to zero."""
         driver.memset_d8_async(memory.address, 0, memory.num_bytes, self._stream)
 
-    def mark(self) -> Any:
-        """An event: all that was submitted so far."""
+    def record_event(self) -> Any:
+        """An event that occurs when all that was submitted so far is done."""
         return driver.Event(driver.event_flags.DISABLE_TIMING).record(self._stream)
 
-    def wait_for(self, mark: Any) -> None:
-        """Let what is submitted from now on start after ``mark``."""
-        self._stream.wait_for_event(mark)
+    def wait_for(self, event: Any) -> None:
+        """Let what is submitted from now on start after ``event``."""
+        self._stream.wait_for_event(event)
 
     def synchronize(self) -> None:
         """Block this thread until all that was submitted is done."""
@@ -236,31 +236,31 @@ class Stream:
         """Give it back; work that was submitted is still done. Needs the current context, as all else."""
         del self._stream
 
-    def record(self, submit: Callable[[], None]) -> RecordedWork:
-        """Take down what ``submit`` puts on this stream instead of doing it."""
+    def capture(self, submit: Callable[[], None]) -> CudaGraph:
+        """A graph of what ``submit`` puts on this stream, which does not run it now."""
         _call("cuStreamBeginCapture_v2", ctypes.c_void_p(self.handle), _CAPTURE_THREAD_LOCAL)
         graph = ctypes.c_void_p()
         try:
             submit()
         finally:
             _call("cuStreamEndCapture", ctypes.c_void_p(self.handle), ctypes.byref(graph))
-        return RecordedWork(graph)
+        return CudaGraph(graph)
 
 
-class RecordedWork:
-    """A CUDA graph: work that is submitted at the cost of one call, with the addresses it was recorded with."""
+class CudaGraph:
+    """Captured work that one call launches, with the addresses it was captured with."""
 
     def __init__(self, graph: ctypes.c_void_p) -> None:
         self._instance = ctypes.c_void_p()
         _call("cuGraphInstantiateWithFlags", ctypes.byref(self._instance), graph, ctypes.c_ulonglong(0))
         _call("cuGraphDestroy", graph)
 
-    def submit(self, stream: Stream) -> None:
+    def launch(self, stream: Stream) -> None:
         """Put it on ``stream``."""
         _call("cuGraphLaunch", self._instance, ctypes.c_void_p(stream.handle))
 
     def free(self) -> None:
-        """Forget it; not while it runs."""
+        """Give it back; not while it runs."""
         _call("cuGraphExecDestroy", self._instance)
 
 

@@ -1,4 +1,4 @@
-"""Rows that lie in the memory of a GPU, by address. Knows nothing of drivers: it neither reads nor copies them."""
+"""Rows that lie in the memory of a GPU, by address: no driver is asked, nothing is read or copied."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.runtime.cuda import (
+    CudaGraph,
     DeviceMemory,
     Gpu,
     OutOfDeviceMemory,
-    RecordedWork,
     Stream,
     free_pinned,
     wait_for_producer,
@@ -27,13 +27,13 @@ _ALIGNMENT = 256  # bytes, what TensorRT asks of the addresses of tensors
 class Buffers:
     """One set of buffers for ``num_rows`` rows, all zero at first, with a stream that copies into and out of them.
 
-    ``recorded`` is a computation between these buffers, if one was recorded. Made, used and freed in a current context.
+    ``graph`` is a computation between these buffers, if one was captured. Made, used and freed in a current context.
     Raises `OutOfDeviceMemory`, and holds nothing then.
     """
 
     def __init__(self, gpu: Gpu, specs: Iterable[TensorSpec], *, num_rows: int) -> None:
         self.stream = Stream()
-        self.recorded: RecordedWork | None = None
+        self.graph: CudaGraph | None = None
         self._num_rows = num_rows
         self._memory: dict[str, DeviceMemory] = {}
         self._pinned: dict[str, NDArray[Any]] = {}
@@ -93,8 +93,8 @@ class Buffers:
         """Wait for the stream and give all memory back."""
         self.stream.synchronize()
         self.stream.free()
-        if self.recorded is not None:
-            self.recorded.free()
+        if self.graph is not None:
+            self.graph.free()
         for memory in self._memory.values():
             memory.free()
         for array in self._pinned.values():

@@ -1,4 +1,4 @@
-"""Runs an engine on a GPU, fed from host or device memory. Knows nothing of TensorRT: an `Execution` computes.
+"""Runs an engine on a GPU, fed from host or device memory. An `Execution` computes; TensorRT stays out of here.
 
 Two sets of buffers take turns: while the engine works on one batch, the next one is copied into the other set by
 another thread, or by the same one if a call has more rows than a batch. An engine with a row of output for each row of
@@ -38,14 +38,14 @@ class Execution(Protocol):
     """An engine that is loaded on a device. One call at a time, in the current context."""
 
     @property
-    def is_recordable(self) -> bool:
-        """Whether what `enqueue` submits may be recorded (`Stream.record`) and submitted again."""
+    def is_capturable(self) -> bool:
+        """Whether what `enqueue` submits may be captured (`Stream.capture`) and launched again."""
 
-    def scratch_bytes(self, num_rows: int) -> int:
+    def workspace_bytes(self, num_rows: int) -> int:
         """Device memory that computing ``num_rows`` rows needs besides inputs and outputs; may be 0."""
 
-    def use_scratch(self, memory: DeviceMemory) -> None:
-        """Compute in ``memory``, of at least the size that `scratch_bytes` gave last."""
+    def use_workspace(self, memory: DeviceMemory) -> None:
+        """Compute in ``memory``, of at least the size that `workspace_bytes` gave last."""
 
     def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
         """Submit one computation that reads and writes device memory, ``{input or output name: address}``."""
@@ -56,8 +56,8 @@ class DeviceRunner:
 
     ``load`` gives the execution, in a current context, when the runner is entered. ``batch_size``: rows of one
     computation, at most ``profile.max_rows``; None takes ``profile.opt_rows``. If the device has too little memory
-    for that, it is halved once, with a warning; `OutOfDeviceMemory` is raised if that does not suffice. Engines without
-    a row of output for each row of input get memory for ``profile.max_rows``. ``name`` is for people.
+    for that, half of it is tried, with a warning; `OutOfDeviceMemory` is raised if that does not suffice. Engines
+    without a row of output for each row of input get memory for ``profile.max_rows``. ``name`` is for people.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class DeviceRunner:
             try:
                 self._session = self._open(execution, self._wanted_rows)
             except OutOfDeviceMemory as error:
-                halved = self._wanted_rows // 2
-                if not self._gives_rows or halved < self._profile.min_rows:
+                fewer_rows = self._wanted_rows // 2
+                if not self._gives_rows or fewer_rows < self._profile.min_rows:
                     raise
-                logger.warning("batches of %d instead of %d rows: %s", halved, self._wanted_rows, error)
-                self._session = self._open(execution, halved)
+                logger.warning("batches of %d instead of %d rows: %s", fewer_rows, self._wanted_rows, error)
+                self._session = self._open(execution, fewer_rows)
         return self
 
     def _open(self, execution: Execution, num_rows: int) -> _Session:
-        scratch_bytes = execution.scratch_bytes(num_rows)
+        workspace_bytes = execution.workspace_bytes(num_rows)
         try:
             return _Session(
                 execution,
@@ -124,11 +124,11 @@ class DeviceRunner:
                 outputs=self._outputs,
                 num_rows=num_rows,
                 gives_rows=self._gives_rows,
-                scratch_bytes=scratch_bytes,
+                workspace_bytes=workspace_bytes,
             )
         except OutOfDeviceMemory as error:
             row_bytes = sum(num_bytes(spec, num_rows) for spec in (*self._inputs, *self._outputs))
-            needed = scratch_bytes + _NUM_BUFFERS * row_bytes
+            needed = workspace_bytes + _NUM_BUFFERS * row_bytes
             raise OutOfDeviceMemory(
                 f"{self._name} needs {needed / MIB:.2f} MiB besides its weights for batches of {num_rows} rows; {error}"
             ) from error
@@ -161,7 +161,7 @@ class DeviceRunner:
 class _Session:
     """What a runner holds while it is entered; made, used and closed in a current context.
 
-    All computations are on one stream, one after the other, because they share ``scratch``.
+    All computations are on one stream, one after the other, because they share the workspace.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class _Session:
         outputs: Sequence[TensorSpec],
         num_rows: int,
         gives_rows: bool,
-        scratch_bytes: int,
+        workspace_bytes: int,
     ) -> None:
         self.num_rows = num_rows
         self._execution = execution
@@ -184,27 +184,27 @@ class _Session:
         with ExitStack() as undo:
             self._stream = Stream()
             undo.callback(self._stream.free)
-            if scratch_bytes > 0:
-                scratch = gpu.allocate(scratch_bytes)
-                undo.callback(scratch.free)
-                execution.use_scratch(scratch)
+            if workspace_bytes > 0:
+                workspace = gpu.allocate(workspace_bytes)
+                undo.callback(workspace.free)
+                execution.use_workspace(workspace)
             for _ in range(_NUM_BUFFERS):
                 buffers = Buffers(gpu, [*inputs, *outputs], num_rows=num_rows)
                 undo.callback(buffers.free)
-                self._record(buffers)
+                self._capture(buffers)
                 self._free.put(buffers)
             self._resources = undo.pop_all()
 
-    def _record(self, buffers: Buffers) -> None:
-        if not (self._gives_rows and self._execution.is_recordable):
+    def _capture(self, buffers: Buffers) -> None:
+        if not (self._gives_rows and self._execution.is_capturable):
             return
 
         def submit() -> None:
             self._execution.enqueue(buffers.addresses, num_rows=self.num_rows, stream=self._stream)
 
-        submit()  # the first time sets things up, which cannot be recorded
+        submit()  # the first time sets things up, which cannot be captured
         self._stream.synchronize()
-        buffers.recorded = self._stream.record(submit)
+        buffers.graph = self._stream.capture(submit)
 
     def close(self) -> None:
         """Give all memory back, when whoever still computes has finished."""
@@ -246,15 +246,15 @@ class _Session:
 
     def _submit(self, buffers: Buffers, columns: Columns, *, num_rows: int) -> None:
         addresses = buffers.upload(columns)
-        uploaded = buffers.stream.mark()
+        uploaded = buffers.stream.record_event()
         with self._lock:
             self._stream.wait_for(uploaded)
-            if buffers.recorded is not None and addresses == buffers.addresses:
-                buffers.recorded.submit(self._stream)
+            if buffers.graph is not None and addresses == buffers.addresses:
+                buffers.graph.launch(self._stream)
             else:
                 computed_rows = self.num_rows if self._gives_rows else num_rows
                 self._execution.enqueue(addresses, num_rows=computed_rows, stream=self._stream)
-            computed = self._stream.mark()
+            computed = self._stream.record_event()
         buffers.stream.wait_for(computed)
         for spec in self._outputs:
             buffers.download(spec.name, num_rows=num_rows if self._gives_rows else None)

@@ -1,4 +1,4 @@
-"""Runs graphs on the CPU with OpenVINO, and compiles ONNX graphs to its format. Knows nothing of presets or videos.
+"""Runs graphs on the CPU with OpenVINO, and compiles ONNX graphs to its format.
 
 The bits of a row depend neither on the other rows of its batch, nor on their number, nor on the number of threads:
 measured on x86-64 with AVX2 for the graphs of both presets. Another type of processor may give other bits.
@@ -46,14 +46,11 @@ except ImportError as _error:
 class OpenVinoRunner:
     """A `Runner` over a graph in OpenVINO's format (``.xml`` beside ``.bin``), computing in float32.
 
-    ``num_threads``: threads of one call; None takes all cores. Raises ``ConfigError`` if the file cannot be read, or
-    for a device other than ``CPU``.
+    ``num_threads``: threads of one call; None takes all cores. Raises ``ConfigError`` if the file cannot be read. It
+    runs on the CPU only: results of Swin transformers on an NPU are reported to be silently wrong.
     """
 
-    def __init__(self, path: Path, *, num_threads: int | None = None, device: str = "CPU") -> None:
-        if device != "CPU":
-            reason = "its results on Swin transformers are reported to be silently wrong" if device == "NPU" else ""
-            raise ConfigError(f"device {device!r} is not supported; use 'CPU'" + (f" ({reason})" if reason else ""))
+    def __init__(self, path: Path, *, num_threads: int | None = None) -> None:
         self._core = openvino.Core()
         try:
             self._model = self._core.read_model(path)

@@ -1,4 +1,4 @@
-"""Runner: one compiled graph on one device, fed with arrays. It knows nothing of videos."""
+"""Runner: one compiled graph on one device, fed with arrays."""
 
 from __future__ import annotations
 

@@ -56,9 +56,9 @@ class TensorRtExecution:
         self._log = ErrorLog(trt)
         self._inputs = inputs
         self._num_rows = 0
-        self._scratch: DeviceMemory | None = None
-        # TensorRT-RTX compiles kernels while it runs, which cannot be recorded from outside; it records by itself.
-        self._records_itself = tensorrt.flavour == "tensorrt_rtx"
+        self._workspace: DeviceMemory | None = None
+        # TensorRT-RTX compiles kernels while it runs, which cannot be captured from outside; it captures by itself.
+        self._captures_itself = tensorrt.flavour == "tensorrt_rtx"
         self._runtime = self._log.call(trt.Runtime, doing="start")
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -69,16 +69,16 @@ class TensorRtExecution:
             )
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if self._records_itself:
+        if self._captures_itself:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._context = self._checked(self._engine.create_execution_context(runtime_config=config), "prepare")
 
     @property
-    def is_recordable(self) -> bool:
-        """Whether `enqueue` may be recorded from outside."""
-        return not self._records_itself
+    def is_capturable(self) -> bool:
+        """Whether `enqueue` may be captured from outside."""
+        return not self._captures_itself
 
-    def scratch_bytes(self, num_rows: int) -> int:
+    def workspace_bytes(self, num_rows: int) -> int:
         """Device memory for ``num_rows`` rows besides inputs and outputs."""
         for spec in self._inputs:
             shape = full_shape(spec, num_rows)
@@ -86,9 +86,9 @@ class TensorRtExecution:
         self._num_rows = num_rows
         return int(self._context.update_device_memory_size_for_shapes())
 
-    def use_scratch(self, memory: DeviceMemory) -> None:
+    def use_workspace(self, memory: DeviceMemory) -> None:
         """Compute in ``memory``."""
-        self._scratch = memory
+        self._workspace = memory
         self._context.set_device_memory(memory.address, memory.num_bytes)
 
     def enqueue(self, addresses: Mapping[str, int], *, num_rows: int, stream: Stream) -> None:
@@ -100,12 +100,12 @@ class TensorRtExecution:
         self._checked(self._context.execute_async_v3(stream.handle), f"compute {num_rows} rows")
 
     def _resize(self, num_rows: int) -> None:
-        # TensorRT divides the scratch memory up anew for other shapes.
-        needed, held = self.scratch_bytes(num_rows), self._scratch.num_bytes if self._scratch is not None else 0
+        # TensorRT divides the workspace up anew for other shapes.
+        needed, held = self.workspace_bytes(num_rows), self._workspace.num_bytes if self._workspace is not None else 0
         if needed > held:
             raise EngineError(f"TensorRT asks for {needed} bytes to compute {num_rows} rows, {held} were allocated")
-        if self._scratch is not None:
-            self.use_scratch(self._scratch)
+        if self._workspace is not None:
+            self.use_workspace(self._workspace)
 
     def _checked(self, answer: Any, action: str) -> Any:
         """``answer``, unless it is what TensorRT gives for a failure."""

@@ -26,7 +26,7 @@ def openvino_runner(onnx_path: Path) -> Runner:
     return OpenVinoRunner(onnx_path.with_suffix(".xml"), num_threads=1)
 
 
-def on_stub_driver(*, lazy: int, is_recordable: bool) -> Any:
+def on_stub_driver(*, lazy: int, is_capturable: bool) -> Any:
     """The runner for GPUs, with a driver that works at once or puts off what it can."""
 
     def opener(onnx_path: Path) -> Runner:
@@ -34,7 +34,7 @@ def on_stub_driver(*, lazy: int, is_recordable: bool) -> Any:
 
         assert STUB_DRIVER is not None
         STUB_DRIVER.configure(lazy=lazy)
-        return device_runner(HostExecution(onnx_path, is_recordable=is_recordable))
+        return device_runner(HostExecution(onnx_path, is_capturable=is_capturable))
 
     return pytest.param(opener, marks=pytest.mark.stub_driver)
 
@@ -42,11 +42,11 @@ def on_stub_driver(*, lazy: int, is_recordable: bool) -> Any:
 @pytest.fixture(
     params=[
         openvino_runner,
-        on_stub_driver(lazy=0, is_recordable=True),
-        on_stub_driver(lazy=1, is_recordable=True),
-        on_stub_driver(lazy=1, is_recordable=False),
+        on_stub_driver(lazy=0, is_capturable=True),
+        on_stub_driver(lazy=1, is_capturable=True),
+        on_stub_driver(lazy=1, is_capturable=False),
     ],
-    ids=["openvino", "gpu-at-once", "gpu-lazy", "gpu-lazy-unrecorded"],
+    ids=["openvino", "gpu-at-once", "gpu-lazy", "gpu-lazy-uncaptured"],
 )
 def open_runner(request: pytest.FixtureRequest) -> OpenRunner:
     opener: OpenRunner = request.param

@@ -11,13 +11,13 @@ import pytest
 from engine.build.engines import build_engines
 from engine.store.store import read_descriptors
 from tests.end_to_end.conftest import Catalogue, RunCli
-from tests.shipped import NUM_COMPONENTS, norm_rows, tiny_preset, write_shipped
+from tests.packaged import NUM_COMPONENTS, norm_rows, tiny_preset, write_packaged
 
 
 @pytest.fixture(scope="module")
 def tiny_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped")
-    build_engines(tiny_preset(), folder / "engines", shipped=write_shipped(folder / "tiny"))
+    build_engines(tiny_preset(), folder / "engines", packaged=write_packaged(folder / "tiny"))
     return folder / "engines"
 
 

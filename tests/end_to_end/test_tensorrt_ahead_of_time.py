@@ -14,9 +14,9 @@ import pytest
 
 from engine.build.float16 import halve
 from engine.build.operators import check_operators
-from engine.build.packaged import shipped_folder
+from engine.build.packaged import packaged_folder
 from engine.build.parity import load_cases
-from engine.build.precision import Sample, compare_precisions, halved_models
+from engine.build.precision import Sample, compare_precisions, float16_models
 from engine.build.tensorrt_builder import build_engine
 from engine.config import ClipGate, load_preset
 from engine.runtime.manifest import RowProfile
@@ -116,7 +116,7 @@ def test_the_graphs_of_vsc22_are_built(vsc22: dict[str, Path], tmp_path: Path, n
 
 @pytest.mark.parametrize("name", ["ensemble", "edit_score"])
 def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_path: Path, name: str) -> None:
-    source = shipped_folder("lite") / f"{name}.onnx"
+    source = packaged_folder("lite") / f"{name}.onnx"
     full, half = (built(source, tmp_path, names=(name,), halved=halved) for halved in ((), (name,)))
     if name == "edit_score":
         # It is linear, and the last layer of a model stays float32: there is nothing to halve, only casts to add.
@@ -129,7 +129,7 @@ def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_pat
 def test_the_twins_of_vsc22_may_be_half(vsc22: dict[str, Path], tmp_path: Path) -> None:
     samples = {name: Sample(path, load_cases(path.with_suffix(".check.npz"))) for name, path in vsc22.items()}
     found = compare_precisions(samples, VSC22, folder=tmp_path)
-    assert halved_models(found["ensemble"]) == set(NAMES)
+    assert float16_models(found["ensemble"]) == set(NAMES)
     assert all(row.worst < 1 - 1e-9 for row in found["ensemble"])  # float16 took place
 
 

@@ -35,7 +35,7 @@ HOMES = {
     "filelock": {"engine.files"},
     "matplotlib": {"engine.evaluate.plots"},
     "nvidia": {"engine.video.dali"},
-    "onnx": {"engine.build.onnx_graph", "engine.build.float16"},
+    "onnx": {"engine.build.onnx_graph", "engine.build.float16", "engine.build.turing"},
     "onnxruntime": {"engine.build.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},
     "pyarrow": {"engine.store.shards"},

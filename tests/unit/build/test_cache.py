@@ -9,7 +9,7 @@ import pytest
 from engine.build import cache, engines
 from engine.config import Preset
 from engine.runtime.manifest import MANIFEST_NAME
-from tests.shipped import tiny_preset, write_shipped
+from tests.packaged import tiny_preset, write_packaged
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "load_preset", load)
     for module in (cache, engines):
-        monkeypatch.setattr(module, "shipped_folder", lambda name: tmp_path / name)
-    return write_shipped(tmp_path / "tiny")
+        monkeypatch.setattr(module, "packaged_folder", lambda name: tmp_path / name)
+    return write_packaged(tmp_path / "tiny")
 
 
 def test_engines_are_built_once(package: Path) -> None:
@@ -38,5 +38,5 @@ def test_engines_are_built_once(package: Path) -> None:
 def test_other_weights_of_the_package_are_built_again(package: Path, tmp_path: Path) -> None:
     before = cache.user_engines("tiny").manifest.identity
     package.rename(tmp_path / "old")
-    write_shipped(package, seed=1)
+    write_packaged(package, seed=1)
     assert cache.user_engines("tiny").manifest.identity != before

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.build.directory import open_artefacts
+from engine.build.directory import open_build_directory
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.manifest import FileRecord, Manifest
@@ -32,20 +32,20 @@ def refuse(path: Path) -> None:
     raise AssertionError(f"{path} was made again")
 
 
-def obtain(directory: Path, make: Callable[[Path], None], *, lines: list[str] | None = None) -> tuple[FileRecord, ...]:
+def obtain(folder: Path, make: Callable[[Path], None], *, lines: list[str] | None = None) -> tuple[FileRecord, ...]:
     progress = [].append if lines is None else lines.append
-    with open_artefacts(directory, progress=progress) as artefacts:
-        return artefacts.obtain(STEM, SUFFIXES, step="ensemble: export", make=make)
+    with open_build_directory(folder, progress=progress) as directory:
+        return directory.obtain(STEM, SUFFIXES, step="ensemble: export", make=make)
 
 
-def manifest_with(directory: Path, files: tuple[FileRecord, ...]) -> Manifest:
-    graph = make_manifest(directory).graphs["ensemble"].model_copy(update={"files": files})
-    return make_manifest(directory, graphs={"ensemble": graph})
+def manifest_with(folder: Path, files: tuple[FileRecord, ...]) -> Manifest:
+    graph = make_manifest(folder).graphs["ensemble"].model_copy(update={"files": files})
+    return make_manifest(folder, graphs={"ensemble": graph})
 
 
-def commit(directory: Path, manifest: Manifest) -> Manifest:
-    with open_artefacts(directory, progress=print) as artefacts:
-        return artefacts.commit(manifest)
+def commit(folder: Path, manifest: Manifest) -> Manifest:
+    with open_build_directory(folder, progress=print) as directory:
+        return directory.commit(manifest)
 
 
 def test_files_are_made_once_and_found_again(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.unit.test_artefacts import obtain, write
+from tests.unit.build.test_directory import obtain, write
 
 def make(path):
     write(path)
@@ -140,11 +140,11 @@ def test_a_manifest_that_only_says_another_time_is_not_written(tmp_path: Path) -
 
 def test_intact_paths_refuses_damage(tmp_path: Path) -> None:
     made = obtain(tmp_path, write)
-    with open_artefacts(tmp_path, progress=print) as artefacts:
-        assert artefacts.intact_paths(made) == [tmp_path / record.path for record in made]
+    with open_build_directory(tmp_path, progress=print) as directory:
+        assert directory.intact_paths(made) == [tmp_path / record.path for record in made]
         (tmp_path / made[1].path).write_text("dataa")
         with pytest.raises(ConfigError, match=r"\.onnx\.data is missing or damaged; build the engines again"):
-            artefacts.intact_paths(made)
+            directory.intact_paths(made)
 
 
 def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
         waits.set()
 
     def second() -> None:
-        with open_artefacts(tmp_path, progress=progress):
+        with open_build_directory(tmp_path, progress=progress):
             lines.append("entered")
 
     with (tmp_path / ".lock").open("a") as lock:
@@ -174,6 +174,6 @@ def test_a_place_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ConfigError, match=r"cannot write engines to .*file"),
-        open_artefacts(tmp_path / "file", progress=print),
+        open_build_directory(tmp_path / "file", progress=print),
     ):
         pass

@@ -232,8 +232,3 @@ def test_missing_torch_names_the_extra(tmp_path: Path) -> None:
     )
     result = run_python(script, tmp_path)
     assert "BackendUnavailable: building engines needs torch: pip install 'vsc-engine[build]'" in result.stderr
-
-
-def test_an_engine_that_was_not_built_fails(built: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no engine 'edit_score', only \['ensemble'\]"):
-        EnginesDirectory.open(built).open_runner("edit_score")

@@ -1,4 +1,4 @@
-"""Graphs in float16: what is half and what stays full, and that a comparison through them is honest."""
+"""Graphs in float16: what is float16 and what stays float32, and that a comparison through them is honest."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.build.float16 import emulate_half, halve, member_columns
-from engine.build.onnx_graph import store_half
+from engine.build.float16 import emulate_float16, member_columns, to_float16
+from engine.build.onnx_graph import store_float16
 from engine.build.onnx_runtime import run_graph
 from engine.errors import EngineError
 from tests import graphs
 
-HALF, FULL = TensorProto.FLOAT16, TensorProto.FLOAT
+FLOAT16, FLOAT32 = TensorProto.FLOAT16, TensorProto.FLOAT
 RNG = np.random.default_rng(0)
 
 
@@ -28,8 +28,8 @@ def write(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, Any], *, o
         numpy_helper.from_array(array.astype(np.int64 if array.dtype.kind == "i" else np.float32), name)
         for name, array in arrays.items()
     ]
-    given = [helper.make_tensor_value_info("x", FULL, ["rows", 4])]
-    made = [helper.make_tensor_value_info(name, FULL, ["rows", f"{name}_columns"]) for name in outputs]
+    given = [helper.make_tensor_value_info("x", FLOAT32, ["rows", 4])]
+    made = [helper.make_tensor_value_info(name, FLOAT32, ["rows", f"{name}_columns"]) for name in outputs]
     model = helper.make_model(
         helper.make_graph(nodes, "g", given, made, initializers),
         opset_imports=[helper.make_opsetid("", 20)],
@@ -43,10 +43,10 @@ def node(op_type: str, inputs: str, output: str, **attributes: Any) -> onnx.Node
     return helper.make_node(op_type, inputs.split(), [output], **attributes)
 
 
-def halved(path: Path, *, names: tuple[str, ...] = ("m",), only: tuple[str, ...] | None = None) -> onnx.ModelProto:
-    half = path.with_name("half.onnx")
-    halve(path, half, names=names, halved=names if only is None else only)
-    model = onnx.load(half)
+def rewritten(path: Path, *, names: tuple[str, ...] = ("m",), only: tuple[str, ...] | None = None) -> onnx.ModelProto:
+    written = path.with_name("float16.onnx")
+    to_float16(path, written, names=names, chosen=names if only is None else only)
+    model = onnx.load(written)
     onnx.checker.check_model(model, full_check=True)  # the types of all operands fit: what strong typing asks for
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
@@ -62,20 +62,20 @@ def computed_in(model: onnx.ModelProto) -> list[tuple[str, int]]:
     known = types(model)
     found = []
     for each in model.graph.node:
-        operands = {known[name] for name in each.input if known[name] in (HALF, FULL)}
+        operands = {known[name] for name in each.input if known[name] in (FLOAT16, FLOAT32)}
         if each.op_type != "Cast":
             assert len(operands) == 1, each
             found.append((each.op_type, operands.pop()))
     return found
 
 
-def test_layers_and_activations_are_half_and_the_last_layer_is_full(tmp_path: Path) -> None:
+def test_layers_and_activations_are_float16_and_the_last_layer_is_float32(tmp_path: Path) -> None:
     nodes = [node("MatMul", "x w", "a"), node("Relu", "a", "b"), node("Gemm", "b w c", "d"), node("Gemm", "d w c", "y")]
     path = write(tmp_path / "g.onnx", nodes, {"w": RNG.standard_normal((4, 4)), "c": [1, 2, 3, 4.5]}, outputs=("y",))
-    model = halved(path)
-    assert computed_in(model) == [("MatMul", HALF), ("Relu", HALF), ("Gemm", HALF), ("Gemm", FULL)]
-    assert types(model)["y"] == FULL
-    assert types(model)["d"] == HALF
+    model = rewritten(path)
+    assert computed_in(model) == [("MatMul", FLOAT16), ("Relu", FLOAT16), ("Gemm", FLOAT16), ("Gemm", FLOAT32)]
+    assert types(model)["y"] == FLOAT32
+    assert types(model)["d"] == FLOAT16
 
 
 def test_each_result_has_its_last_layer(tmp_path: Path) -> None:
@@ -86,15 +86,21 @@ def test_each_result_has_its_last_layer(tmp_path: Path) -> None:
         node("MatMul", "b w", "c"),
         node("Sigmoid", "c", "z"),
     ]
-    model = halved(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y", "z")))
-    assert [kind for _, kind in computed_in(model)] == [HALF, FULL, HALF, FULL, FULL]
+    model = rewritten(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y", "z")))
+    assert [kind for _, kind in computed_in(model)] == [FLOAT16, FLOAT32, FLOAT16, FLOAT32, FLOAT32]
 
 
-def test_a_half_value_that_is_a_result_is_handed_out_in_full(tmp_path: Path) -> None:
+def test_a_float16_value_that_is_a_result_is_given_in_float32(tmp_path: Path) -> None:
     nodes = [node("MatMul", "x w", "y"), node("Relu", "y", "b"), node("MatMul", "b w", "z")]
-    model = halved(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y", "z")))
-    assert [kind for _, kind in computed_in(model)] == [HALF, FULL, FULL]
-    assert (types(model)["y"], types(model)["z"]) == (FULL, FULL)
+    model = rewritten(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y", "z")))
+    assert [kind for _, kind in computed_in(model)] == [FLOAT16, FLOAT32, FLOAT32]
+    assert (types(model)["y"], types(model)["z"]) == (FLOAT32, FLOAT32)
+
+
+def test_a_result_that_feeds_a_float16_layer_is_rounded_once(tmp_path: Path) -> None:
+    nodes = [node("MatMul", "x w", "y"), node("MatMul", "y w", "c"), node("MatMul", "c w", "z")]
+    model = rewritten(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y", "z")))
+    assert [kind for _, kind in computed_in(model)] == [FLOAT16, FLOAT16, FLOAT32]
 
 
 def test_layer_norm_and_softmax_are_islands(tmp_path: Path) -> None:
@@ -105,17 +111,17 @@ def test_layer_norm_and_softmax_are_islands(tmp_path: Path) -> None:
         node("Softmax", "c", "d"),
         node("MatMul", "d w", "y"),
     ]
-    model = halved(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4), "s": np.ones(4)}, outputs=("y",)))
+    model = rewritten(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4), "s": np.ones(4)}, outputs=("y",)))
     assert computed_in(model) == [
-        ("MatMul", HALF),
-        ("LayerNormalization", FULL),
-        ("Add", HALF),
-        ("Softmax", FULL),
-        ("MatMul", FULL),
+        ("MatMul", FLOAT16),
+        ("LayerNormalization", FLOAT32),
+        ("Add", FLOAT16),
+        ("Softmax", FLOAT32),
+        ("MatMul", FLOAT32),
     ]
 
 
-def test_cosine_attention_is_full_from_the_lengths_to_the_softmax(tmp_path: Path) -> None:
+def test_cosine_attention_is_float32_from_the_lengths_to_the_softmax(tmp_path: Path) -> None:
     nodes = [
         node("MatMul", "x w", "q"),
         node("ReduceL2", "q axis", "length", keepdims=1),
@@ -130,37 +136,37 @@ def test_cosine_attention_is_full_from_the_lengths_to_the_softmax(tmp_path: Path
         node("MatMul", "projected w", "y"),
     ]
     weights = {"w": np.eye(4), "axis": [1], "floor": 1e-12, "scale": 100.0}
-    model = halved(write(tmp_path / "g.onnx", nodes, weights, outputs=("y",)))
+    model = rewritten(write(tmp_path / "g.onnx", nodes, weights, outputs=("y",)))
     kinds = [kind for _, kind in computed_in(model)]
-    assert kinds == [HALF, FULL, FULL, FULL, FULL, FULL, FULL, FULL, HALF, HALF, FULL]
+    assert kinds == [FLOAT16, FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT16, FLOAT16, FLOAT32]
 
 
 def test_a_cast_keeps_the_type_that_it_names(tmp_path: Path) -> None:
     nodes = [
         node("MatMul", "x w", "a"),
-        node("Cast", "a", "b", to=FULL),
+        node("Cast", "a", "b", to=FLOAT32),
         node("Add", "b b", "c"),
         node("MatMul", "c w", "y"),
     ]
-    assert computed_in(halved(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y",)))) == [
-        ("MatMul", HALF),
-        ("Add", FULL),
-        ("MatMul", FULL),
+    assert computed_in(rewritten(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4)}, outputs=("y",)))) == [
+        ("MatMul", FLOAT16),
+        ("Add", FLOAT32),
+        ("MatMul", FLOAT32),
     ]
 
 
 @pytest.mark.parametrize("constant", [-1e30, -np.inf, 1e-12, 70000.0])
-def test_constants_that_float16_cannot_hold_stay_full(tmp_path: Path, constant: float) -> None:
+def test_constants_that_float16_cannot_hold_stay_float32(tmp_path: Path, constant: float) -> None:
     nodes = [node("MatMul", "x w", "a"), node("Add", "a c", "b"), node("MatMul", "b w", "y")]
-    model = halved(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4), "c": constant}, outputs=("y",)))
-    assert computed_in(model) == [("MatMul", HALF), ("Add", FULL), ("MatMul", FULL)]
+    model = rewritten(write(tmp_path / "g.onnx", nodes, {"w": np.eye(4), "c": constant}, outputs=("y",)))
+    assert computed_in(model) == [("MatMul", FLOAT16), ("Add", FLOAT32), ("MatMul", FLOAT32)]
     assert np.float32(constant) in [numpy_helper.to_array(each) for each in model.graph.initializer if not each.dims]
 
 
-def test_a_large_weight_keeps_its_layer_full(tmp_path: Path) -> None:
+def test_a_large_weight_keeps_its_layer_float32(tmp_path: Path) -> None:
     nodes = [node("MatMul", "x large", "a"), node("MatMul", "a w", "b"), node("MatMul", "b w", "y")]
     path = write(tmp_path / "g.onnx", nodes, {"large": np.eye(4) * 1e5, "w": np.eye(4)}, outputs=("y",))
-    assert [kind for _, kind in computed_in(halved(path))] == [FULL, HALF, FULL]
+    assert [kind for _, kind in computed_in(rewritten(path))] == [FLOAT32, FLOAT16, FLOAT32]
 
 
 def two_models(path: Path) -> Path:
@@ -181,16 +187,16 @@ def two_models(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("only", "kinds"),
     [
-        ((), [FULL] * 7),
-        (("one",), [FULL, HALF, FULL, FULL, FULL, FULL, FULL]),
-        (("two",), [FULL, FULL, FULL, HALF, FULL, FULL, FULL]),
+        ((), [FLOAT32] * 7),
+        (("one",), [FLOAT32, FLOAT16, FLOAT32, FLOAT32, FLOAT32, FLOAT32, FLOAT32]),
+        (("two",), [FLOAT32, FLOAT32, FLOAT32, FLOAT16, FLOAT32, FLOAT32, FLOAT32]),
     ],
 )
-def test_only_the_chosen_models_are_half_and_what_they_share_is_full(
+def test_only_the_chosen_models_are_float16_and_what_they_share_is_float32(
     tmp_path: Path, only: tuple[str, ...], kinds: list[int]
 ) -> None:
     path = two_models(tmp_path / "g.onnx")
-    assert [kind for _, kind in computed_in(halved(path, names=("one", "two"), only=only))] == kinds
+    assert [kind for _, kind in computed_in(rewritten(path, names=("one", "two"), only=only))] == kinds
     assert member_columns(path, ("one", "two")) == {"one": slice(0, 3), "two": slice(3, 8)}
 
 
@@ -199,20 +205,24 @@ def test_a_graph_of_other_models_is_refused(tmp_path: Path) -> None:
         member_columns(two_models(tmp_path / "g.onnx"), ("a", "b", "c"))
 
 
-def test_without_halved_models_the_graph_computes_the_same(tmp_path: Path) -> None:
+def test_without_chosen_models_the_graph_computes_the_same(tmp_path: Path) -> None:
     graphs.write_ensemble(tmp_path / "g.onnx")
-    halve(tmp_path / "g.onnx", tmp_path / "full.onnx", names=("tiny_4", "tiny_8"), halved=())
-    before, after = (run_graph(tmp_path / name, [graphs.frames(3)])[0] for name in ("g.onnx", "full.onnx"))
+    to_float16(tmp_path / "g.onnx", tmp_path / "float32.onnx", names=("tiny_4", "tiny_8"), chosen=())
+    before, after = (run_graph(tmp_path / name, [graphs.frames(3)])[0] for name in ("g.onnx", "float32.onnx"))
     np.testing.assert_array_equal(before["embedding"], after["embedding"])
 
 
-def test_weights_that_were_stored_half_are_used_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["w.float16", "w.half"])  # the graphs of lite were written with the second one
+def test_weights_that_were_stored_as_float16_are_used_as_they_are(tmp_path: Path, name: str) -> None:
     weights = RNG.integers(-9, 10, (4, 64))
     nodes = [node("MatMul", "x w", "a"), node("MatMul", "a last", "y")]
     path = write(tmp_path / "g.onnx", nodes, {"w": weights * 0.25, "last": np.ones((64, 1))}, outputs=("y",))
-    store_half(path, tmp_path / "stored.onnx")
-    found = {each.name: numpy_helper.to_array(each) for each in halved(tmp_path / "stored.onnx").graph.initializer}
-    np.testing.assert_array_equal(found["w.half"], (weights * 0.25).astype(np.float16))
+    store_float16(path, tmp_path / "stored.onnx")
+    stored = onnx.load(tmp_path / "stored.onnx")
+    stored.graph.initializer[0].name = stored.graph.node[0].input[0] = name
+    onnx.save(stored, tmp_path / "stored.onnx")
+    found = {each.name: numpy_helper.to_array(each) for each in rewritten(tmp_path / "stored.onnx").graph.initializer}
+    np.testing.assert_array_equal(found["w.float16"], (weights * 0.25).astype(np.float16))
     assert found["last"].dtype == np.float32
 
 
@@ -225,11 +235,11 @@ def test_the_emulation_rounds_after_every_operation_in_the_executor(tmp_path: Pa
         node("MatMul", "c w", "y"),
     ]
     path = write(tmp_path / "g.onnx", nodes, {"w": np.eye(4), "one": 1.0}, outputs=("y",))
-    emulate_half(path, tmp_path / "emulated.onnx", names=("m",), halved=("m",))
+    emulate_float16(path, tmp_path / "emulated.onnx", names=("m",), chosen=("m",))
     inputs = {"x": np.full((2, 4), 2048, np.float32)}
-    [full], [half] = (run_graph(tmp_path / name, [inputs]) for name in ("g.onnx", "emulated.onnx"))
-    assert (full["y"] == 2050).all()
-    assert (half["y"] == 2048).all()
+    [float32], [float16] = (run_graph(tmp_path / name, [inputs]) for name in ("g.onnx", "emulated.onnx"))
+    assert (float32["y"] == 2050).all()
+    assert (float16["y"] == 2048).all()
 
 
 def test_the_emulation_rounds_where_the_rules_say(tmp_path: Path) -> None:
@@ -244,9 +254,9 @@ def test_the_emulation_rounds_where_the_rules_say(tmp_path: Path) -> None:
     ]
     weight = RNG.standard_normal((4, 4)).astype(np.float32)
     path = write(tmp_path / "g.onnx", nodes, {"w": weight, "axis": [1]}, outputs=("y",))
-    emulate_half(path, tmp_path / "emulated.onnx", names=("m",), halved=("m",))
+    emulate_float16(path, tmp_path / "emulated.onnx", names=("m",), chosen=("m",))
     x = RNG.standard_normal((200, 4)).astype(np.float32)
-    [emulated], [full] = (run_graph(tmp_path / name, [{"x": x}]) for name in ("emulated.onnx", "g.onnx"))
+    [emulated], [float32] = (run_graph(tmp_path / name, [{"x": x}]) for name in ("emulated.onnx", "g.onnx"))
 
     def rounded(values: NDArray[Any]) -> NDArray[np.float32]:
         return values.astype(np.float16).astype(np.float32)
@@ -257,4 +267,4 @@ def test_the_emulation_rounds_where_the_rules_say(tmp_path: Path) -> None:
     d = rounded(c @ rounded(weight))
     oracle = d / np.linalg.norm(d, axis=1, keepdims=True) @ weight
     # Sums in another order may round a value the other way now and then.
-    assert np.abs(emulated["y"] - oracle).mean() < 0.02 * np.abs(emulated["y"] - full["y"]).mean()
+    assert np.abs(emulated["y"] - oracle).mean() < 0.02 * np.abs(emulated["y"] - float32["y"]).mean()

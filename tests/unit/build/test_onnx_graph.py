@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from engine.build.onnx_graph import fold_pca, store_half
+from engine.build.onnx_graph import fold_pca, store_float16
 from engine.errors import ConfigError
 from tests import graphs
 
@@ -91,9 +91,9 @@ def test_weights_that_lose_nothing_are_stored_as_float16(graph: Path, tmp_path: 
     onnx.save(model, graph, save_as_external_data=True, location="rounded.data", size_threshold=64)
     (tmp_path / "apart").mkdir()
     stored = tmp_path / "apart" / "stored.onnx"
-    store_half(graph, stored)
+    store_float16(graph, stored)
     kinds = {weight.name: weight.data_type for weight in onnx.load(stored).graph.initializer}
-    assert kinds == {f"{exact.name}.half": onnx.TensorProto.FLOAT16, inexact.name: onnx.TensorProto.FLOAT}
+    assert kinds == {f"{exact.name}.float16": onnx.TensorProto.FLOAT16, inexact.name: onnx.TensorProto.FLOAT}
     frames = graphs.frames(3)
     np.testing.assert_array_equal(evaluate(stored, frames)["embedding"], evaluate(graph, frames)["embedding"])
 
@@ -104,11 +104,11 @@ def test_values_beyond_float16_and_small_weights_stay_as_they_are(tmp_path: Path
     output = onnx.helper.make_tensor_value_info("values", onnx.TensorProto.FLOAT, [127])
     weights = [onnx.numpy_helper.from_array(large, "large"), onnx.numpy_helper.from_array(small, "small")]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [output], weights)), tmp_path / "a.onnx")
-    store_half(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    store_float16(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert {weight.name for weight in onnx.load(tmp_path / "b.onnx").graph.initializer} == {"large", "small"}
 
 
 def test_storing_gives_the_same_bytes_each_time(graph: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        store_half(graph, tmp_path / f"{name}.onnx")
+        store_float16(graph, tmp_path / f"{name}.onnx")
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()

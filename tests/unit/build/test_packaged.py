@@ -11,36 +11,36 @@ from pathlib import Path
 
 import pytest
 
-from engine.build.packaged import ShippedWeights, shipped_folder
+from engine.build.packaged import PackagedWeights, packaged_folder
 from engine.errors import ConfigError
 from engine.runtime.manifest import MANIFEST_NAME
 from tests.conftest import REPOSITORY
-from tests.shipped import write_shipped
+from tests.packaged import write_packaged
 
 
 def test_every_file_is_recorded_and_found(tmp_path: Path) -> None:
-    shipped = ShippedWeights.open(write_shipped(tmp_path / "tiny"))
-    paths = [shipped.path(file) for file in shipped.manifest.files]
+    packaged = PackagedWeights.open(write_packaged(tmp_path / "tiny"))
+    paths = [packaged.path(file) for file in packaged.manifest.files]
     assert {path.name for path in paths} == {"ensemble.onnx", "ensemble.check.npz", "pca.npz", "norm_set.npz"}
-    assert {*paths, shipped.folder / MANIFEST_NAME} == set(shipped.folder.iterdir())
+    assert {*paths, packaged.folder / MANIFEST_NAME} == set(packaged.folder.iterdir())
 
 
 def test_other_weights_have_another_hash(tmp_path: Path) -> None:
     one, same, other = (
-        ShippedWeights.open(write_shipped(tmp_path / name, seed=seed)).sha256
+        PackagedWeights.open(write_packaged(tmp_path / name, seed=seed)).sha256
         for name, seed in (("one", 1), ("same", 1), ("other", 2))
     )
     assert one == same != other
 
 
 def test_damage_is_seen(tmp_path: Path) -> None:
-    shipped = ShippedWeights.open(write_shipped(tmp_path / "tiny"))
-    path = shipped.folder / "pca.npz"
+    packaged = PackagedWeights.open(write_packaged(tmp_path / "tiny"))
+    path = packaged.folder / "pca.npz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"pca\.npz is missing or damaged; install the package again"):
-        shipped.path(shipped.manifest.pca)
+        packaged.path(packaged.manifest.pca)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_other_manifests_are_refused(tmp_path: Path, text: str | None, message: 
     if text is not None:
         (tmp_path / MANIFEST_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
-        ShippedWeights.open(tmp_path)
+        PackagedWeights.open(tmp_path)
 
 
 def test_a_wheel_carries_types_presets_and_weights(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_wheel_carries_types_presets_and_weights(tmp_path: Path) -> None:
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "build_engines.py"):
         shutil.copyfile(REPOSITORY / name, source / name)
     (source / "engine/weights").mkdir(exist_ok=True)
-    write_shipped(source / "engine/weights/tiny")
+    write_packaged(source / "engine/weights/tiny")
     (source / "engine/weights/tiny.graph.onnx").unlink()
     (source / "engine/weights/tiny.graph.onnx.data").unlink()
     given = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
@@ -82,4 +82,4 @@ def test_a_wheel_carries_types_presets_and_weights(tmp_path: Path) -> None:
 
 
 def test_weights_are_looked_for_in_the_package() -> None:
-    assert shipped_folder("lite") == REPOSITORY / "engine" / "weights" / "lite"
+    assert packaged_folder("lite") == REPOSITORY / "engine" / "weights" / "lite"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.build.parity import TOLERANCE, Case, check_runner, load_cases, save_cases
+from engine.build.parity import TOLERANCE, Case, check_parity, load_cases, save_cases
 from engine.errors import ConfigError, EngineError
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
@@ -26,9 +26,13 @@ def recorded(num_rows: int, **changes: Any) -> Case:
     return Case(dict(frames), {"embedding": graphs.ensemble(frames)} | changes)
 
 
+def check(runner: OpenVinoRunner, *cases: Case) -> float:
+    return check_parity([runner.run(case.inputs) for case in cases], cases, name="it")
+
+
 def test_agreement_gives_the_difference(runner: OpenVinoRunner) -> None:
     with runner:
-        assert 0 < check_runner(runner, [recorded(1), recorded(3)], name="it") <= TOLERANCE
+        assert 0 < check(runner, recorded(1), recorded(3)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("excess", [1.5 * TOLERANCE, np.nan])
@@ -37,12 +41,12 @@ def test_a_single_wrong_value_in_any_case_fails(runner: OpenVinoRunner, excess: 
     embedding = wrong.outputs["embedding"]
     embedding[1, 7] += excess * np.abs(embedding).max()
     with runner, pytest.raises(EngineError, match=r"it differs by .* more than 5e-06"):
-        check_runner(runner, [recorded(1), wrong], name="it")
+        check(runner, recorded(1), wrong)
 
 
 def test_another_shape_fails(runner: OpenVinoRunner) -> None:
     with runner, pytest.raises(EngineError, match="differs by inf"):
-        check_runner(runner, [recorded(2, embedding=np.zeros((2, 23)))], name="it")
+        check(runner, recorded(2, embedding=np.zeros((2, 23))))
 
 
 def test_cases_survive_the_disk(tmp_path: Path) -> None:

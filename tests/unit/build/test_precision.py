@@ -10,9 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.build.onnx_runtime import run_graph
-from engine.build.packaged import shipped_folder
+from engine.build.packaged import packaged_folder
 from engine.build.parity import Case, load_cases
-from engine.build.precision import Sample, compare_precisions, graph_models, halved_models, table, with_edits
+from engine.build.precision import Sample, compare_precisions, float16_models, graph_models, table, with_edits
 from engine.config import Preset, load_preset
 from tests import graphs
 
@@ -91,7 +91,7 @@ def make_samples(
     return preset, {name: sample(folder / f"{name}.onnx", inputs) for name, inputs in given.items()}
 
 
-def test_models_that_float16_leaves_alone_are_half(tmp_path: Path) -> None:
+def test_models_that_float16_leaves_alone_are_float16(tmp_path: Path) -> None:
     preset, samples = make_samples(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
     found = compare_precisions(samples, preset, folder=tmp_path)
@@ -106,15 +106,15 @@ def test_models_that_float16_leaves_alone_are_half(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_the_member_that_loses_its_digits_stays_full_and_no_other(tmp_path: Path) -> None:
+def test_the_member_that_loses_its_digits_stays_float32_and_no_other(tmp_path: Path) -> None:
     preset, samples = make_samples(tmp_path, v107=1e3)
     found = compare_precisions(samples, preset, folder=tmp_path)["ensemble"]
     assert [row.precision for row in found] == ["fp16", "fp32"]
     assert found[1].worst < 0.999
-    assert halved_models(found) == {"v115"}
+    assert float16_models(found) == {"v115"}
 
 
-def test_features_that_move_the_score_stay_full_and_the_score_is_compared_without_them(tmp_path: Path) -> None:
+def test_features_that_move_the_score_stay_float32_and_the_score_is_compared_without_them(tmp_path: Path) -> None:
     preset, samples = make_samples(tmp_path, features=1e3)
     found = compare_precisions(samples, preset, folder=tmp_path)
     [features], [score] = found["edit_features"], found["edit_score"]
@@ -123,7 +123,7 @@ def test_features_that_move_the_score_stay_full_and_the_score_is_compared_withou
     assert score.precision == "fp16"
 
 
-def test_a_score_model_that_loses_its_digits_stays_full(tmp_path: Path) -> None:
+def test_a_score_model_that_loses_its_digits_stays_float32(tmp_path: Path) -> None:
     preset, samples = make_samples(tmp_path, score=1e3)
     found = compare_precisions(samples, preset, folder=tmp_path)
     assert [found[name][0].precision for name in ("edit_features", "edit_score")] == ["fp16", "fp32"]
@@ -167,7 +167,7 @@ def test_edits_are_more_videos_of_one_picture_with_what_the_graph_gives_for_them
 
 def test_lite_on_its_real_weights(tmp_path: Path) -> None:
     """Its descriptors may be half. Its features move the edit score too far, which only edited pictures show."""
-    folder = shipped_folder("lite")
+    folder = packaged_folder("lite")
     samples = {
         name: Sample(folder / f"{name}.onnx", load_cases(folder / f"{name}.check.npz")) for name in graph_models(LITE)
     }
@@ -176,5 +176,5 @@ def test_lite_on_its_real_weights(tmp_path: Path) -> None:
     cosine, score = found["ensemble"]
     assert 0.9999 < cosine.worst < 1
     assert 1e-3 < score.worst < 1e-2
-    assert halved_models(found["ensemble"]) == frozenset()
-    assert halved_models(found["edit_score"]) == {"edit_score"}
+    assert float16_models(found["ensemble"]) == frozenset()
+    assert float16_models(found["edit_score"]) == {"edit_score"}

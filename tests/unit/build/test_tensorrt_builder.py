@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import onnx
@@ -11,7 +10,7 @@ from onnx import TensorProto, helper
 
 from engine.build.onnx_graph import fold_pca
 from engine.build.tensorrt_builder import build_engine, check_targets, refit, refittable_weights
-from engine.errors import BackendUnavailable, ConfigError, EngineError
+from engine.errors import ConfigError, EngineError
 from engine.runtime.manifest import RowProfile
 from engine.runtime.tensorrt_library import TensorRt, import_tensorrt
 from tests import graphs
@@ -40,19 +39,8 @@ def test_one_engine_serves_several_gpus(rtx: TensorRt, tmp_path: Path) -> None:
     assert len(both) < 1.5 * len(one)
 
 
-def test_the_flavour_that_is_installed_is_taken(rtx: TensorRt) -> None:
-    assert import_tensorrt().version
-    assert (rtx.flavour, {"8.6", "8.9"} <= set(rtx.compute_capabilities)) == ("tensorrt_rtx", True)
-
-
-def test_without_tensorrt_the_packages_to_install_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendUnavailable, match=r"vsc-engine\[gpu\].* or .*vsc-engine\[tensorrt-rtx\]"):
-        import_tensorrt()
-    with pytest.raises(BackendUnavailable, match=r"tensorrt: .*import of tensorrt halted") as refusal:
-        import_tensorrt("tensorrt")
-    assert "tensorrt-rtx" not in str(refusal.value)
+def test_it_builds_for_gpus_that_are_not_here(rtx: TensorRt) -> None:
+    assert {"8.6", "8.9"} <= set(rtx.compute_capabilities)
 
 
 def test_a_gpu_that_it_does_not_build_for_is_refused_with_those_that_it_does(rtx: TensorRt) -> None:
@@ -80,12 +68,18 @@ def test_only_the_pca_is_refittable_and_only_where_it_can_be(rtx: TensorRt) -> N
     assert refittable_weights(rtx, has_pca=True) == ()
 
 
-def save(path: Path, nodes: list[onnx.NodeProto], *, elem_type: int = TensorProto.FLOAT) -> Path:
+def save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    *,
+    elem_type: int = TensorProto.FLOAT,
+    result: int = TensorProto.FLOAT,
+) -> Path:
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", elem_type, ["rows", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", result, None)],
         [
             helper.make_tensor("weight", TensorProto.FLOAT, [4], [1, 2, 3, 4]),
             helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 7]),
@@ -97,7 +91,7 @@ def save(path: Path, nodes: list[onnx.NodeProto], *, elem_type: int = TensorProt
 
 def test_a_graph_whose_types_do_not_fit_is_refused_in_one_line(rtx: TensorRt, tmp_path: Path) -> None:
     path = save(tmp_path / "g.onnx", [helper.make_node("Add", ["x", "weight"], ["y"])], elem_type=TensorProto.FLOAT16)
-    with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot parse g.onnx: Add: .*") as refusal:
+    with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot parse g.onnx: operator Add: .*") as refusal:
         build(rtx, path, "8.6")
     assert "\n" not in str(refusal.value)
     assert not path.with_suffix(".engine").exists()
@@ -110,9 +104,30 @@ def test_a_graph_whose_shapes_have_no_solution_is_refused_in_one_line(rtx: Tenso
     assert "\n" not in str(refusal.value)
 
 
-def test_an_operator_outside_the_table_is_refused_before_tensorrt_sees_it(rtx: TensorRt, tmp_path: Path) -> None:
-    path = save(tmp_path / "g.onnx", [helper.make_node("Det", ["x"], ["y"])])
-    with pytest.raises(EngineError, match=r"TensorRT does not take the graph g\.onnx: operator Det"):
+@pytest.mark.parametrize(
+    ("node", "elem_type", "message"),
+    [
+        (helper.make_node("Det", ["x"], ["y"], name="node_det"), TensorProto.FLOAT, "operator Det node_det: "),
+        (helper.make_node("Transpose", ["x"], ["y"]), TensorProto.UINT8, "operator Transpose: .*UInt8"),
+        (helper.make_node("Mul", ["x", "x"], ["y"]), TensorProto.UINT8, "operator Mul: .*UInt8"),
+    ],
+    ids=["unknown", "uint8 moved", "uint8 multiplied"],
+)
+def test_the_parser_names_the_operator_that_it_does_not_take(
+    rtx: TensorRt, tmp_path: Path, node: onnx.NodeProto, elem_type: int, message: str
+) -> None:
+    path = save(tmp_path / "g.onnx", [node], elem_type=elem_type, result=elem_type)
+    with pytest.raises(EngineError, match=rf"cannot parse g\.onnx: {message}.*--frontend torch-tensorrt$") as refusal:
+        build(rtx, path, "8.6")
+    assert "\n" not in str(refusal.value)
+
+
+def test_float64_which_tensorrt_would_narrow_without_a_word_is_refused(rtx: TensorRt, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE), helper.make_node("Abs", ["wide"], ["y"])]
+    path = save(tmp_path / "g.onnx", nodes, result=TensorProto.DOUBLE)
+    with pytest.raises(
+        EngineError, match=r"g\.onnx: 2 values are float64, such as 'wide'; .*--frontend torch-tensorrt"
+    ):
         build(rtx, path, "8.6")
 
 

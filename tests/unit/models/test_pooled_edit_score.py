@@ -53,22 +53,31 @@ def test_scores_are_those_of_the_formula(model: PooledEditScore, num_frames: int
 
 
 @torch.no_grad()
-def test_padding_changes_nothing(model: PooledEditScore) -> None:
-    batch = torch.zeros(3, 7, FEATURES)
+@pytest.mark.parametrize("filling", [0.0, 7.0])
+def test_frames_outside_of_the_mask_change_nothing(model: PooledEditScore, filling: float) -> None:
+    lengths = torch.tensor([3, 7, 1])
+    batch, mask = torch.full((3, 7, FEATURES), filling), torch.arange(7) < lengths[:, None]
     batch[0, :3], batch[1], batch[2, :1] = features(3), features(7), features(1)
     alone = torch.cat([model(features(num)) for num in (3, 7, 1)])
-    torch.testing.assert_close(model.logits(batch).sigmoid(), alone)
+    torch.testing.assert_close(model.logits(batch, mask).sigmoid(), alone)
+
+
+@torch.no_grad()
+def test_a_frame_of_zeros_counts_as_any_other(model: PooledEditScore) -> None:
+    rows = features(4)
+    rows[1] = 0
+    assert model(rows).item() == pytest.approx(expected_score(model, rows.double().numpy()), rel=1e-5)
 
 
 @torch.no_grad()
 def test_a_short_copy_counts_and_a_single_frame_does_not_decide(model: PooledEditScore) -> None:
     logits = model.frame_logits(features(9)[None])[0]
     assert logits.shape == (9,)
-    assert logits.mean() < model.weigh_frames(logits[None], features(9)[None])[0] < logits.max()
+    assert logits.mean() < model.weigh_frames(logits[None], torch.ones(1, 9, dtype=torch.bool))[0] < logits.max()
 
 
 def test_every_weight_is_trained(model: PooledEditScore) -> None:
-    model.logits(features(4)[None]).sum().backward()
+    model(features(4)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
     model.zero_grad()
 

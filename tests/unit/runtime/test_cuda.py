@@ -157,13 +157,13 @@ def test_other_errors_of_the_driver_name_the_gpu(stub_driver: StubDriver) -> Non
         Stream().copy(64, 128, 1)
 
 
-def test_recorded_work_is_done_at_each_submission_and_not_before(stub_driver: StubDriver) -> None:
+def test_captured_work_is_done_at_each_launch_and_not_before(stub_driver: StubDriver) -> None:
     gpu = Gpu(devices()[0])
     with gpu.current():
         stream, host = Stream(), gpu.allocate_pinned((4,), "uint8")
         one, other = gpu.allocate(4), gpu.allocate(4)
         stream.clear(other)
-        work = stream.record(lambda: stream.copy(other.address, one.address, 4))
+        graph = stream.capture(lambda: stream.copy(other.address, one.address, 4))
         for value in (3, 5):
             host[:] = value
             stream.upload(one.address, host)
@@ -171,11 +171,11 @@ def test_recorded_work_is_done_at_each_submission_and_not_before(stub_driver: St
             stream.download(host, other.address)
             stream.synchronize()
             assert host.tolist() == [0 if value == 3 else 3] * 4
-            work.submit(stream)
+            graph.launch(stream)
             stream.download(host, other.address)
             stream.synchronize()
             assert host.tolist() == [value] * 4
-        work.free()
+        graph.free()
         one.free()
         other.free()
         free_pinned(host)
@@ -187,5 +187,5 @@ def test_a_capture_that_cannot_begin_says_so(stub_driver: StubDriver) -> None:
     with gpu.current():
         stream = Stream()
         with pytest.raises(EngineError, match="cuStreamBeginCapture_v2 failed"):
-            stream.record(lambda: stream.record(lambda: None))
+            stream.capture(lambda: stream.capture(lambda: None))
         stream.free()

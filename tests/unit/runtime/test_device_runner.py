@@ -20,14 +20,14 @@ from engine.runtime.batching import SharedRunner
 from engine.runtime.cuda import Gpu, OutOfDeviceMemory, Stream, devices, free_pinned
 from engine.runtime.device_runner import DeviceRunner
 from tests import graphs
-from tests.host_execution import SCRATCH_BYTES_PER_ROW, HostExecution, device_runner
+from tests.host_execution import WORKSPACE_BYTES_PER_ROW, HostExecution, device_runner
 from tests.stub_driver.control import StubDriver
 
 pytestmark = pytest.mark.stub_driver
 
 ROW_BYTES = 4 * 4 * 3 + 8 * 8 * 3
 RESULT_BYTES = 4 * graphs.NUM_DIMS
-BATCH_BYTES_PER_ROW = 2 * (ROW_BYTES + RESULT_BYTES) + SCRATCH_BYTES_PER_ROW
+BATCH_BYTES_PER_ROW = 2 * (ROW_BYTES + RESULT_BYTES) + WORKSPACE_BYTES_PER_ROW
 
 
 class OnDevice:
@@ -84,17 +84,17 @@ def run_one_video(runner: DeviceRunner, arrays: dict[str, Any]) -> dict[str, NDA
         return stream.results()
 
 
-def test_batches_are_whole_and_recorded_once(graph: Path, stub_driver: StubDriver) -> None:
+def test_batches_are_whole_and_captured_once(graph: Path, stub_driver: StubDriver) -> None:
     execution, frames = HostExecution(graph), graphs.frames(9)
     with device_runner(execution) as runner:
         for _ in range(3):
             check(runner.run(frames), frames)
-    assert execution.num_rows == [4] * 4  # for each set of buffers one to set things up, and one recorded
+    assert execution.num_rows == [4] * 4  # for each set of buffers one to set things up, and one captured
     assert stub_driver.count("num_graph_launches") == 3 * 3
 
 
-def test_what_cannot_be_recorded_is_submitted_each_time(graph: Path, stub_driver: StubDriver) -> None:
-    execution, frames = HostExecution(graph, is_recordable=False), graphs.frames(9)
+def test_what_cannot_be_captured_is_submitted_each_time(graph: Path, stub_driver: StubDriver) -> None:
+    execution, frames = HostExecution(graph, is_capturable=False), graphs.frames(9)
     with device_runner(execution) as runner:
         check(runner.run(frames), frames)
     assert execution.num_rows == [4, 4, 4]
@@ -119,14 +119,14 @@ def test_only_the_rows_that_came_are_copied(graph: Path, stub_driver: StubDriver
     assert stub_driver.count("bytes_dtoh") == 5 * RESULT_BYTES
 
 
-@pytest.mark.parametrize("is_recordable", [True, False])
+@pytest.mark.parametrize("is_capturable", [True, False])
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("num_rows", [1, 4, 11])
 def test_frames_on_the_device_never_visit_the_host(
-    graph: Path, stub_driver: StubDriver, num_rows: int, finished: bool, is_recordable: bool
+    graph: Path, stub_driver: StubDriver, num_rows: int, finished: bool, is_capturable: bool
 ) -> None:
     frames = graphs.frames(num_rows)
-    runner = device_runner(HostExecution(graph, is_recordable=is_recordable))
+    runner = device_runner(HostExecution(graph, is_capturable=is_capturable))
     with runner, on_device(frames, finished=finished) as arrays:
         before = stub_driver.count("bytes_htod")
         check(run_one_video(runner, arrays), frames)
@@ -178,7 +178,7 @@ def test_the_next_batch_is_copied_while_one_is_computed(graph: Path, stub_driver
         is_computing.set()
         may_finish.wait(60)
 
-    execution = HostExecution(graph, is_recordable=False, on_compute=wait)
+    execution = HostExecution(graph, is_capturable=False, on_compute=wait)
     with device_runner(execution) as runner, ThreadPoolExecutor(2) as pool:
         one = pool.submit(runner.run, first)
         assert is_computing.wait(60)
@@ -201,7 +201,7 @@ def test_more_threads_than_buffers(graph: Path, stub_driver: StubDriver) -> None
             check(result, frames)
 
 
-def test_a_batch_is_halved_once_where_memory_is_short(
+def test_half_a_batch_is_taken_once_where_memory_is_short(
     graph: Path, stub_driver: StubDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     total = 20 * BATCH_BYTES_PER_ROW
@@ -236,7 +236,7 @@ def test_too_little_memory_for_half_a_batch(graph: Path, stub_driver: StubDriver
 
 def test_an_engine_without_rows_is_not_halved(tmp_path: Path, stub_driver: StubDriver) -> None:
     graphs.write_score(tmp_path / "score.onnx")
-    stub_driver.devices([((8, 6), 20 * SCRATCH_BYTES_PER_ROW)])
+    stub_driver.devices([((8, 6), 20 * WORKSPACE_BYTES_PER_ROW)])
     with (
         pytest.raises(OutOfDeviceMemory, match="batches of 32 rows"),
         device_runner(HostExecution(tmp_path / "score.onnx")),
@@ -272,7 +272,7 @@ def test_a_failed_computation_costs_no_later_call_its_result(graph: Path, stub_d
             raise answer
 
     frames = graphs.frames(9)
-    with device_runner(HostExecution(graph, is_recordable=False, on_enqueue=fail)) as runner:
+    with device_runner(HostExecution(graph, is_capturable=False, on_enqueue=fail)) as runner:
         for _ in range(2):  # with an earlier batch of the same call under way, and without
             with pytest.raises(EngineError, match="no"):
                 runner.run(frames)

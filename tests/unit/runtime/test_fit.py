@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.errors import ConfigError
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.fit import check_tensorrt_engine
-from engine.runtime.manifest import Manifest
+from engine.runtime.manifest import Manifest, TensorRtFacts
 from tests.manifests import make_manifest, tensorrt_manifest
 
-HERE = {"flavour": "tensorrt_rtx", "version": "1.7", "compute_capability": "8.6"}
+HERE: dict[str, Any] = {"flavour": "tensorrt_rtx", "version": "1.7", "compute_capability": "8.6"}
+
+
+def check(folder: Path, manifest: Manifest, **changes: str) -> TensorRtFacts:
+    return check_tensorrt_engine(EnginesDirectory(folder, manifest), "ensemble", **(HERE | changes))
 
 
 def test_an_engine_that_fits_is_let_through(tmp_path: Path) -> None:
     manifest = tensorrt_manifest(tmp_path)
     for capability in ("8.6", "8.9"):
-        here = HERE | {"compute_capability": capability}
-        assert check_tensorrt_engine(manifest, "ensemble", tmp_path, **here) == manifest.engines["ensemble"].tensorrt
+        assert check(tmp_path, manifest, compute_capability=capability) == manifest.engines["ensemble"].tensorrt
 
 
 def test_facts_survive_the_manifest_file(tmp_path: Path) -> None:
@@ -36,7 +41,7 @@ def test_facts_survive_the_manifest_file(tmp_path: Path) -> None:
 )
 def test_other_versions_and_gpus_are_refused(tmp_path: Path, here: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_tensorrt_engine(tensorrt_manifest(tmp_path), "ensemble", tmp_path, **(HERE | here))
+        check(tmp_path, tensorrt_manifest(tmp_path), **here)
 
 
 def test_the_refusal_names_the_whole_command(tmp_path: Path) -> None:
@@ -46,11 +51,11 @@ def test_the_refusal_names_the_whole_command(tmp_path: Path) -> None:
         f"--flavour tensorrt_rtx --compute-capability 12.0 --output {tmp_path}`"
     )
     with pytest.raises(ConfigError) as refusal:
-        check_tensorrt_engine(manifest, "ensemble", tmp_path, **(HERE | {"compute_capability": "12.0"}))
+        check(tmp_path, manifest, compute_capability="12.0")
     assert str(refusal.value).endswith(command)
     # TensorRT for data centres builds for the GPU that is there.
     with pytest.raises(ConfigError, match="--flavour tensorrt --output"):
-        check_tensorrt_engine(manifest, "ensemble", tmp_path, **(HERE | {"flavour": "tensorrt"}))
+        check(tmp_path, manifest, flavour="tensorrt")
 
 
 @pytest.mark.parametrize("content", [b"engin", b"ENGINE", None])
@@ -61,15 +66,15 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path: Path, content: bytes | N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match="missing or damaged"):
-        check_tensorrt_engine(manifest, "ensemble", tmp_path, **HERE)
+        check(tmp_path, manifest)
 
 
 def test_an_engine_of_another_graph_is_refused(tmp_path: Path) -> None:
     manifest = tensorrt_manifest(tmp_path, graph_sha256="ff")
     with pytest.raises(ConfigError, match="from another graph"):
-        check_tensorrt_engine(manifest, "ensemble", tmp_path, **HERE)
+        check(tmp_path, manifest)
 
 
 def test_an_engine_of_another_backend_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no TensorRT engine 'ensemble'; it was built for openvino"):
-        check_tensorrt_engine(make_manifest(tmp_path), "ensemble", tmp_path, **HERE)
+        check(tmp_path, make_manifest(tmp_path))

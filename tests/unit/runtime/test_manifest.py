@@ -1,4 +1,4 @@
-"""Manifests: what was built, and every way in which a directory may not fit them."""
+"""Manifests: what was built, and every way in which the file may be of no use."""
 
 from __future__ import annotations
 
@@ -10,37 +10,29 @@ import pytest
 
 from engine.config import graph_parts, load_preset
 from engine.errors import ConfigError
-from engine.runtime.engines_directory import EnginesDirectory
-from engine.runtime.manifest import WeightsRecord, digest, is_intact, record_file, write_manifest
+from engine.runtime.manifest import (
+    MANIFEST_NAME,
+    WeightsRecord,
+    digest,
+    is_intact,
+    parse_manifest,
+    record_file,
+    write_manifest,
+)
 from tests.gate_presets import gate_preset
 from tests.manifests import make_manifest
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     write_manifest(make_manifest(tmp_path), tmp_path)
     return tmp_path
 
 
-def test_is_read_back_as_it_was(directory: Path) -> None:
-    manifest = EnginesDirectory.open(directory).manifest
-    assert manifest == make_manifest(directory)
-    assert manifest.engines["ensemble"].main_path(directory) == directory / "engine.xml"
-
-
-def test_exported_graphs_may_be_deleted_to_save_space(directory: Path) -> None:
-    (directory / "graph.onnx").unlink()
-    EnginesDirectory.open(directory)
-
-
-def test_no_directory_fails(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere does not exist; build it with `vsc-engine build .*nowhere`"):
-        EnginesDirectory.open(tmp_path / "nowhere")
-
-
-def test_another_directory_fails(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is not an engines directory, or its build was cut short.*vsc-engine build"):
-        EnginesDirectory.open(tmp_path)
+def test_is_read_back_as_it_was(folder: Path) -> None:
+    manifest = parse_manifest(folder / MANIFEST_NAME)
+    assert manifest == make_manifest(folder)
+    assert manifest.engines["ensemble"].main.path == "engine.xml"
 
 
 @pytest.mark.parametrize(
@@ -51,30 +43,18 @@ def test_another_directory_fails(tmp_path: Path) -> None:
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],
 )
-def test_a_manifest_of_another_version_fails(directory: Path, change: dict[str, Any], message: str) -> None:
-    path = directory / "manifest.json"
+def test_a_manifest_of_another_version_fails(folder: Path, change: dict[str, Any], message: str) -> None:
+    path = folder / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ConfigError, match=message + ".*; build it with"):
-        EnginesDirectory.open(directory)
+        parse_manifest(folder / MANIFEST_NAME)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
-def test_a_broken_manifest_fails(directory: Path, text: str) -> None:
-    (directory / "manifest.json").write_text(text)
+def test_a_broken_manifest_fails(folder: Path, text: str) -> None:
+    (folder / MANIFEST_NAME).write_text(text)
     with pytest.raises(ConfigError, match=r"manifest\.json (is not JSON|has format version None).*; build it with"):
-        EnginesDirectory.open(directory)
-
-
-def test_a_missing_engine_file_fails(directory: Path) -> None:
-    (directory / "engine.bin").unlink()
-    with pytest.raises(ConfigError, match=r"engine\.bin is missing; build it with `vsc-engine build --preset lite"):
-        EnginesDirectory.open(directory)
-
-
-def test_a_cut_engine_file_fails(directory: Path) -> None:
-    (directory / "engine.bin").write_text("eng")
-    with pytest.raises(ConfigError, match=r"engine\.bin has 3 bytes instead of 10"):
-        EnginesDirectory.open(directory)
+        parse_manifest(folder / MANIFEST_NAME)
 
 
 def test_is_intact_sees_size_bytes_and_absence(tmp_path: Path) -> None:

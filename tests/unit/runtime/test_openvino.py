@@ -44,16 +44,6 @@ def test_the_number_of_threads_does_not_change_bits(ir: Path) -> None:
         np.testing.assert_array_equal(all_.run(frames)["embedding"], expected)
 
 
-def test_npu_is_refused(ir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'NPU' is not supported; use 'CPU' \(.*Swin.*wrong"):
-        OpenVinoRunner(ir, device="NPU")
-
-
-def test_other_devices_are_refused(ir: Path) -> None:
-    with pytest.raises(ConfigError, match="'GPU' is not supported; use 'CPU'"):
-        OpenVinoRunner(ir, device="GPU")
-
-
 def test_rows_on_a_gpu_are_refused(ir: Path) -> None:
     frames = graphs.frames(2)
     on_gpu = DeviceArray(4096, frames["frames_8"].shape, frames["frames_8"].dtype, None, None)

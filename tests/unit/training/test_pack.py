@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.build.engines import build_engines
 from engine.build.export import Ensemble
-from engine.build.packaged import ShippedWeights
+from engine.build.packaged import PackagedWeights
 from engine.build.parity import load_cases
 from engine.config import Preset, load_preset
 from engine.errors import ConfigError
@@ -78,7 +78,7 @@ def test_engines_of_it_compute_what_pytorch_computes_with_rounded_weights(packed
         {name: value.half().float() for name, value in load_file(trained / "best.safetensors").items()}
     )
     ensemble = Ensemble(preset.models, [model]).eval()
-    build_engines(preset, trained / "engines", shipped=packed)
+    build_engines(preset, trained / "engines", packaged=packed)
     for case in load_cases(packed / "ensemble.check.npz"):
         with torch.inference_mode():
             expected = ensemble(torch.from_numpy(case.inputs["frames_224"]))[0].numpy()
@@ -91,7 +91,7 @@ def test_cases_and_norm_set_are_as_asked(packed: Path) -> None:
     cases = load_cases(packed / "ensemble.check.npz")
     assert [len(case.inputs["frames_224"]) for case in cases] == list(CHECKED_BATCHES)
     assert load_norm_set(packed / "norm_set.npz").shape == (12, 8)
-    assert ShippedWeights.open(packed).manifest.versions.keys() == {"torch", "timm", "onnx", "onnxscript"}
+    assert PackagedWeights.open(packed).manifest.versions.keys() == {"torch", "timm", "onnx", "onnxscript"}
 
 
 def test_what_is_not_a_pack_is_not_replaced(trained: Path, tmp_path: Path) -> None:

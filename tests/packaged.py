@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.build.onnx_graph import store_half
-from engine.build.packaged import GRAPH_SUFFIXES, ShippedManifest
+from engine.build.onnx_graph import store_float16
+from engine.build.packaged import GRAPH_SUFFIXES, PackagedManifest
 from engine.build.parity import Case, save_cases
 from engine.config import Preset, graph_parts, load_preset
 from engine.projection import Pca, save_pca
@@ -28,27 +28,27 @@ def tiny_preset() -> Preset:
 
 
 def norm_rows(*, seed: int = 0) -> FloatArray:
-    """The norm set that `write_shipped` writes."""
+    """The norm set that `write_packaged` writes."""
     rows = np.random.default_rng(seed).uniform(-1, 1, (60, NUM_COMPONENTS))
     return rows.astype(np.float16).astype(np.float32)
 
 
 def tiny_pca(*, seed: int = 0) -> Pca:
-    """The PCA that `write_shipped` writes."""
+    """The PCA that `write_packaged` writes."""
     return graphs.random_pca(num_components=NUM_COMPONENTS, seed=seed)
 
 
-def write_shipped(folder: Path, *, seed: int = 0) -> Path:
+def write_packaged(folder: Path, *, seed: int = 0) -> Path:
     """Write a folder of weights for `tiny_preset`; ``seed`` chooses PCA and norm set. Returns the folder."""
     folder.mkdir()
     work = folder.with_name(f"{folder.name}.graph.onnx")
     graphs.write_ensemble(work)
-    store_half(work, folder / "ensemble.onnx")
+    store_float16(work, folder / "ensemble.onnx")
     cases = [Case(dict(frames), {"embedding": graphs.ensemble(frames)}) for frames in map(graphs.frames, (1, 2))]
     save_cases(cases, folder / "ensemble.check.npz")
     save_pca(tiny_pca(seed=seed), folder / "pca.npz")
     save_norm_set(norm_rows(seed=seed), folder / "norm_set.npz")
-    manifest = ShippedManifest(
+    manifest = PackagedManifest(
         parts=graph_parts(tiny_preset()),
         graphs={"ensemble": tuple(record_file(folder / f"ensemble{end}", directory=folder) for end in GRAPH_SUFFIXES)},
         pca=record_file(folder / "pca.npz", directory=folder),
