@@ -1,4 +1,4 @@
-"""Trains an edit-score model on frame features: is there a copy in this query? Knows nothing of video files.
+"""Trains an edit-score model on frame features: is there a copy in this query?
 
 The reference's transformer learns from whole videos. The linear model learns from frames, too: those of a video with a
 copy that show other footage are plain.
@@ -10,36 +10,32 @@ its number alone, and the checkpoint holds everything else.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.tensorboard import SummaryWriter
 
 from engine.errors import ConfigError, EngineError
 from engine.evaluate.metrics import micro_average_precision
-from engine.files import written_aside
 from engine.models.edit_score import EditScore
 from engine.models.pooled_edit_score import PooledEditScore
 from engine.records import CandidatePair, FloatArray
-from training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from training.descriptor.trainer import save_weights
+from training.checkpoint import optimizer_tensors, restore_optimizer
 from training.distributed import Ranks
 from training.edit_gate.config import EditScorePreset
 from training.edit_gate.frame_features import VideoFeatures
+from training.run_folder import RunFolder
 from training.schedule import learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "edit_score.safetensors", "log.jsonl"
+WEIGHTS = "edit_score.safetensors"
 _BERT_STD = 0.02
 _MIN_STD = 1e-3
 
@@ -62,8 +58,8 @@ class LabelledVideo:
 class EditScoreTrainer:
     """One run: a model, what it has learned so far, and the run folder that keeps it.
 
-    The folder holds ``checkpoint.safetensors``, ``edit_score.safetensors`` (the weights of the best validation AP, as
-    `vsc-engine build` reads them), ``log.jsonl`` (an epoch a line) and TensorBoard's files.
+    ``folder``: see `training.run_folder`, with a line of the log for each epoch; ``edit_score.safetensors`` in it are
+    the weights of the best validation AP, as `vsc-engine build` reads them.
 
     Raises ``ConfigError`` where either side has no copy or no plain query, where there are fewer videos than a batch
     needs, and on `resume` from a run of another preset.
@@ -91,7 +87,7 @@ class EditScoreTrainer:
             raise ConfigError(
                 f"{len(shown)} training videos are fewer than a batch of {self._batch}; lower videos_per_rank"
             )
-        self.model, self.preset, self.ranks, self.folder = model, preset, ranks, folder
+        self.model, self.preset, self.ranks = model, preset, ranks
         self._shown, self._held_out = shown, held_out
         self._repeated = [video for video in shown for _ in range(video.repeats)]
         self._initialize()
@@ -99,6 +95,7 @@ class EditScoreTrainer:
         self._parameters = list(model.parameters())
         self._optimizer = torch.optim.AdamW(self._parameters, lr=settings.lr, weight_decay=settings.weight_decay)
         self.history: list[dict[str, float]] = []
+        self.folder = RunFolder(folder, identity=self._identity(), unit="epoch", best=WEIGHTS, writes=ranks.is_first)
 
     @property
     def best_ap(self) -> float:
@@ -106,31 +103,34 @@ class EditScoreTrainer:
         return max((epoch["validation_ap"] for epoch in self.history), default=-1.0)
 
     def run(self, *, advance: Callable[[], None] = lambda: None) -> None:
-        """Train the epochs that are left. Only the first rank writes."""
-        for epoch in range(len(self.history), self.preset.optimization.epochs):
-            loss = self._train_epoch(epoch)
-            if not np.isfinite(loss):
-                raise EngineError(f"the loss of epoch {epoch} is {loss}; lower the learning rate")
-            ap = average_precision(self._held_out, self.scores(self._held_out))
-            is_best = ap > self.best_ap
-            self.history.append({"epoch": epoch, "loss": loss, "validation_ap": ap})
-            if self.ranks.is_first:
-                self._keep(is_best=is_best)
-            advance()
+        """Train the epochs that are left."""
+        with self.folder.open_log(last=len(self.history) - 1) as log:
+            for epoch in range(len(self.history), self.preset.optimization.epochs):
+                loss = self._train_epoch(epoch)
+                if not np.isfinite(loss):
+                    raise EngineError(f"the loss of epoch {epoch} is {loss}; lower the learning rate")
+                ap = average_precision(self._held_out, self.scores(self._held_out))
+                if ap > self.best_ap:
+                    self.folder.keep_best(self.model)
+                self.history.append({"epoch": epoch, "loss": loss, "validation_ap": ap})
+                if self.ranks.is_first:
+                    logger.info("epoch %d: loss %.4f, validation AP %.4f", epoch, loss, ap)
+                log(epoch, {"loss": loss, "validation_ap": ap})
+                self._save()
+                advance()
+
+    def _save(self) -> None:
+        tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self._optimizer)}
+        self.folder.save(tensors=tensors, values={"history": self.history})
 
     def resume(self) -> bool:
         """Go on from the checkpoint of the folder, if it has one."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
+        stopped = self.folder.resume()
+        if stopped is None:
             return False
-        tensors, state = load_checkpoint(path)
-        if state["identity"] != self._identity():
-            raise ConfigError(
-                f"{self.folder} holds a run of another preset or of other videos; choose another --output folder"
-            )
-        self.model.load_state_dict(tensors["model"])
-        restore_optimizer(self._optimizer, tensors["optimizer"])
-        self.history = state["history"]
+        self.model.load_state_dict(stopped.tensors["model"])
+        restore_optimizer(self._optimizer, stopped.tensors["optimizer"])
+        self.history = stopped.values["history"]
         return True
 
     def scores(self, videos: Sequence[LabelledVideo]) -> NDArray[np.float64]:
@@ -219,29 +219,13 @@ class EditScoreTrainer:
             nn.init.zeros_(self.model.frame.weight)
             nn.init.zeros_(self.model.video.weight)
 
-    def _keep(self, *, is_best: bool) -> None:
-        latest = self.history[-1]
-        logger.info("epoch %d: loss %.4f, validation AP %.4f", latest["epoch"], latest["loss"], latest["validation_ap"])
-        if is_best:
-            save_weights(self.model, self.folder / WEIGHTS)
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            tensors={"model": self.model.state_dict(), "optimizer": optimizer_tensors(self._optimizer)},
-            state={"identity": self._identity(), "history": self.history},
-        )
-        with written_aside(self.folder / LOG) as aside:
-            aside.write_text("".join(json.dumps(figures) + "\n" for figures in self.history), encoding="utf-8")
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            for name in ("loss", "validation_ap"):
-                writer.add_scalar(name, latest[name], latest["epoch"])
-
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         videos = hashlib.sha256()
         for video in (*self._shown, *self._held_out):
             videos.update(f"{video.features.video_id} {video.is_copy} {video.repeats} ".encode())
             videos.update(video.features.rows.tobytes() + video.copied_frames.tobytes())
         preset = self.preset.model_dump(mode="json")
-        return {"preset": preset, "videos": videos.hexdigest(), "num_ranks": self.ranks.world_size}
+        return {"preset": preset, "set of videos": videos.hexdigest(), "number of ranks": self.ranks.world_size}
 
 
 def _variation(model: PooledEditScore, rows: FloatArray) -> Tensor:
