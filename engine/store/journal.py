@@ -76,5 +76,6 @@ def _record_at(content: bytes, start: int) -> bytes | None:
     if len(content) < start + _HEADER.size:
         return None
     size_bytes, checksum = _HEADER.unpack_from(content, start)
-    record = content[start + _HEADER.size :][:size_bytes]
+    begin = start + _HEADER.size
+    record = content[begin : begin + size_bytes]
     return record if len(record) == size_bytes and zlib.crc32(record) == checksum else None
