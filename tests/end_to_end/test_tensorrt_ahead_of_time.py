@@ -1,4 +1,4 @@
-"""Every graph of both presets is parsed and built by TensorRT-RTX for GPUs that are not here.
+"""Every graph of both presets is exported as PyTorch computes it, and built by TensorRT-RTX for GPUs that are not here.
 
 Those of ``vsc22`` are twins: the same classes and operations with fewer and narrower layers and random weights, because
 the true ones take minutes (`benchmarks/results/tensorrt_engines_vsc22.md`). Those of ``lite`` are the real ones.
@@ -12,14 +12,20 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engine.build.float16 import halve
-from engine.build.operators import check_operators
+from engine.build.compiler import DEFAULT_COMPUTE_CAPABILITIES
+from engine.build.float16 import to_float16
+from engine.build.onnx_graph import fold_pca
+from engine.build.onnx_runtime import run_graph
 from engine.build.packaged import packaged_folder
-from engine.build.parity import load_cases
+from engine.build.parity import check_parity, load_cases
 from engine.build.precision import Sample, compare_precisions, float16_models
 from engine.build.tensorrt_builder import build_engine
-from engine.config import ClipGate, load_preset
+from engine.build.turing import TURING, rewrite_for_turing
+from engine.config import ClipGate, Preset, load_preset
+from engine.errors import EngineError
+from engine.projection import load_pca
 from engine.runtime.manifest import RowProfile
+from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from engine.runtime.tensorrt_library import import_tensorrt
 
 pytest.importorskip("tensorrt_rtx")
@@ -37,11 +43,20 @@ from engine.models.vit import VitDescriptor  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-VSC22, LITE = load_preset("vsc22"), load_preset("lite")
-NAMES = tuple(model.name for model in VSC22.models)
+LITE = packaged_folder("lite")
 SIZES_PX = {"swinv2_base_w16_256": 64, "vit_base_patch32_384": 96}
-PROFILE = RowProfile(min_rows=1, opt_rows=8, max_rows=32)
-TARGETS = ("8.6", "8.9")
+NUM_SWIN_BLOCKS = 3
+TARGETS = DEFAULT_COMPUTE_CAPABILITIES
+
+
+def one_of_each() -> Preset:
+    """Preset vsc22 with one model of each architecture: three differ in nothing but their weights."""
+    preset = load_preset("vsc22")
+    return preset.model_copy(update={"models": (preset.models[0], preset.models[-1])})
+
+
+VSC22 = one_of_each()
+NAMES = tuple(model.name for model in VSC22.models)
 
 
 def twin(architecture: str, *, seed: int) -> nn.Module:
@@ -53,7 +68,7 @@ def twin(architecture: str, *, seed: int) -> nn.Module:
             patch_size=4,
             window_size=8,
             embed_dim=32,
-            depths=(2, 2),
+            depths=(2, 1),
             num_heads=(1, 2),
             pretrained_window_sizes=(6, 6),
             output_dim=16,
@@ -95,51 +110,85 @@ def vsc22(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.onnx" for name in programs}
 
 
-def built(source: Path, folder: Path, *, names: tuple[str, ...], halved: tuple[str, ...]) -> int:
-    """Size of the engine, in bytes."""
+def write_float16(source: Path, folder: Path, *, chosen: tuple[str, ...]) -> Path:
+    """The graph as it is built; the models ``chosen`` in float16, and with lite's PCA."""
+    names = {"ensemble": ("lite",) if source.parent == LITE else NAMES}.get(source.stem, (source.stem,))
     path = folder / "g.onnx"
-    halve(source, path, names=names, halved=halved)
-    profile = RowProfile(min_rows=1, opt_rows=64, max_rows=256) if source.stem == "edit_score" else PROFILE
-    build_engine(
-        import_tensorrt("tensorrt_rtx"), path, folder / "g.engine", profile=profile, compute_capabilities=TARGETS
-    )
-    return (folder / "g.engine").stat().st_size
+    to_float16(source, path, names=names, chosen=chosen)
+    if source == LITE / "ensemble.onnx":
+        fold_pca(path, load_pca(LITE / "pca.npz"), path)
+    return path
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def build(path: Path, *, max_rows: int = 32, targets: tuple[str, ...] = TARGETS) -> int:
+    """Size of the engine, in bytes."""
+    engine, profile = path.with_suffix(".engine"), RowProfile(min_rows=1, opt_rows=8, max_rows=max_rows)
+    build_engine(import_tensorrt("tensorrt_rtx"), path, engine, profile=profile, compute_capabilities=targets)
+    return engine.stat().st_size
+
+
 @pytest.mark.parametrize("name", ["ensemble", "edit_features", "edit_score"])
-def test_the_graphs_of_vsc22_are_built(vsc22: dict[str, Path], tmp_path: Path, name: str, precision: str) -> None:
-    names = NAMES if name == "ensemble" else (name,)
-    check_operators(vsc22[name])
-    assert built(vsc22[name], tmp_path, names=names, halved=names if precision == "fp16" else ()) > 0
+def test_the_graphs_of_vsc22_compute_what_pytorch_computes_and_are_built(
+    vsc22: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    cases = load_cases(vsc22[name].with_suffix(".check.npz"))
+    assert len(cases) >= 3
+    inputs = [case.inputs for case in cases]
+    check_parity(run_graph(vsc22[name], inputs), cases, name=f"{name} in ONNX Runtime")
+    compile_to_ir(vsc22[name], tmp_path / "g.xml")
+    with OpenVinoRunner(tmp_path / "g.xml", num_threads=1) as runner:
+        check_parity([runner.run(given) for given in inputs], cases, name=f"{name} in OpenVINO")
+    graph = onnx.load(vsc22[name], load_external_data=False).graph
+    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    assert all(node.op_type == "Cast" for node in graph.node if pixels & set(node.input))
+    for chosen in ((), NAMES if name == "ensemble" else (name,)):
+        path = write_float16(vsc22[name], tmp_path, chosen=chosen)
+        assert build(path, max_rows=256 if name == "edit_score" else 32) > 0
 
 
 @pytest.mark.parametrize("name", ["ensemble", "edit_score"])
-def test_the_graphs_of_lite_are_built_and_half_saves_half_of_the_weights(tmp_path: Path, name: str) -> None:
-    source = packaged_folder("lite") / f"{name}.onnx"
-    full, half = (built(source, tmp_path, names=(name,), halved=halved) for halved in ((), (name,)))
+def test_the_graphs_of_lite_are_built_and_float16_saves_half_of_the_weights(tmp_path: Path, name: str) -> None:
+    model, max_rows = ("lite", 32) if name == "ensemble" else ("edit_score", 256)
+    source = LITE / f"{name}.onnx"
+    float32, float16 = (
+        build(write_float16(source, tmp_path, chosen=chosen), max_rows=max_rows) for chosen in ((), (model,))
+    )
     if name == "edit_score":
-        # It is linear, and the last layer of a model stays float32: there is nothing to halve, only casts to add.
-        assert half == pytest.approx(full, rel=0.01)
+        # It is linear, and the last layer of a model stays float32: there is nothing to round, only casts to add.
+        assert float16 == pytest.approx(float32, rel=0.01)
     else:
-        # The shipped file stores float16, so it is as large as what is saved, but for islands and last layers.
-        assert full - half > 0.7 * source.stat().st_size
+        # The file in the package stores float16, so it is as large as what is saved, but for islands and last layers.
+        assert float32 - float16 > 0.7 * source.stat().st_size
 
 
-def test_the_twins_of_vsc22_may_be_half(vsc22: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ensemble", "edit_score"])
+def test_the_graphs_of_lite_are_built_for_turing_and_compute_the_same(tmp_path: Path, name: str) -> None:
+    cases = load_cases(LITE / f"{name}.check.npz")
+    path = write_float16(LITE / f"{name}.onnx", tmp_path, chosen=())
+    rewrite_for_turing(path)
+    check_parity(run_graph(path, [case.inputs for case in cases]), cases, name=f"{name} for Turing")
+    assert build(path, max_rows=256, targets=(TURING, *TARGETS)) > 0
+
+
+def test_cosine_attention_in_float32_cannot_be_built_for_turing(vsc22: dict[str, Path], tmp_path: Path) -> None:
+    path = write_float16(vsc22["ensemble"], tmp_path, chosen=NAMES)
+    with pytest.raises(EngineError, match=r"the float32 MatMul 'node_\w+' cannot be built .* two activations"):
+        rewrite_for_turing(path)
+
+
+def test_the_twins_of_vsc22_may_be_float16(vsc22: dict[str, Path], tmp_path: Path) -> None:
     samples = {name: Sample(path, load_cases(path.with_suffix(".check.npz"))) for name, path in vsc22.items()}
     found = compare_precisions(samples, VSC22, folder=tmp_path)
     assert float16_models(found["ensemble"]) == set(NAMES)
     assert all(row.worst < 1 - 1e-9 for row in found["ensemble"])  # float16 took place
 
 
-def test_attention_of_a_swin_block_is_full_and_its_linear_layers_are_half(
+def test_attention_of_a_swin_block_is_float32_and_its_linear_layers_are_float16(
     vsc22: dict[str, Path], tmp_path: Path
 ) -> None:
-    halve(vsc22["ensemble"], tmp_path / "g.onnx", names=NAMES, halved=NAMES)
-    model = onnx.load(tmp_path / "g.onnx", load_external_data=False)
-    onnx.checker.check_model(tmp_path / "g.onnx")
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    path = write_float16(vsc22["ensemble"], tmp_path, chosen=NAMES)
+    onnx.checker.check_model(path)
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True).graph
     values = [*inferred.value_info, *inferred.output, *inferred.input]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     kinds = Counter(
@@ -147,8 +196,7 @@ def test_attention_of_a_swin_block_is_full_and_its_linear_layers_are_half(
         for node in inferred.node
         if node.op_type in ("MatMul", "Gemm", "Conv", "Softmax", "LayerNormalization")
     )
-    num_blocks = 3 * 4  # three models of 2 + 2 blocks; each multiplies queries and keys in full
-    assert kinds[("MatMul", False)] == num_blocks
-    assert kinds[("MatMul", True)] > 4 * num_blocks
+    assert kinds[("MatMul", False)] == NUM_SWIN_BLOCKS  # queries and keys of each block
+    assert kinds[("MatMul", True)] > 4 * NUM_SWIN_BLOCKS
     assert (kinds[("Conv", False)], kinds[("Gemm", False)]) == (0, len(NAMES))  # the last layer of each model
     assert not kinds[("Softmax", True)] + kinds[("LayerNormalization", True)]

@@ -19,23 +19,17 @@ from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.manifest import is_intact
 from tests import graphs
 from tests.conftest import IMAGENET_PRESET, REPOSITORY
+from tests.packaged import tiny_pca, tiny_preset, write_packaged
 
 pytestmark = pytest.mark.torch
 
 LITE = load_preset(IMAGENET_PRESET)
 
 
-@pytest.fixture(scope="module")
-def built(imagenet_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Engines with ImageNet weights; tests that change something take a copy."""
-    directory = tmp_path_factory.mktemp("built") / "engines"
-    build_engines(LITE, directory, checkpoints=imagenet_checkpoints)
-    return directory
-
-
 @pytest.fixture
-def engines(built: Path, tmp_path: Path) -> Path:
-    shutil.copytree(built, tmp_path / "engines")
+def engines(lite_engines: Path, tmp_path: Path) -> Path:
+    """A copy of engines with ImageNet weights."""
+    shutil.copytree(lite_engines, tmp_path / "engines")
     return tmp_path / "engines"
 
 
@@ -62,20 +56,20 @@ def check_descriptors(directory: Path, pca: Pca) -> None:
     np.testing.assert_allclose(results["descriptor"], expected, atol=1e-5, rtol=0)
 
 
-def test_a_build_is_recorded_to_the_last_file(built: Path) -> None:
-    manifest = EnginesDirectory.open(built).manifest
+def test_a_build_is_recorded_to_the_last_file(lite_engines: Path) -> None:
+    manifest = EnginesDirectory.open(lite_engines).manifest
     assert manifest.preset == LITE
     assert (manifest.backend, manifest.weights, manifest.pca) == ("openvino", "checkpoints", None)
     assert list(manifest.graphs) == list(manifest.engines) == ["ensemble"]
     records = [*manifest.graphs["ensemble"].files, *manifest.engines["ensemble"].files]
-    assert all(is_intact(record, directory=built) for record in records)
-    assert files_of(built).keys() == {"manifest.json", *(record.path for record in records)}
+    assert all(is_intact(record, directory=lite_engines) for record in records)
+    assert files_of(lite_engines).keys() == {"manifest.json", *(record.path for record in records)}
     assert [spec.name for spec in manifest.engines["ensemble"].outputs] == ["embedding"]
     assert set(manifest.graphs["ensemble"].versions) == {"torch", "timm", "onnx", "onnxscript"}
 
 
-def test_embeddings_have_unit_length_and_tell_pictures_apart(built: Path) -> None:
-    with EnginesDirectory.open(built).open_runner("ensemble", num_threads=1) as runner:
+def test_embeddings_have_unit_length_and_tell_pictures_apart(lite_engines: Path) -> None:
+    with EnginesDirectory.open(lite_engines).open_runner("ensemble", num_threads=1) as runner:
         rows = runner.run({"frames_224": graphs.natural_pictures(4, size_px=224, seed=5)})["embedding"].astype(
             np.float64
         )
@@ -134,18 +128,6 @@ def test_set_pca_replaces_the_one_before_and_leaves_nothing_of_it(engines: Path)
     assert set_pca(engines, lite_pca(seed=2)) == second
 
 
-def test_set_pca_needs_no_torch(engines: Path, tmp_path: Path) -> None:
-    save_pca(lite_pca(), tmp_path / "fitted.npz")
-    script = (
-        "import sys; sys.modules.update(torch=None, timm=None)\n"
-        "from pathlib import Path; from engine.build.engines import set_pca\n"
-        "set_pca(Path(sys.argv[1]), Path(sys.argv[2]))"
-    )
-    result = run_python(script, engines, tmp_path / "fitted.npz")
-    assert result.returncode == 0, result.stderr
-    check_descriptors(engines, lite_pca())
-
-
 def test_a_pca_of_another_size_fails_and_changes_nothing(engines: Path) -> None:
     before = files_of(engines)
     with pytest.raises(ConfigError, match=r"takes 24 dimensions, the embedding of .* has 512"):
@@ -159,48 +141,46 @@ def test_set_pca_without_the_exported_graph_fails(engines: Path) -> None:
         set_pca(engines, lite_pca())
 
 
-KILLED_BUILD = """
+KILLED = """
 import os, signal, sys
 from pathlib import Path
-from engine.config import load_preset
-from engine.runtime import build, openvino_engines
-from tests import graphs
+from engine.build import openvino
+from engine.build.engines import build_engines, set_pca
+from tests.packaged import tiny_pca, tiny_preset
 
-def killed_at_check(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-openvino_engines.check_runner = killed_at_check
-if sys.argv[2] == "build":
-    build.build_engines(load_preset("tests/imagenet.toml"), Path(sys.argv[1]), checkpoints=Path(sys.argv[3]))
+openvino.check_parity = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+if len(sys.argv) > 2:
+    build_engines(tiny_preset(), Path(sys.argv[1]), packaged=Path(sys.argv[2]))
 else:
-    build.set_pca(Path(sys.argv[1]), graphs.random_pca(512, 8))
+    set_pca(Path(sys.argv[1]), tiny_pca(seed=9))
 """
 
 
-def test_a_killed_build_looks_unfinished_and_the_next_goes_on_with_what_is_done(
-    engines: Path, imagenet_checkpoints: Path
-) -> None:
-    (engines / "manifest.json").unlink()
-    shutil.rmtree(engines / "openvino")
-    assert run_python(KILLED_BUILD, engines, Path("build"), imagenet_checkpoints).returncode == -signal.SIGKILL
-    assert list(engines.glob(".building/*.xml"))
+def test_a_killed_build_looks_unfinished_and_the_next_goes_on_with_what_is_done(tmp_path: Path) -> None:
+    packaged, folder = write_packaged(tmp_path / "packaged"), tmp_path / "engines"
+    assert run_python(KILLED, folder, packaged).returncode == -signal.SIGKILL
+    assert list(folder.glob(".building/*.xml"))
     with pytest.raises(ConfigError, match="its build was cut short"):
-        EnginesDirectory.open(engines)
+        EnginesDirectory.open(folder)
     lines: list[str] = []
-    build_engines(LITE, engines, checkpoints=imagenet_checkpoints, progress=lines.append)
-    assert lines[0] == "ensemble: export: already done"
-    assert not (engines / ".building").exists()
-    EnginesDirectory.open(engines)
+    build_engines(tiny_preset(), folder, packaged=packaged, progress=lines.append)
+    assert lines[:2] == ["ensemble: copy: already done", "ensemble: compile ..."]
+    assert not (folder / ".building").exists()
+    EnginesDirectory.open(folder)
 
 
-def test_a_killed_set_pca_leaves_the_engines_as_they_were(engines: Path) -> None:
-    before = set_pca(engines, lite_pca(seed=1))
-    assert run_python(KILLED_BUILD, engines, Path("set_pca")).returncode == -signal.SIGKILL
-    assert EnginesDirectory.open(engines).manifest == before
-    check_descriptors(engines, lite_pca(seed=1))
-    set_pca(engines, lite_pca(seed=2))
-    check_descriptors(engines, lite_pca(seed=2))
-    assert not list(engines.rglob("*.folded.onnx"))
+def test_a_killed_set_pca_leaves_the_engines_as_they_were(tmp_path: Path) -> None:
+    folder, frames = tmp_path / "engines", graphs.frames(3)
+    build_engines(tiny_preset(), folder, packaged=write_packaged(tmp_path / "packaged"))
+    before = set_pca(folder, tiny_pca(seed=1))
+    assert run_python(KILLED, folder).returncode == -signal.SIGKILL
+    assert EnginesDirectory.open(folder).manifest == before
+    for seed in (1, 2):
+        set_pca(folder, tiny_pca(seed=seed))
+        with EnginesDirectory.open(folder).open_runner("ensemble", num_threads=1) as runner:
+            found = runner.run(frames)["descriptor"]
+        np.testing.assert_allclose(found, graphs.project(tiny_pca(seed=seed), graphs.ensemble(frames)), atol=1e-4)
+    assert not list(folder.rglob("*.folded.onnx"))
 
 
 def test_random_weights_and_checkpoints_exclude_each_other(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.build.parity import check_runner, load_cases
-from engine.config import ClipGate, DescriptorModel, NoGate, load_preset
-from engine.errors import ConfigError, EngineError
+from engine.build.parity import check_parity, load_cases
+from engine.config import DescriptorModel, NoGate, load_preset
+from engine.errors import ConfigError
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
 from tests import graphs
 from tests.gate_presets import gate_preset
@@ -22,9 +22,8 @@ from torchvision.transforms import functional as transforms  # noqa: E402
 
 from engine.build import export  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
-from engine.models.clip import ClipVisual  # noqa: E402
-from engine.models.edit_features import LITE0_STATISTICS, statistics  # noqa: E402
-from engine.models.edit_score import EditScore  # noqa: E402
+from engine.models.edit_features import LITE0_STATISTICS, WithStatistics, statistics  # noqa: E402
+from engine.models.edit_score import build_edit_score  # noqa: E402
 from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
 from engine.models.freezing import freeze_for_export  # noqa: E402
 
@@ -36,7 +35,7 @@ SIZES_PX = (16, 32, 16)
 
 
 class Averages(nn.Module):
-    """Frames -> the mean of each colour, through a matrix: small, and easy to compute by other means."""
+    """Frames -> the mean of each color, through a matrix: small, and easy to compute by other means."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -79,6 +78,11 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_compiled(path: Path) -> OpenVinoRunner:
     compile_to_ir(path, path.with_suffix(".xml"))
     return OpenVinoRunner(path.with_suffix(".xml"), num_threads=1)
+
+
+def check(runner: OpenVinoRunner, cases_path: Path) -> None:
+    cases = load_cases(cases_path)
+    check_parity([runner.run(case.inputs) for case in cases], cases, name="the exported graph")
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5])
@@ -124,53 +128,15 @@ def test_normalize_gives_the_bits_of_torchvision() -> None:
     assert torch.equal(export.Normalize(MEANS[1], STDS[1])(torch.from_numpy(frames)), want)
 
 
-@pytest.fixture(scope="module")
-def edit_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    gate = load_preset("vsc22").gate
-    assert isinstance(gate, ClipGate)
-    model = ClipVisual(input_resolution=28, patch_size=14, width=32, layers=2, heads=2)
-    random_weights(model, seed=1)
-    path = tmp_path_factory.mktemp("export") / "edit_features.onnx"
-    gate = gate.model_copy(update={"input_px": 28})
-    export.write_graph(export.edit_features_program(gate, freeze_for_export(model)), path=path)
-    return path
+def test_three_files_are_written(ensemble: Path) -> None:
+    names = sorted(found.name for found in ensemble.parent.glob("*") if found.suffix not in {".xml", ".bin"})
+    assert names == ["ensemble.check.npz", "ensemble.onnx", "ensemble.onnx.data"]
 
 
-@pytest.fixture(scope="module")
-def edit_score(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = EditScore(
-        feature_dim=1024,
-        hidden_dim=32,
-        intermediate_dim=64,
-        num_layers=2,
-        num_heads=2,
-        max_frames=256,
-        vocabulary_size=200,
-        num_positions=300,
-    )
-    random_weights(model, seed=1)
-    path = tmp_path_factory.mktemp("export") / "edit_score.onnx"
-    export.write_graph(export.edit_score_program(freeze_for_export(model)), path=path)
-    return path
-
-
-@pytest.mark.parametrize("name", ["edit_features", "edit_score"])
-def test_the_graphs_of_the_gate_compute_what_was_recorded(name: str, request: pytest.FixtureRequest) -> None:
-    path: Path = request.getfixturevalue(name)
-    with open_compiled(path) as runner:
-        check_runner(runner, load_cases(path.with_suffix(".check.npz")), name=name)
-
-
-def test_three_files_are_written(edit_score: Path) -> None:
-    names = sorted(found.name for found in edit_score.parent.glob("*") if found.suffix not in {".xml", ".bin"})
-    assert names == ["edit_score.check.npz", "edit_score.onnx", "edit_score.onnx.data"]
-
-
-def test_only_casts_read_uint8(ensemble: Path, edit_features: Path) -> None:
-    for path in (ensemble, edit_features):
-        graph = onnx.load(path, load_external_data=False).graph
-        inputs = {value.name for value in graph.input}
-        assert {node.op_type for node in graph.node if inputs & set(node.input)} == {"Cast"}
+def test_only_casts_read_uint8(ensemble: Path) -> None:
+    graph = onnx.load(ensemble, load_external_data=False).graph
+    inputs = {value.name for value in graph.input}
+    assert {node.op_type for node in graph.node if inputs & set(node.input)} == {"Cast"}
 
 
 def test_recorded_cases_are_batches_of_one_and_more(ensemble: Path) -> None:
@@ -213,53 +179,73 @@ def test_weights_of_a_file_are_recorded_by_its_bytes(tmp_path: Path) -> None:
         export.Weights(folder=tmp_path, random=False).record("b.pt")
 
 
-@pytest.mark.parametrize("num_rows", [1, 3])
-def test_an_ensemble_gives_the_features_of_its_gate(tmp_path: Path, num_rows: int) -> None:
-    preset = gate_preset()
-    path = tmp_path / "ensemble.onnx"
-    export.export_graph("ensemble", preset=preset, weights=export.Weights(folder=None, random=True), path=path)
-    model = EfficientNetLiteDescriptor()
-    export.Weights(folder=None, random=True).load(model, preset.models[0].checkpoint)
-    frames = graphs.natural_pictures(num_rows, size_px=224)
-    with open_compiled(path) as runner, torch.inference_mode():
-        result = runner.run({"frames_224": frames})
-        pixels = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-        *stages, _ = model.backbone.maps(pixels)
-        expected = statistics(stages).numpy()
-    assert result["edit_features"].shape == (num_rows, LITE0_STATISTICS)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(result["edit_features"] / scale, expected / scale, atol=5e-6, rtol=0)
-    np.testing.assert_allclose(np.linalg.norm(result["embedding"], axis=1), 1, atol=1e-5)
+@torch.inference_mode()
+def test_an_ensemble_gives_the_features_of_its_gate() -> None:
+    preset, weights = gate_preset(), export.Weights(folder=None, random=True)
+    program = export.graph_program("ensemble", preset=preset, weights=weights)
+    assert program.outputs == ("embedding", "edit_features")
+    model = weights.load(EfficientNetLiteDescriptor(), preset.models[0].checkpoint)
+    frames = torch.from_numpy(graphs.natural_pictures(2, size_px=224))
+    embedding, features = program.module(frames)
+    pixels = (frames.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    *stages, _ = model.backbone.maps(pixels)
+    torch.testing.assert_close(features, statistics(stages))
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
 
 
-def test_the_pooled_score_takes_any_number_of_frames(tmp_path: Path) -> None:
-    preset = gate_preset()
-    path = tmp_path / "edit_score.onnx"
-    export.export_graph("edit_score", preset=preset, weights=export.Weights(folder=None, random=True), path=path)
-    with open_compiled(path) as runner:
-        assert check_runner(runner, load_cases(path.with_suffix(".check.npz")), name="pooled") < 5e-6
+class TwoStages(nn.Module):
+    """A descriptor model as small as its statistics allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 5, 3)
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self
+
+    def maps(self, frames: Tensor) -> list[Tensor]:
+        stem = self.stem(frames)
+        return [stem, self.head(stem)]
+
+    def embed(self, values: Tensor) -> Tensor:
+        return values.mean(dim=(2, 3))
 
 
-def test_a_graph_that_the_preset_does_not_have_fails(tmp_path: Path) -> None:
+def test_statistics_of_stages_are_exported(tmp_path: Path) -> None:
+    model = TwoStages()
+    random_weights(model, seed=0)
+    config = configs()[1]
+    program = export.ensemble_program([config], [freeze_for_export(WithStatistics(model))])
+    export.write_graph(program, path=tmp_path / "ensemble.onnx")
+    with open_compiled(tmp_path / "ensemble.onnx") as runner:
+        assert [spec.name for spec in runner.outputs] == ["embedding", "edit_features"]
+        check(runner, tmp_path / "ensemble.check.npz")
+
+
+@pytest.fixture(scope="module")
+def pooled_score(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "edit_score.onnx"
+    export.export_graph("edit_score", preset=gate_preset(), weights=export.Weights(folder=None, random=True), path=path)
+    return path
+
+
+def test_the_pooled_score_takes_any_number_of_frames(pooled_score: Path) -> None:
+    with open_compiled(pooled_score) as runner:
+        check(runner, pooled_score.with_suffix(".check.npz"))
+
+
+def test_all_frames_of_an_exported_video_count(pooled_score: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((4, LITE0_STATISTICS)).astype(np.float32)
+    rows[1] = 0
+    model = export.Weights(folder=None, random=True).load(
+        build_edit_score("edit_score_pooled"), "edit_score.safetensors"
+    )
+    with open_compiled(pooled_score) as runner, torch.inference_mode():
+        score = runner.run({"features": rows})["score"]
+        np.testing.assert_allclose(score, model(torch.from_numpy(rows)).numpy(), atol=5e-6, rtol=0)
+
+
+def test_a_graph_that_the_preset_does_not_have_fails() -> None:
     with pytest.raises(ValueError, match="'gated' has no graph 'edit_features'"):
         export.checkpoints_of("edit_features", gate_preset())
-
-
-class LastBits(nn.Module):
-    """An operation of ONNX that TensorRT does not take."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return (features.to(torch.int32) & 1).float().mean(dim=(0, 1))[None]
-
-
-def test_an_operator_that_tensorrt_does_not_take_fails_the_export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs = [{"features": torch.arange(8.0 * rows).reshape(rows, 8)} for rows in (1, 3)]
-    program = export.Program(LastBits().eval(), inputs, ("score",), ({0: torch.export.Dim("rows", min=1, max=256)},))
-    monkeypatch.setattr(export, "graph_program", lambda *_, **__: program)
-    arguments = {"preset": load_preset("vsc22"), "weights": export.Weights(folder=None, random=True)}
-    with pytest.raises(EngineError, match=r"TensorRT does not take the graph g.onnx: operator BitwiseAnd"):
-        export.export_graph("edit_score", path=tmp_path / "g.onnx", **arguments)
-    export.export_graph("edit_score", path=tmp_path / "h.onnx", frontend="torch-tensorrt", **arguments)
-    assert load_cases(tmp_path / "h.check.npz")[0].outputs["score"] == [0.5]

@@ -15,6 +15,7 @@ from engine.build.packaged import PackagedWeights
 from engine.build.parity import Case, load_cases, save_cases
 from engine.config import Preset
 from engine.errors import ConfigError, EngineError
+from engine.projection import save_pca
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.manifest import MANIFEST_NAME, Manifest, is_intact, record_file
 from engine.store.norm_set import load_norm_set
@@ -76,16 +77,21 @@ def test_another_pca_leaves_the_norm_set_out(packaged: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "engines").glob("norm_set-*.npz"))
 
 
-def test_no_torch_is_needed(packaged: Path, tmp_path: Path) -> None:
+def test_no_torch_is_needed_to_build_and_to_set_a_pca(packaged: Path, tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules.update(torch=None, timm=None, safetensors=None, skimage=None, onnxscript=None)\n"
         "from pathlib import Path\n"
-        "from engine.build.engines import build_engines; from tests.packaged import tiny_preset\n"
-        "build_engines(tiny_preset(), Path(sys.argv[2]), packaged=Path(sys.argv[1]))"
+        "from engine.build.engines import build_engines, set_pca; from tests.packaged import tiny_preset\n"
+        "packaged, folder, pca = map(Path, sys.argv[1:])\n"
+        "build_engines(tiny_preset(), folder, packaged=packaged)\n"
+        "set_pca(folder, pca)"
     )
-    command = [sys.executable, "-c", script, str(packaged), str(tmp_path / "engines")]
+    save_pca(tiny_pca(seed=4), tmp_path / "fitted.npz")
+    command = [sys.executable, "-c", script, str(packaged), str(tmp_path / "engines"), str(tmp_path / "fitted.npz")]
     subprocess.run(command, cwd=REPOSITORY, check=True)
-    EnginesDirectory.open(tmp_path / "engines")
+    pca = EnginesDirectory.open(tmp_path / "engines").pca()
+    assert pca is not None
+    assert pca.sha256 == tiny_pca(seed=4).sha256
 
 
 def test_a_graph_that_computes_something_else_is_refused(packaged: Path, tmp_path: Path) -> None:

@@ -72,11 +72,20 @@ SAVERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of `source` in a file of every kind; tests that change one write it elsewhere."""
+    folder, model = tmp_path_factory.mktemp("saved"), swin()
+    random_weights(model, seed=7)
+    for name, save in SAVERS.items():
+        save(model, folder / name)
+    return folder
+
+
 @pytest.mark.parametrize("name", SAVERS)
-def test_weights_come_back_from_every_kind_of_file(source: SwinV2Descriptor, name: str, tmp_path: Path) -> None:
-    SAVERS[name](source, tmp_path / name)
+def test_weights_come_back_from_every_kind_of_file(source: SwinV2Descriptor, saved: Path, name: str) -> None:
     model = swin()
-    load_weights(model, checkpoint=name, folder=tmp_path)
+    load_weights(model, checkpoint=name, folder=saved)
     assert all(torch.equal(tensor, source.state_dict()[key]) for key, tensor in model.state_dict().items())
 
 
@@ -149,9 +158,8 @@ def test_refused_weights_leave_the_model_alone(source: SwinV2Descriptor, tmp_pat
 
 @pytest.mark.parametrize("name", SAVERS)
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
-def test_truncated_file_is_refused(source: SwinV2Descriptor, name: str, kept: float, tmp_path: Path) -> None:
-    SAVERS[name](source, tmp_path / name)
-    content = (tmp_path / name).read_bytes()
+def test_truncated_file_is_refused(saved: Path, name: str, kept: float, tmp_path: Path) -> None:
+    content = (saved / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(ConfigError, match=f"{name} is not a readable .*; fetch or copy it again"):
         load_weights(swin(), checkpoint=name, folder=tmp_path)

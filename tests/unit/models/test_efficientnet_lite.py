@@ -15,8 +15,7 @@ from engine.models.pooling import gem  # noqa: E402
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("side_px", [224, 145, 128])
-def test_folded_random_weights_compute_what_timm_computes(side_px: int) -> None:
+def test_folded_random_weights_compute_what_timm_computes() -> None:
     reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0, global_pool="").eval()
     random_weights(reference, seed=1)
     generator = torch.Generator().manual_seed(2)
@@ -28,11 +27,12 @@ def test_folded_random_weights_compute_what_timm_computes(side_px: int) -> None:
     model = EfficientNetLite0().eval()
     folded = fold_batch_norms(list(reference.state_dict().values()))
     model.load_state_dict(dict(zip(model.state_dict(), folded, strict=True)))
-    frames = torch.randn(2, 3, side_px, side_px, generator=generator)
-    with torch.inference_mode():
-        expected = reference(frames)
-        assert expected.std() > 0.1
-        torch.testing.assert_close(model(frames), expected, rtol=1e-4, atol=1e-4)
+    for side_px in (145, 96):  # odd and even sides in front of each stride
+        frames = torch.randn(2, 3, side_px, side_px, generator=generator)
+        with torch.inference_mode():
+            expected = reference(frames)
+            assert expected.std() > 0.1
+            torch.testing.assert_close(model(frames), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_imagenet_weights_fill_all_of_it() -> None:

@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 from engine.models.checkpoints import random_weights
-from engine.models.clip import ClipVisual
 from engine.models.edit_score import EditScore
 from engine.models.freezing import freeze_for_export
 from engine.models.swinv2 import SwinV2Descriptor
-from engine.models.vit import VitDescriptor
 
 pytestmark = pytest.mark.torch
 
@@ -31,10 +26,6 @@ def build(kind: str) -> nn.Module:
             pretrained_window_sizes=(3, 3),
             output_dim=6,
         )
-    elif kind == "vit":
-        model = VitDescriptor(img_size=32, patch_size=8, embed_dim=12, depth=1, num_heads=3, output_dim=5)
-    elif kind == "clip":
-        model = ClipVisual(input_resolution=32, patch_size=8, width=12, layers=2, heads=3)
     else:
         model = EditScore(
             feature_dim=10,
@@ -74,25 +65,3 @@ def test_frozen_constants_stay_out_of_the_state() -> None:
     names = list(model.state_dict())
     assert list(freeze_for_export(model).state_dict()) == names
     assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("kind", ["swinv2", "vit", "clip", "edit_score"])
-@torch.no_grad()
-def test_exported_graph_gives_the_outputs_for_any_number_of_rows(kind: str, tmp_path: Path) -> None:
-    model = freeze_for_export(build(kind))
-    most = MAX_FRAMES if kind == "edit_score" else None
-    program = torch.onnx.export(
-        model,
-        (rows(kind, 2),),
-        input_names=["rows"],
-        dynamic_shapes=({0: torch.export.Dim("num_rows", min=1, max=most)},),
-        opset_version=20,
-        dynamo=True,
-        verbose=False,
-    )
-    program.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for num in range(1, MAX_FRAMES + 1):
-        [output] = session.run(None, {"rows": rows(kind, num).numpy()})
-        torch.testing.assert_close(torch.from_numpy(output), model(rows(kind, num)), rtol=1e-5, atol=1e-5)
