@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,9 @@ def environment() -> dict[str, str]:
 
 def one_torch_thread() -> Iterator[None]:
     """To make a fixture of: one thread for what runs in this process. Tiny models gain nothing from more."""
+    if find_spec("torch") is None:
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()

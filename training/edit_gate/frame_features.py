@@ -1,7 +1,7 @@
 """The frozen frame features that an edit-score model is trained on, computed once by the engine's own graph.
 
 One file for each video and graph, named by what it was made from, so that an interrupted extraction goes on and other
-videos or weights never meet old features. Knows nothing of labels.
+videos or weights never meet old features.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class FeatureExtractor:
         self._preset, self._weights, self._max_frames = preset, weights, gate.max_frames
         sha256s = [weights.record(checkpoint).sha256 for checkpoint in checkpoints_of(self._name, preset)]
         version = metadata.version("openvino")
-        self._key = digest(source_digest(), graph_parts(preset)[self._name], sha256s, gate.max_frames, version)
-        self._folder = folder / self._key
+        key = digest(source_digest(), graph_parts(preset)[self._name], sha256s, version)
+        self._folder = folder / key
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -100,7 +100,7 @@ class FeatureExtractor:
 
     def _features(self, media: Media) -> FloatArray | None:
         fingerprint = Fingerprint.of(media.path)
-        name = digest(str(media.path.resolve()), fingerprint.size_bytes, fingerprint.mtime_ns)
+        name = digest(str(media.path.resolve()), fingerprint.size_bytes, fingerprint.mtime_ns, self._max_frames)
         path = self._folder / f"{name}.npz"
         if path.is_file():
             return load_arrays(path)["features"]

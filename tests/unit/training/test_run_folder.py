@@ -20,7 +20,8 @@ pytestmark = pytest.mark.torch
 
 
 def open_folder(path: Path, *, writes: bool = True, **identity: Any) -> RunFolder:
-    return RunFolder(path, identity={"preset": {"lr": 0.1}} | identity, unit="step", best="b.safetensors", writes=writes)
+    whose = {"preset": {"lr": 0.1}} | identity
+    return RunFolder(path, identity=whose, unit="step", best="b.safetensors", writes=writes)
 
 
 def write_lines(folder: RunFolder, *numbers: int, last: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from training.descriptor.average import app  # noqa: E402
+from training.descriptor.average import app, average  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -31,6 +32,20 @@ def test_weights_are_averaged(tmp_path: Path) -> None:
     mean = load_file(output)
     torch.testing.assert_close(mean["a"], torch.tensor([2.0, 0.0]))
     torch.testing.assert_close(mean["b"], torch.tensor([[1.5]], dtype=torch.float16))
+
+
+def test_every_run_counts_as_much_and_the_files_stay_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dtypes = (np.float64, np.float32, np.float16)
+    runs = [{str(np.dtype(kind)): rng.standard_normal((4, 5)).astype(kind) for kind in dtypes} for _ in range(3)]
+    found = average([{name: torch.from_numpy(rows) for name, rows in run.items()} for run in runs])
+    for kind in map(str, map(np.dtype, dtypes)):
+        expected = np.mean([run[kind].astype(np.float64) for run in runs], axis=0)
+        assert str(found[kind].numpy().dtype) == kind
+        tolerance = {"float64": 1e-15, "float32": 1e-7, "float16": 1e-3}[kind]
+        np.testing.assert_allclose(found[kind].numpy(), expected, rtol=tolerance, atol=tolerance)
+    again = np.random.default_rng(0)
+    assert all((again.standard_normal((4, 5)).astype(kind) == runs[0][str(np.dtype(kind))]).all() for kind in dtypes)
 
 
 def test_what_cannot_be_averaged_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from engine.config import NoGate, load_preset
 from engine.errors import ConfigError
-from training.descriptor.config import recipe_names
 from training.edit_gate.config import PRESETS_FOLDER, load_edit_score_preset
+from training.recipes import recipe_names
 
 
 def test_vsc22_has_the_figures_of_the_reference() -> None:

@@ -44,6 +44,12 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all tests keep features, so that the graph is exported once."""
+    return tmp_path_factory.mktemp("features")
+
+
 def extract(videos: Path, checkpoints: Path, folder: Path, *, max_frames: int = 256) -> dict[str, np.ndarray]:
     weights = Weights(folder=checkpoints, random=False)
     with FeatureExtractor(gate_preset(max_frames=max_frames), weights, folder=folder) as extractor:
@@ -52,26 +58,26 @@ def extract(videos: Path, checkpoints: Path, folder: Path, *, max_frames: int = 
 
 
 def test_features_are_computed_once_and_a_bad_video_is_left_out(
-    videos: Path, checkpoints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    videos: Path, checkpoints: Path, features: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        first = extract(videos, checkpoints, tmp_path / "features")
+        first = extract(videos, checkpoints, features)
     assert sorted(first) == ["V0", "V1"]
     assert "V9.mp4" in caplog.text
     assert first["V0"].shape[0] == 3
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*") if path.is_file()}
-    again = extract(videos, checkpoints, tmp_path / "features")
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "features").rglob("*") if path.is_file()} == files
+    files = {path: path.stat().st_mtime_ns for path in features.rglob("*") if path.is_file()}
+    again = extract(videos, checkpoints, features)
+    assert {path: path.stat().st_mtime_ns for path in features.rglob("*") if path.is_file()} == files
     for name, rows in first.items():
         np.testing.assert_array_equal(again[name], rows)
 
 
-def test_changed_videos_and_other_settings_are_computed_anew(videos: Path, checkpoints: Path, tmp_path: Path) -> None:
-    before = extract(videos, checkpoints, tmp_path / "features")
+def test_changed_videos_and_other_settings_are_computed_anew(videos: Path, checkpoints: Path, features: Path) -> None:
+    before = extract(videos, checkpoints, features)
     write_video(videos / "V0.mp4", moving_frames(50, height=64, width=96, seed=7), fps=10)
-    after = extract(videos, checkpoints, tmp_path / "features")
+    after = extract(videos, checkpoints, features)
     assert (len(before["V0"]), len(after["V0"])) == (3, 5)
-    short = extract(videos, checkpoints, tmp_path / "features", max_frames=2)
+    short = extract(videos, checkpoints, features, max_frames=2)
     np.testing.assert_array_equal(short["V0"], after["V0"][:2])
 
 

@@ -150,8 +150,18 @@ def test_a_new_folder_has_nothing_to_go_on_with_and_another_recipe_is_refused(tm
     run = trainer(tmp_path, pooled(), preset(epochs=1))
     assert not run.resume()
     run.run()
-    with pytest.raises(ConfigError, match="another preset or of other videos"):
+    with pytest.raises(ConfigError, match="another preset;"):
         trainer(tmp_path, pooled(), preset(epochs=2)).resume()
+    fewer = EditScoreTrainer(
+        pooled(),
+        preset(epochs=1),
+        shown=drawn_videos(63, seed=0),
+        held_out=drawn_videos(40, seed=1),
+        ranks=ALONE,
+        folder=tmp_path,
+    )
+    with pytest.raises(ConfigError, match="another set of videos;"):
+        fewer.resume()
 
 
 def test_features_are_standardized_over_all_training_frames_and_their_variation_over_the_videos(tmp_path: Path) -> None:
