@@ -39,7 +39,7 @@ class HostExecution:
         on_compute: Callable[[], object] = lambda: None,
     ) -> None:
         xml_path = path.with_suffix(".xml")
-        if path != xml_path:
+        if not xml_path.exists():
             compile_to_ir(path, xml_path)
         self.runner = OpenVinoRunner(xml_path, num_threads=1).__enter__()
         self.is_capturable = is_capturable

@@ -22,7 +22,8 @@ OpenRunner = Callable[[Path], Runner]
 
 
 def openvino_runner(onnx_path: Path) -> Runner:
-    compile_to_ir(onnx_path, onnx_path.with_suffix(".xml"))
+    if not onnx_path.with_suffix(".xml").exists():
+        compile_to_ir(onnx_path, onnx_path.with_suffix(".xml"))
     return OpenVinoRunner(onnx_path.with_suffix(".xml"), num_threads=1)
 
 
@@ -53,16 +54,23 @@ def open_runner(request: pytest.FixtureRequest) -> OpenRunner:
     return opener
 
 
-@pytest.fixture
-def ensemble(open_runner: OpenRunner, tmp_path: Path) -> Runner:
-    graphs.write_ensemble(tmp_path / "ensemble.onnx")
-    return open_runner(tmp_path / "ensemble.onnx")
+@pytest.fixture(scope="module")
+def graph_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graphs, and beside them what each backend makes of them once."""
+    folder = tmp_path_factory.mktemp("graphs")
+    graphs.write_ensemble(folder / "ensemble.onnx")
+    graphs.write_score(folder / "score.onnx")
+    return folder
 
 
 @pytest.fixture
-def score(open_runner: OpenRunner, tmp_path: Path) -> Runner:
-    graphs.write_score(tmp_path / "score.onnx")
-    return open_runner(tmp_path / "score.onnx")
+def ensemble(open_runner: OpenRunner, graph_files: Path) -> Runner:
+    return open_runner(graph_files / "ensemble.onnx")
+
+
+@pytest.fixture
+def score(open_runner: OpenRunner, graph_files: Path) -> Runner:
+    return open_runner(graph_files / "score.onnx")
 
 
 def test_specs_are_known_before_entry(ensemble: Runner, score: Runner) -> None:

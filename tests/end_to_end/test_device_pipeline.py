@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.build.engines import build_engines
-from engine.config import NoGate
+from engine.config import NoGate, load_preset
 from engine.describe.engine import Engine
 from engine.records import Descriptors, Role
 from engine.runtime.engines_directory import EnginesDirectory
@@ -23,8 +23,6 @@ pytestmark = pytest.mark.stub_driver
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from engine.config import load_preset
-
     folder = tmp_path_factory.mktemp("engines")
     build_engines(load_preset("lite"), folder)
     return folder
@@ -34,7 +32,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for number in range(5):
-        write_video(folder / f"V{number}.mp4", footage(number, num_seconds=2 + 3 * number), fps=FPS)
+        write_video(folder / f"V{number}.mp4", footage(number, num_seconds=2 + 2 * number), fps=FPS)
     return folder
 
 
@@ -45,8 +43,7 @@ def describe(engines: Path, videos: Path, role: Role) -> list[Descriptors]:
     return found
 
 
-@pytest.mark.parametrize("role", ["query", "reference"])
-@pytest.mark.parametrize("lazy", [0, 1])
+@pytest.mark.parametrize(("role", "lazy"), [("query", 1), ("reference", 0)])
 def test_describes_videos_as_on_the_cpu(
     engines: Path, videos: Path, stub_driver: StubDriver, monkeypatch: pytest.MonkeyPatch, role: Role, lazy: int
 ) -> None:

@@ -20,9 +20,7 @@ from tests.stub_driver.build import compile_driver
 from tests.stub_driver.control import MIB, VARIABLE
 from tests.videos import write_video
 
-FILES = [
-    REPOSITORY / "tests" / name for name in ("contracts/test_runner.py", "unit/test_placement.py", *ON_STUB_DRIVER)
-]
+FILES = [REPOSITORY / "tests" / name for name in ("contracts/test_runner.py", "unit/run/test_plan.py", *ON_STUB_DRIVER)]
 TWO_GPUS = f"devices=8.6:{1024 * MIB},9.0:{1024 * MIB}"
 
 

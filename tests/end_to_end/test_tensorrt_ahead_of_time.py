@@ -20,7 +20,7 @@ from engine.build.packaged import packaged_folder
 from engine.build.parity import check_parity, load_cases
 from engine.build.precision import Sample, compare_precisions, float16_models
 from engine.build.tensorrt_builder import build_engine
-from engine.build.turing import TURING, rewrite_for_turing
+from engine.build.turing import rewrite_for_turing
 from engine.config import ClipGate, Preset, load_preset
 from engine.errors import EngineError
 from engine.projection import load_pca
@@ -61,7 +61,7 @@ NAMES = tuple(model.name for model in VSC22.models)
 
 def twin(architecture: str, *, seed: int) -> nn.Module:
     if architecture == "vit_base_patch32_384":
-        model: nn.Module = VitDescriptor(img_size=96, patch_size=32, embed_dim=48, depth=2, num_heads=3, output_dim=16)
+        model: nn.Module = VitDescriptor(img_size=96, patch_size=32, embed_dim=48, depth=1, num_heads=3, output_dim=16)
     else:
         model = SwinV2Descriptor(
             img_size=64,
@@ -89,7 +89,7 @@ def vsc22(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         feature_dim=64,
         hidden_dim=32,
         intermediate_dim=64,
-        num_layers=2,
+        num_layers=1,
         num_heads=2,
         max_frames=256,
         vocabulary_size=200,
@@ -120,10 +120,10 @@ def write_float16(source: Path, folder: Path, *, chosen: tuple[str, ...]) -> Pat
     return path
 
 
-def build(path: Path, *, max_rows: int = 32, targets: tuple[str, ...] = TARGETS) -> int:
+def build(path: Path, *, max_rows: int = 32) -> int:
     """Size of the engine, in bytes."""
     engine, profile = path.with_suffix(".engine"), RowProfile(min_rows=1, opt_rows=8, max_rows=max_rows)
-    build_engine(import_tensorrt("tensorrt_rtx"), path, engine, profile=profile, compute_capabilities=targets)
+    build_engine(import_tensorrt("tensorrt_rtx"), path, engine, profile=profile, compute_capabilities=TARGETS)
     return engine.stat().st_size
 
 
@@ -162,12 +162,11 @@ def test_the_graphs_of_lite_are_built_and_float16_saves_half_of_the_weights(tmp_
 
 
 @pytest.mark.parametrize("name", ["ensemble", "edit_score"])
-def test_the_graphs_of_lite_are_built_for_turing_and_compute_the_same(tmp_path: Path, name: str) -> None:
+def test_the_graphs_of_lite_compute_the_same_when_rewritten_for_turing(tmp_path: Path, name: str) -> None:
     cases = load_cases(LITE / f"{name}.check.npz")
     path = write_float16(LITE / f"{name}.onnx", tmp_path, chosen=())
     rewrite_for_turing(path)
     check_parity(run_graph(path, [case.inputs for case in cases]), cases, name=f"{name} for Turing")
-    assert build(path, max_rows=256, targets=(TURING, *TARGETS)) > 0
 
 
 def test_cosine_attention_in_float32_cannot_be_built_for_turing(vsc22: dict[str, Path], tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def tensorrt_runner(onnx_path: Path) -> Runner:
     profile = RowProfile(min_rows=1, opt_rows=BATCH_SIZE, max_rows=64)
     targets = [gpu.device.capability] if tensorrt.compute_capabilities else []
     engine_path = onnx_path.with_suffix(".engine")
-    build_engine(tensorrt, onnx_path, engine_path, profile=profile, compute_capabilities=targets)
+    if not engine_path.exists():
+        build_engine(tensorrt, onnx_path, engine_path, profile=profile, compute_capabilities=targets)
     specs = openvino_runner(onnx_path)
     return DeviceRunner(
         lambda: TensorRtExecution(engine_path, tensorrt=tensorrt, inputs=specs.inputs, gpu=gpu),
@@ -49,7 +50,7 @@ def open_runner() -> OpenRunner:
 
 @pytest.mark.parametrize("num_rows", [1, BATCH_SIZE, 9])
 def test_rows_on_the_device_give_the_bits_of_rows_on_the_host(ensemble: Runner, num_rows: int) -> None:
-    from tests.unit.test_device_runner import on_device
+    from tests.unit.runtime.test_device_runner import on_device
 
     frames = graphs.frames(num_rows)
     with ensemble as runner, on_device(frames) as arrays:

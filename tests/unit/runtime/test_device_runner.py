@@ -67,11 +67,17 @@ def on_device(
         stream.free()
 
 
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("graphs") / "ensemble.onnx"
+    graphs.write_ensemble(path)
+    return path
+
+
 @pytest.fixture
-def graph(tmp_path: Path, stub_driver: StubDriver) -> Path:
+def graph(ensemble: Path, stub_driver: StubDriver) -> Path:
     stub_driver.configure(lazy=1)
-    graphs.write_ensemble(tmp_path / "ensemble.onnx")
-    return tmp_path / "ensemble.onnx"
+    return ensemble
 
 
 def check(result: dict[str, NDArray[Any]], frames: dict[str, NDArray[np.uint8]]) -> None:
