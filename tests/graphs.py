@@ -87,7 +87,7 @@ def _save(graph: onnx.GraphProto, path: Path) -> None:
 
 
 def natural_pictures(num: int, *, size_px: int, seed: int = 0) -> Frames:
-    """Colour noise with the spectrum of photographs (amplitude falls as 1 / frequency), ``(num, size_px, size_px, 3)``.
+    """Color noise with the spectrum of photographs (amplitude falls as 1 / frequency), ``(num, size_px, size_px, 3)``.
 
     Graphs are compared on these rather than on white noise, which drives networks to values that no picture gives.
     """
@@ -97,6 +97,6 @@ def natural_pictures(num: int, *, size_px: int, seed: int = 0) -> Frames:
     spectrum = np.fft.rfft2(generator.standard_normal((num, 4, size_px, size_px))) / frequency
     fields = np.fft.irfft2(spectrum, s=(size_px, size_px))
     fields /= fields.std(axis=(2, 3), keepdims=True)
-    brightness, colours = fields[:, :1], fields[:, 1:]
-    pictures = (120 + 50 * brightness + 20 * colours).clip(0, 255).round().astype(np.uint8)
+    brightness, colors = fields[:, :1], fields[:, 1:]
+    pictures = (120 + 50 * brightness + 20 * colors).clip(0, 255).round().astype(np.uint8)
     return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))

@@ -42,7 +42,7 @@ CHECKED_LENGTHS = (1, 3, MAX_FRAMES - 1, MAX_FRAMES)
 """Frames of a video in the checks of the score graph. At 256 the model sees its closing token, below it does not."""
 
 CHECKED_LENGTHS_POOLED = (1, 3, 9)
-"""For a model that pools over frames, whose number means nothing to it; the cases are shipped with the weights."""
+"""For a model that pools over frames, whose number means nothing to it; the cases come with the package."""
 
 
 @dataclass(frozen=True)

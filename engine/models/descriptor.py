@@ -1,4 +1,4 @@
-"""Builds the descriptor models of the ensemble by the name of their architecture. Knows nothing of weights or files."""
+"""Builds the descriptor models of the ensemble by the name of their architecture."""
 
 from __future__ import annotations
 

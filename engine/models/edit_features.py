@@ -1,4 +1,4 @@
-"""The features of the edit gate that the descriptor model gives on the way. Knows nothing of how they are scored.
+"""The features of the edit gate that the descriptor model gives on the way.
 
 A descriptor is trained to be blind to edits, but what it is computed from is not: borders, captions, seams between
 videos, blur, noise and blocks change how strongly the filters of each stage answer, and where in the frame.

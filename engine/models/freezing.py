@@ -1,4 +1,4 @@
-"""Computes, before export, what depends on a model's weights alone. Knows nothing of what that is in each model."""
+"""Computes, before export, what depends on a model's weights alone."""
 
 from __future__ import annotations
 

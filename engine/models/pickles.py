@@ -1,4 +1,4 @@
-"""Reads arrays out of pickles without running any code of theirs. Knows nothing of the models they belong to.
+"""Reads arrays out of pickles without running any code of theirs.
 
 A pickle is a program that may call whatever it can name. Here it can name only the passive pieces that are listed; the
 first other name ends the reading with an error. Two kinds of file are read: TorchScript archives (whose code is not

@@ -1,4 +1,4 @@
-"""Generalized-mean (GeM) pooling as the descriptor models use it. Knows nothing of where the values come from."""
+"""Generalized-mean (GeM) pooling as the descriptor models use it."""
 
 from __future__ import annotations
 

@@ -216,23 +216,23 @@ class _Session:
 
     def compute(self, columns: Columns, num_rows: int) -> Iterator[dict[str, NDArray[Any]]]:
         """Results of each batch, in order; the next batch is submitted before the one before is waited for."""
-        held: deque[tuple[Buffers, int]] = deque()
+        in_flight: deque[tuple[Buffers, int]] = deque()
         try:
             for start in range(0, num_rows, self.num_rows):
                 stop = min(start + self.num_rows, num_rows)
-                buffers = self._next_buffers(wait=not held)
+                buffers = self._next_buffers(wait=not in_flight)
                 if buffers is None:
-                    yield self._results(*held[0])
-                    buffers, _ = held.popleft()
-                held.append((buffers, stop - start))
+                    yield self._results(*in_flight[0])
+                    buffers, _ = in_flight.popleft()
+                in_flight.append((buffers, stop - start))
                 batch = {name: cut(arrays, start, stop) for name, arrays in columns.items()}
                 self._submit(buffers, batch, num_rows=stop - start)
-            while held:
-                yield self._results(*held[0])
-                self._free.put(held.popleft()[0])
+            while in_flight:
+                yield self._results(*in_flight[0])
+                self._free.put(in_flight.popleft()[0])
         finally:
-            with ExitStack() as stack:  # after an error some are still held, with work under way
-                for buffers, _ in held:
+            with ExitStack() as stack:  # after an error some still have work under way
+                for buffers, _ in in_flight:
                     stack.callback(self._free.put, buffers)
                     stack.callback(buffers.stream.synchronize)
                     stack.callback(self._stream.synchronize)

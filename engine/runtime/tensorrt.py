@@ -101,9 +101,10 @@ class TensorRtExecution:
 
     def _resize(self, num_rows: int) -> None:
         # TensorRT divides the workspace up anew for other shapes.
-        needed, held = self.workspace_bytes(num_rows), self._workspace.num_bytes if self._workspace is not None else 0
-        if needed > held:
-            raise EngineError(f"TensorRT asks for {needed} bytes to compute {num_rows} rows, {held} were allocated")
+        needed = self.workspace_bytes(num_rows)
+        there = 0 if self._workspace is None else self._workspace.num_bytes
+        if needed > there:
+            raise EngineError(f"TensorRT asks for {needed} bytes to compute {num_rows} rows, {there} were allocated")
         if self._workspace is not None:
             self.use_workspace(self._workspace)
 

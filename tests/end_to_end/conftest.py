@@ -32,7 +32,7 @@ def footage(seed: int, *, num_seconds: int = 9, height: int = 144, width: int = 
 
 
 def _world(generator: np.random.Generator, *, height: int, width: int) -> Picture:
-    """Worlds differ in colours, stripes and the kind of their shapes: an untrained descriptor must tell them apart."""
+    """Worlds differ in colors, stripes and the kind of their shapes: an untrained descriptor must tell them apart."""
     palette = generator.integers(0, 256, (5, 3))
     y, x = np.mgrid[:height, :width]
     angle, period_px = generator.uniform(0, np.pi), generator.uniform(6, 40)
@@ -41,16 +41,16 @@ def _world(generator: np.random.Generator, *, height: int, width: int) -> Pictur
     kind, typical_px = int(generator.integers(3)), generator.uniform(8, 40)
     for _ in range(60):
         corner = generator.integers(0, (width, height))
-        colour = palette[2 + int(generator.integers(3))].tolist()
+        color = palette[2 + int(generator.integers(3))].tolist()
         size_px = int(typical_px * generator.uniform(0.6, 1.4))
         if kind == 0:
-            cv2.circle(world, corner.tolist(), size_px, colour, -1)
+            cv2.circle(world, corner.tolist(), size_px, color, -1)
         elif kind == 1:
             end = corner + np.array([2 * size_px, size_px])
-            cv2.rectangle(world, corner.tolist(), end.tolist(), colour, -1)
+            cv2.rectangle(world, corner.tolist(), end.tolist(), color, -1)
         else:
             end = corner + generator.integers(-90, 90, 2)
-            cv2.line(world, corner.tolist(), end.tolist(), colour, max(2, size_px // 3))
+            cv2.line(world, corner.tolist(), end.tolist(), color, max(2, size_px // 3))
     return world
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 
 SAMPLING = golden_root() / "sampling" / "videos"
 SPECS = [InputSpec("frames_224", 224), InputSpec("frames_256", 256)]
-# Grey levels: NVDEC decodes what FFmpeg decodes, DALI converts colours otherwise (see `engine.video.dali`).
+# Grey levels: NVDEC decodes what FFmpeg decodes, DALI converts colors otherwise (see `engine.video.dali`).
 MAX_MEAN_DIFFERENCE = 1.0
 
 

@@ -166,7 +166,7 @@ def test_edits_are_more_videos_of_one_picture_with_what_the_graph_gives_for_them
 
 
 def test_lite_on_its_real_weights(tmp_path: Path) -> None:
-    """Its descriptors may be half. Its features move the edit score too far, which only edited pictures show."""
+    """Its descriptors may be float16. Its features move the edit score too far, which only edited pictures show."""
     folder = packaged_folder("lite")
     samples = {
         name: Sample(folder / f"{name}.onnx", load_cases(folder / f"{name}.check.npz")) for name in graph_models(LITE)

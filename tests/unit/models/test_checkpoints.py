@@ -89,13 +89,13 @@ def test_weights_come_back_from_every_kind_of_file(source: SwinV2Descriptor, sav
     assert all(torch.equal(tensor, source.state_dict()[key]) for key, tensor in model.state_dict().items())
 
 
-def test_half_precision_weights_are_converted(source: SwinV2Descriptor, tmp_path: Path) -> None:
-    halves = {name: t.half() if t.is_floating_point() else t for name, t in source.state_dict().items()}
-    torch.save(halves, tmp_path / "half.pt")
+def test_float16_weights_are_converted(source: SwinV2Descriptor, tmp_path: Path) -> None:
+    float16 = {name: t.half() if t.is_floating_point() else t for name, t in source.state_dict().items()}
+    torch.save(float16, tmp_path / "float16.pt")
     model = swin()
-    load_weights(model, checkpoint="half.pt", folder=tmp_path)
+    load_weights(model, checkpoint="float16.pt", folder=tmp_path)
     assert model.output_proj.weight.dtype == torch.float32
-    assert torch.equal(model.output_proj.weight, halves["output_proj.weight"].float())
+    assert torch.equal(model.output_proj.weight, float16["output_proj.weight"].float())
 
 
 def load_with(source: nn.Module, folder: Path, *, removed: str = "", **added: Tensor) -> None:

@@ -240,7 +240,7 @@ def test_too_little_memory_for_half_a_batch(graph: Path, stub_driver: StubDriver
         assert runner.batch_size == 32
 
 
-def test_an_engine_without_rows_is_not_halved(tmp_path: Path, stub_driver: StubDriver) -> None:
+def test_an_engine_without_rows_gets_no_smaller_batch(tmp_path: Path, stub_driver: StubDriver) -> None:
     graphs.write_score(tmp_path / "score.onnx")
     stub_driver.devices([((8, 6), 20 * WORKSPACE_BYTES_PER_ROW)])
     with (
