@@ -9,53 +9,63 @@ import pytest
 
 from benchmarks.ablation import Bench, gate_rows, planned_rows, table
 from benchmarks.data_sets import DataSet
+from engine.build.engines import build_engines
+from engine.cli import main
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
-from tests.end_to_end.conftest import Catalogue, RunCli
-
-pytestmark = pytest.mark.torch
+from tests.end_to_end.conftest import Catalogue
+from tests.packaged import tiny_preset, write_packaged
 
 SWITCHES = {
     "base": ["--no-scenes", "--no-score-norm"],
     "+ score normalization": ["--no-scenes"],
     "+ scenes": [],
+    "+ second model": [],
 }
 
 
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> EnginesDirectory:
+    """Engines of two tiny models that bring a norm set; they also stand for those of the first model alone."""
+    folder = tmp_path_factory.mktemp("tiny")
+    build_engines(tiny_preset(), folder / "engines", packaged=write_packaged(folder / "weights"))
+    return EnginesDirectory.open(folder / "engines")
+
+
 def test_rows_equal_runs_with_the_same_switches(
-    catalogue: Catalogue, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    catalogue: Catalogue, engines: EnginesDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = DataSet("tiny", catalogue.queries, catalogue.references, catalogue.ground_truth)
     (tmp_path / "bench").mkdir()
-    bench = Bench(tmp_path / "bench", norm_set=catalogue.norm_set)
-    rows = planned_rows(EnginesDirectory.open(lite_engines), one_model=None)
+    bench = Bench(tmp_path / "bench")
+    rows = planned_rows(engines, one_model=engines)
     assert [row.name for row in rows] == list(SWITCHES)
     results = [bench.measure(row, data) for row in rows]
     for number, figures in enumerate(results):
-        run = run_cli(
-            "run", "--queries", data.queries, "--references", data.references, "--norm-set", catalogue.norm_set,
-            "--ground-truth", data.ground_truth, "--engines", lite_engines, "--output", tmp_path / str(number),
-            *SWITCHES[figures.row],
-        )  # fmt: skip
-        expected = json.loads(run.stdout.splitlines()[-1])
+        sides = {"--queries": data.queries, "--references": data.references, "--ground-truth": data.ground_truth}
+        options = sides | {"--engines": engines.folder, "--output": tmp_path / str(number)}
+        words = [str(word) for option in options.items() for word in option]
+        with pytest.raises(SystemExit) as ended:
+            main(["run", *words, *SWITCHES[figures.row]])
+        assert ended.value.code == 0
+        expected = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (figures.uap, figures.segment_ap) == (expected["uap"], expected["segment_ap"])
         assert figures.seconds > 0
+    assert len({figures.uap for figures in results[:3]}) == 3  # so that a switch that is not set would show
     assert all(row.name in line for row, line in zip(rows, table(results)[1:], strict=True))
 
 
-def test_two_models_need_engines_of_the_first(lite_engines: Path, tmp_path: Path) -> None:
-    one = EnginesDirectory.open(lite_engines)
+def test_two_models_need_engines_of_the_first(engines: EnginesDirectory) -> None:
+    preset = engines.manifest.preset
+    first = preset.model_copy(update={"models": preset.models[:1]})
+    one = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": first}))
     with pytest.raises(ConfigError, match="have 1 models"):
         planned_rows(one, one_model=one)
-    preset = one.manifest.preset
-    second = preset.models[0].model_copy(update={"name": "second"})
-    two_models = preset.model_copy(update={"models": (*preset.models, second)})
-    two = EnginesDirectory(tmp_path, one.manifest.model_copy(update={"preset": two_models}))  # engines are not needed
     with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
-        planned_rows(two, one_model=None)
-    assert [row.name for row in planned_rows(two, one_model=one)][-1] == "+ second model"
+        planned_rows(engines, one_model=None)
+    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ scenes"
 
 
-def test_the_gate_experiment_needs_a_gate(lite_engines: Path) -> None:
+def test_the_gate_experiment_needs_a_gate(engines: EnginesDirectory) -> None:
     with pytest.raises(ConfigError, match="have no edit gate"):
-        gate_rows(EnginesDirectory.open(lite_engines))
+        gate_rows(engines)
