@@ -9,7 +9,6 @@ from torch import nn
 from engine.config import DescriptorArchitecture
 from engine.models.efficientnet_lite import EfficientNetLiteDescriptor
 from engine.models.swinv2 import SwinV2Descriptor
-from engine.models.vit import VitDescriptor
 
 
 def build_descriptor_model(architecture: DescriptorArchitecture) -> nn.Module:
@@ -31,6 +30,8 @@ def build_descriptor_model(architecture: DescriptorArchitecture) -> nn.Module:
                 output_dim=512,
             )
         case "vit_base_patch32_384":
+            from engine.models.vit import VitDescriptor  # timm takes two seconds to import, and no other model needs it
+
             return VitDescriptor(img_size=384, patch_size=32, embed_dim=768, depth=12, num_heads=12, output_dim=512)
         case "efficientnet_lite0_gem512":
             return EfficientNetLiteDescriptor()
