@@ -1,6 +1,7 @@
 """vsc-engine: video files to copy-detection descriptors, and which pairs are copies.
 
-Importing the package loads no heavy library; the public names are imported when they are first used.
+Importing the package loads no heavy library; the public names are imported when they are first used. What words mean is
+in docs/glossary.md, where a change goes in docs/architecture.md.
 """
 
 from __future__ import annotations

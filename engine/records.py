@@ -1,4 +1,4 @@
-"""The values that cross from stage to stage: frozen, checked on creation, without behaviour.
+"""The values that cross from stage to stage: frozen, checked on creation, without behaviour. Words: docs/glossary.md.
 
 Shape legend used all over the package: N descriptors (rows), D dimensions, F sampled frames of one video, B rows of
 a batch, H and W pixels, Q query rows, R reference rows. Times are seconds, boxes are pixels with an exclusive end.

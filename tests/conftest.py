@@ -7,8 +7,9 @@ it (random and generated content only) under ``tests/golden``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ ON_STUB_DRIVER = (
 )
 collect_ignore = [] if STUB_DRIVER is not None else [*ON_STUB_DRIVER]  # they cannot be imported without a driver
 FULL_GOLDEN = REPOSITORY.parent / "shared" / "golden"
+NUM_GOLDEN_FULL, NUM_GOLDEN_COMMITTED = 0, 0
+PASSED_ON_GOLDEN: list[str] = []
 
 
 def golden_root() -> Path:
@@ -35,6 +38,14 @@ def golden_root() -> Path:
     if chosen:
         return Path(chosen)
     return FULL_GOLDEN if FULL_GOLDEN.is_dir() else COMMITTED_GOLDEN
+
+
+def recorded(cases: Iterable[Any]) -> list[Any]:
+    """Parameters of a test of recorded behaviour; one that is skipped where the committed part has none of them."""
+    found = list(cases)
+    if found or golden_root() != COMMITTED_GOLDEN:
+        return found
+    return [pytest.param(None, marks=pytest.mark.skip(reason="not in the committed part of the golden data"))]
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +61,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if (item.get_closest_marker("stub_driver") is None) == (STUB_DRIVER is not None)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+    for item in items:
+        uses = {"golden_root", "load_golden_model"} & vars(getattr(item, "module", None)).keys()
+        if "golden" in getattr(item, "fixturenames", ()) or uses:
+            item.add_marker("golden")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and "golden" in report.keywords:
+        PASSED_ON_GOLDEN.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """CI runs everything: fewer tests of recorded behaviour than there are would be a hole that nothing else shows."""
+    is_controller = not hasattr(session.config, "workerinput")
+    if os.environ.get("CI") == "true" and is_controller and STUB_DRIVER is None and session.exitstatus == 0:
+        least = NUM_GOLDEN_COMMITTED if golden_root() == COMMITTED_GOLDEN else NUM_GOLDEN_FULL
+        if len(PASSED_ON_GOLDEN) < least:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture
@@ -66,7 +95,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.write_line(f"golden data: {_describe_golden()}")
+    least = NUM_GOLDEN_COMMITTED if golden_root() == COMMITTED_GOLDEN else NUM_GOLDEN_FULL
+    terminalreporter.write_line(
+        f"golden data: {_describe_golden()}; {len(PASSED_ON_GOLDEN)} tests on it passed (CI asks for {least})"
+    )
 
 
 def _describe_golden() -> str:

@@ -54,7 +54,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     if settings.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu
     link = Link(connection)
-    logging.basicConfig(level=logging.WARNING, handlers=[_LogThrough(link)], force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_LogThrough(link)], force=True)
     logging.getLogger("engine").setLevel(settings.log_level)
     try:
         with Engine.open(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.describe.scenes import find_scenes
 from engine.video.statistics import SceneStatistics, SceneStatisticsAccumulator
-from tests.conftest import golden_root
+from tests.conftest import golden_root, recorded
 
 SCENES = golden_root() / "scenes"
 STACKS = json.loads((SCENES / "golden.json").read_text())["stacks"] if SCENES.is_dir() else {}
@@ -300,10 +300,9 @@ def test_regions_lie_apart_inside_the_frame(seed: int) -> None:
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
-@pytest.mark.skipif(not STACKS, reason="the recorded stacks are photographs and not part of the repository")
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", recorded(STACKS))
 def test_recorded_stacks(name: str) -> None:
-    recorded = STACKS[name]
+    case = STACKS[name]
     frames = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted((SCENES / name).glob("*.webp"))])
-    expected = [tuple(box) for box in recorded["boxes_xyxy"]] if recorded["status"] else []
+    expected = [tuple(box) for box in case["boxes_xyxy"]] if case["status"] else []
     assert boxes_of_frames(frames) == expected

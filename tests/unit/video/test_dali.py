@@ -22,7 +22,7 @@ from engine.video.media import index_timeline
 from engine.video.pyav import PyAvFrameSource
 from engine.video.source import InputSpec
 from engine.video.statistics import SceneStatisticsAccumulator
-from tests.conftest import golden_root
+from tests.conftest import golden_root, recorded
 from tests.videos import damage_tail, moving_frames, turn_video, write_timed_video, write_video
 
 SAMPLING = golden_root() / "sampling" / "videos"
@@ -110,8 +110,7 @@ class TestSameFramesAsPyAv:
 
 
 class TestSceneStatistics:
-    @pytest.mark.skipif(not STACKS, reason="the recorded stacks are photographs and not part of the repository")
-    @pytest.mark.parametrize("name", STACKS)
+    @pytest.mark.parametrize("name", recorded(STACKS))
     def test_boxes_of_the_recorded_stacks(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         frames = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((SCENES / name).glob("*.webp"))]
         source = DaliFrameSource(media(SAMPLING / "h264_25fps.mp4"))

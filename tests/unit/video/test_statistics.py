@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.video.statistics import SceneStatistics, SceneStatisticsAccumulator, edge_frame_indices, edge_map
-from tests.conftest import golden_root
+from tests.conftest import golden_root, recorded
 
 SCENES = golden_root() / "scenes"
 STACKS = json.loads((SCENES / "golden.json").read_text())["stacks"] if SCENES.is_dir() else {}
@@ -116,15 +116,14 @@ def test_statistics_check_themselves(num_frames: int, shape: tuple[int, ...]) ->
         SceneStatistics(num_frames=num_frames, variance=np.zeros(shape), edge_mean=np.zeros((2, 2)))
 
 
-@pytest.mark.skipif(not STACKS, reason="the recorded stacks are photographs and not part of the repository")
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", recorded(STACKS))
 def test_recorded_stacks(name: str) -> None:
-    recorded = STACKS[name]
+    expected = STACKS[name]
     frames = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in sorted((SCENES / name).glob("*.webp"))])
     indices = edge_frame_indices(len(frames))
     edges = np.stack([edge_map(frames[index]) for index in indices])
     found = statistics_of(frames)
-    assert indices == recorded["canny_frames"]
-    assert hashlib.md5(np.packbits(edges).tobytes()).hexdigest() == recorded["canny_md5"]  # noqa: S324
-    assert round(found.edge_mean.sum() * len(indices)) == recorded["canny_sum"]
-    np.testing.assert_allclose(found.variance.mean(), recorded["var_mean"], rtol=1e-12)
+    assert indices == expected["canny_frames"]
+    assert hashlib.md5(np.packbits(edges).tobytes()).hexdigest() == expected["canny_md5"]  # noqa: S324
+    assert round(found.edge_mean.sum() * len(indices)) == expected["canny_sum"]
+    np.testing.assert_allclose(found.variance.mean(), expected["var_mean"], rtol=1e-12)

@@ -1,0 +1,166 @@
+"""What an extraction makes of results, whoever describes: an executor that computes nothing stands for the workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import ConfigError
+from engine.records import Failure, Media, Role
+from engine.run import extraction
+from engine.run.extraction import extract_to_npz, extract_to_store
+from engine.run.messages import Described, Job, Probed, Result
+from engine.run.plan import Workers
+from engine.store.store import read_descriptors, read_manifest
+from tests.workers import descriptors
+
+ONE = Workers(count=1, videos_at_once=1, num_threads=1)
+
+
+@dataclass
+class Decoder:
+    leaves_to_pyav: bool = False
+
+
+@dataclass
+class Engine:
+    """What an extraction asks of an engine."""
+
+    decoder: Decoder = field(default_factory=Decoder)
+
+    def identity(self, *, role: Role) -> dict[str, Any]:
+        return {"role": role}
+
+
+@dataclass
+class Script:
+    """An executor: lengths by id, ids that fail, and an id after whose result everything ends."""
+
+    lengths_s: dict[str, float] = field(default_factory=dict)
+    failing: frozenset[str] = frozenset()
+    last: str | None = None
+    described: list[str] = field(default_factory=list)
+    stages_s: dict[str, float] = field(default_factory=lambda: {"ensemble": 1.0})
+
+    def __enter__(self) -> Script:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        for job in jobs:
+            yield job, self._result(job)
+            if job.action == "describe" and job.media.video_id == self.last:
+                raise KeyboardInterrupt
+
+    def _result(self, job: Job) -> Result:
+        video_id = job.media.video_id
+        if job.action == "probe":
+            return Probed(self.lengths_s.get(video_id, 0.0))
+        self.described.append(video_id)
+        if video_id in self.failing:
+            return Failure(video_id, job.media.path, "decode", "no frame")
+        return Described(descriptors(video_id), "codec odd" if video_id == "left" else None)
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> list[Media]:
+    found = []
+    for size_bytes, name in enumerate(("a", "b", "c", "left")):
+        (tmp_path / f"{name}.mp4").write_bytes(b"x" * size_bytes)
+        found.append(Media(name, tmp_path / f"{name}.mp4"))
+    return found
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Script]:
+    def put(script: Script) -> Script:
+        monkeypatch.setattr(extraction, "_open_workers", lambda *_, **__: script)
+        return script
+
+    return put
+
+
+def extract(media: list[Media], output: Path, **options: Any) -> extraction.ExtractionSummary:
+    engine: Any = Engine(Decoder(leaves_to_pyav=True))
+    return extract_to_store(engine, media, role="query", output=output, workers=ONE, **options)
+
+
+def test_the_longest_comes_first_then_the_largest_file(
+    media: list[Media], tmp_path: Path, use: Callable[[Script], Script]
+) -> None:
+    script = use(Script(lengths_s={"b": 9.0, "a": 2.0}))
+    done = []
+    summary = extract(media, tmp_path / "out", on_done=lambda: done.append(1))
+    assert script.described == ["b", "a", "left", "c"]
+    assert (summary.num_described, summary.num_kept, summary.failures) == (4, 0, ())
+    assert summary.refusals == {"codec odd": 1}
+    assert summary.stages_s == {"ensemble": 1.0}
+    assert len(done) == 4
+    found = read_descriptors(tmp_path / "out")
+    assert [item.video_id for item in found] == ["a", "b", "c", "left"]
+    for item in found:
+        np.testing.assert_array_equal(item.descriptors, descriptors(item.video_id).descriptors)
+
+
+def test_failures_are_recorded_in_order_and_tried_again(
+    media: list[Media], tmp_path: Path, use: Callable[[Script], Script]
+) -> None:
+    use(Script(lengths_s={"c": 5.0}, failing=frozenset("ca")))
+    summary = extract(media, tmp_path / "out")
+    assert [failure.video_id for failure in summary.failures] == ["a", "c"]
+    assert read_manifest(tmp_path / "out").failures == summary.failures
+    script = use(Script())
+    summary = extract(media, tmp_path / "out")
+    assert set(script.described) == {"a", "c"}
+    assert (summary.num_described, summary.num_kept) == (2, 2)
+    assert read_manifest(tmp_path / "out").failures == ()
+
+
+def test_what_was_described_before_the_end_is_kept(
+    media: list[Media], tmp_path: Path, use: Callable[[Script], Script]
+) -> None:
+    use(Script(lengths_s={"b": 9.0, "c": 8.0}, last="c"))
+    with pytest.raises(KeyboardInterrupt):
+        extract(media, tmp_path / "out")
+    script = use(Script())
+    assert extract(media, tmp_path / "out").num_kept == 2
+    assert set(script.described) == {"a", "left"}
+
+
+def test_changed_files_are_described_again_and_absent_ones_dropped(
+    media: list[Media], tmp_path: Path, use: Callable[[Script], Script]
+) -> None:
+    use(Script())
+    extract(media, tmp_path / "out")
+    os.utime(media[1].path, ns=(1, 1))
+    script = use(Script())
+    summary = extract(media[:3], tmp_path / "out")
+    assert script.described == ["b"]
+    assert (summary.num_described, summary.num_kept) == (1, 2)
+    assert [item.video_id for item in read_descriptors(tmp_path / "out")] == ["a", "b", "c"]
+
+
+def test_a_file_that_vanished_fails_alone(media: list[Media], tmp_path: Path, use: Callable[[Script], Script]) -> None:
+    media[0].path.unlink()
+    use(Script(failing=frozenset("a")))
+    summary = extract(media, tmp_path / "out")
+    assert [failure.video_id for failure in summary.failures] == ["a"]
+    assert summary.num_described == 3
+
+
+def test_a_challenge_file_of_nothing_is_not_written(
+    media: list[Media], tmp_path: Path, use: Callable[[Script], Script]
+) -> None:
+    use(Script(failing=frozenset(item.video_id for item in media)))
+    engine: Any = Engine()
+    with pytest.raises(ConfigError, match="none of 4 videos could be described"):
+        extract_to_npz(engine, media, role="query", output=tmp_path / "out.npz", workers=ONE)
+    assert not list(tmp_path.glob("*.npz*"))
