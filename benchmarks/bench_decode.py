@@ -1,7 +1,7 @@
 """Decoding with PyAV against DALI: `python -m benchmarks.bench_decode VIDEO... [--device gpu]`.
 
 Both give the sampled frames of every video at the size of a model's input. Before a time is reported they must give the
-same frames: as many, and no frame further apart than `MAX_MEAN_DIFFERENCE` grey levels on average, which the colours of
+same frames: as many, and no frame further apart than `MAX_MEAN_DIFFERENCE` grey levels on average, which the colors of
 two decoders differ by and two pictures of one video hardly ever do. DALI's CPU device takes few codecs: ``--transcode``
 measures on copies of the videos in one of them, made in a temporary folder. Videos that DALI leaves to PyAV are not
 part of the comparison, and are counted.

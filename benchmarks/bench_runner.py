@@ -50,7 +50,7 @@ class Rate:
 
 
 def pictures(num: int, spec: TensorSpec, *, seed: int = 0) -> NDArray[np.generic]:
-    """Smooth colours with a little noise for an input of frames, normal numbers for any other."""
+    """Smooth colors with a little noise for an input of frames, normal numbers for any other."""
     generator = np.random.default_rng(seed)
     shape = tuple(num if size is None else size for size in spec.shape)
     if spec.dtype != "uint8":

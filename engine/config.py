@@ -1,4 +1,4 @@
-"""Presets: every number of the method in one strict, frozen, typed value. Knows nothing of files other than presets."""
+"""Presets: every number of the method in one strict, frozen, typed value."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The one door to storage: files replaced all at once, arrays without pickles, locks between processes.
-
-Knows nothing of what the files mean.
-"""
+"""The one door to storage: files replaced all at once, arrays without pickles, locks between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The row that stands for a query which the edit gate stopped. Knows nothing of the gate itself."""
+"""The row that stands for a query which the edit gate stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L2 normalization and PCA of embeddings, with the PCA on disk. It knows nothing of models or graphs."""
+"""L2 normalization and PCA of embeddings, with the PCA on disk."""
 
 from __future__ import annotations
 

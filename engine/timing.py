@@ -1,4 +1,4 @@
-"""Seconds per stage of one run. Knows nothing of what the stages do."""
+"""Seconds per stage of one run."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ NUM_PICTURES = 20
 
 
 def make_store(folder: Path) -> Path:
-    """A store of 20 pictures of coloured blocks."""
+    """A store of 20 pictures of colored blocks."""
     from training.store.frame_store import build_store, find_sources
 
     (folder / "pictures").mkdir(parents=True)

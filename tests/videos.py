@@ -62,7 +62,7 @@ def write_timed_video(
 
 
 def moving_frames(num_frames: int, *, height: int = 96, width: int = 128, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Smooth random pictures, each different from its neighbours: a coloured texture that drifts, turns and fades.
+    """Smooth random pictures, each different from its neighbours: a colored texture that drifts, turns and fades.
 
     Encoders keep such content with a small error, and every frame can be told from every other by its pixels.
     """

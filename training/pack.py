@@ -151,7 +151,7 @@ def _record(runner: Runner, num_rows: int) -> Case:
 
 
 def drawn_picture(seed: int) -> Frame:
-    """Coloured shapes before a soft background, sharp and blurred, RGB uint8 ``(240, 320, 3)``."""
+    """Colored shapes before a soft background, sharp and blurred, RGB uint8 ``(240, 320, 3)``."""
     rng = np.random.default_rng(seed)
     picture = cv2.resize(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""Drops the near-duplicate frames of one video. It knows nothing of times, scenes or models."""
+"""Drops the near-duplicate frames of one video."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which worker processes an extraction gets, and a forecast of what each will have to do and to hold.
-
-Knows nothing of how workers are run.
-"""
+"""Which worker processes an extraction gets, and a forecast of what each will have to do and to hold."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The whole protocol over folders of videos: norm set, PCA, references, queries, search, localization.
 
 Every step leaves its result in the output folder, and what is already there from the same inputs is not computed again,
-so that an interrupted run goes on where it stopped. Knows nothing of ground truth.
+so that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An edit gate asks whether a video was edited. An exact copy was not, and is stopped together with unrelated videos (a
 weakness that arXiv 2501.11171 shows). But its frames are nearly identical to frames of a reference, and those of
-unrelated videos are not: that can be seen before scores are normalized. Knows nothing of how rows are made.
+unrelated videos are not: that can be seen before scores are normalized.
 """
 
 from __future__ import annotations

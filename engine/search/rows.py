@@ -1,4 +1,4 @@
-"""What a search over rows gives, and the interface behind which another one can stand. Knows no way of searching."""
+"""What a search over rows gives, and the interface behind which another one can stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score normalization: makes the scores of different queries comparable. It knows nothing of files.
+"""Score normalization: makes the scores of different queries comparable.
 
 Some queries are close to everything (black frames, faces, captions) and would fill a global ranking. So from each
 query's scores its closeness to an independent *norm set* of references, which hold no copy of it, is subtracted:

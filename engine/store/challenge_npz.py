@@ -1,4 +1,4 @@
-"""The descriptor file of the VSC2022 challenge, an ``.npz``. It knows nothing of our own store.
+"""The descriptor file of the VSC2022 challenge, an ``.npz``.
 
 The arrays are those of facebookresearch/vsc2022 (``storage.py``), a row per descriptor: ``video_ids``, ``features``,
 ``timestamps``. What the edit gate found goes into two more, ``edit_scores`` and ``gate_states``, which other programs

@@ -1,4 +1,4 @@
-"""A norm set on disk: descriptor rows of unrelated pictures, for score normalization. Knows nothing of engines."""
+"""A norm set on disk: descriptor rows of unrelated pictures, for score normalization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Parquet file of whole videos, a row per descriptor. It knows nothing of other shards and of stores."""
+"""One Parquet file of whole videos, a row per descriptor."""
 
 from __future__ import annotations
 

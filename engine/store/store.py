@@ -1,4 +1,4 @@
-"""Descriptors on disk: the one door to all formats, and our own resumable store. Knows not how they are made.
+"""Descriptors on disk: the one door to all formats, and our own resumable store.
 
 A store is a folder of shards (`engine.store.shards`), whole videos each, and a ``manifest.json``. A shard appears all
 at once or not at all, and a journal keeps what is not in one yet, so that after any interruption what is there is

@@ -1,4 +1,4 @@
-"""Colour as the reference sees it: pictures that went through a JPEG file. Knows nothing of files or decoders.
+"""Color as the reference sees it: pictures that went through a JPEG file.
 
 FFmpeg writes the planes of a frame into the JPEG with their range widened to 0-255 and their matrix untouched; the JPEG
 is then read as BT.601 with interpolated chroma. So the matrix that a video is tagged with does not count. The losses

@@ -1,11 +1,11 @@
-"""FrameSource on a DALI device, CPU or GPU, one code: the pixels stay where they are decoded. Knows nothing of models.
+"""FrameSource on a DALI device, CPU or GPU, one code: the pixels stay where they are decoded.
 
 PyAV reads the times from the packets, the sampling rule makes frame numbers of them, and DALI decodes exactly these.
 No call of DALI takes two videos, so that a bad file fails alone. What DALI cannot decode
 (`engine.video.dali_codecs`) PyAV decodes on the CPU, and its pictures are uploaded; that is decided before the first
 frame is decoded.
 
-How pixels differ from those of `PyAvFrameSource`, measured with DALI 2.4 on its CPU device, in grey levels: colours by
+How pixels differ from those of `PyAvFrameSource`, measured with DALI 2.4 on its CPU device, in grey levels: colors by
 0.7-0.9 on average and 11 at most on camera footage in VP9, for two reasons. FFmpeg rounds chroma down where it widens
 the range for the JPEGs that the reference reads (half a level on average, so 0.7 in red and 0.9 in blue), DALI does
 not; and its scaler places chroma samples at the left pixel of a pair, not between the two (on a GPU its own kernel

@@ -1,4 +1,4 @@
-"""Finds video files and reads from their packets when each frame is shown. Knows nothing of sampling or pixels."""
+"""Finds video files and reads from their packets when each frame is shown."""
 
 from __future__ import annotations
 

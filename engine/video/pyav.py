@@ -1,4 +1,4 @@
-"""FrameSource in host memory: FFmpeg decodes on one CPU core, Pillow resizes. Knows nothing of models or scenes."""
+"""FrameSource in host memory: FFmpeg decodes on one CPU core, Pillow resizes."""
 
 from __future__ import annotations
 

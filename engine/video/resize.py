@@ -1,4 +1,4 @@
-"""Fits a picture to the square input of a model, as torchvision does with Pillow images. Knows nothing of video."""
+"""Fits a picture to the square input of a model, as torchvision does with Pillow images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scene detection needs to know of a frame stack, gathered frame by frame. Knows nothing of scenes or media."""
+"""What scene detection needs to know of a frame stack, gathered frame by frame."""
 
 from __future__ import annotations
 

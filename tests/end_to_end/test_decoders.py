@@ -53,7 +53,7 @@ def test_dali_gives_what_pyav_gives_and_bad_files_fail_alone(
         item = found["dali"][video_id]
         np.testing.assert_array_equal(item.timestamps, expected.timestamps)
         unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (item.descriptors, expected.descriptors)]
-        # Measured 0.995: hard coloured edges are where the two place chroma differently (`engine.video.dali`).
+        # Measured 0.995: hard colored edges are where the two place chroma differently (`engine.video.dali`).
         assert (unit[0] * unit[1]).sum(axis=1).min() > 0.99
         assert item.warnings == expected.warnings
     assert "decoder: DALI on the CPU for mjpeg, vp9; other videos by PyAV" in said["dali"]

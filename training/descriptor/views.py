@@ -67,7 +67,7 @@ def _any_text(rng: np.random.Generator) -> str:
 
 
 def easy_view(rng: np.random.Generator, picture: Frame) -> Frame:
-    """A large random crop, half the time mirrored, in other colours, or compressed."""
+    """A large random crop, half the time mirrored, in other colors, or compressed."""
     view = random_crop(rng, picture, area=_EASY_AREA)
     if rng.random() < 0.5:
         view = np.ascontiguousarray(view[:, ::-1])

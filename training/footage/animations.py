@@ -2,7 +2,7 @@
 and pans over them lack.
 
 Flat backgrounds look like bars and paddings, hard outlines like stickers. An edit-score model that never saw plain
-animations takes them for edited. Shapes with shading move, turn and grow before a background of one or two colours.
+animations takes them for edited. Shapes with shading move, turn and grow before a background of one or two colors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SUBPIXEL_BITS = 4
 
 Points = NDArray[np.float64]
 """``(P, 2)``, x and y of a polygon's corners."""
-Colour = NDArray[np.float64]
+Color = NDArray[np.float64]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -77,11 +77,11 @@ def animation(*, rng: np.random.Generator) -> Iterator[Frame]:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A polygon around ``centre`` of its figure, and its colour; ``shades`` of it grow lighter towards the light."""
+    """A polygon around ``centre`` of its figure, and its color; ``shades`` of it grow lighter towards the light."""
 
     outline: Points
     centre: Points
-    colour: Colour
+    color: Color
     shades: int
 
 
@@ -106,23 +106,23 @@ class Figure:
                 # The light stands still while the figure turns.
                 light = -0.35 * (1 - inner) * np.abs(part.outline).max() * size_px
                 points = (part.outline * inner + part.centre) @ turn + place + light
-                colour = part.colour + (255 - part.colour) * 0.6 * (1 - inner) ** 2
-                _fill(frame, points, colour)
+                color = part.color + (255 - part.color) * 0.6 * (1 - inner) ** 2
+                _fill(frame, points, color)
             if self.is_outlined:
                 _stroke(frame, (part.outline + part.centre) @ turn + place)
 
 
 def _background(rng: np.random.Generator, size: Size) -> Frame:
-    """One colour, or a gradient, over the whole frame; often with a ground below a horizon."""
-    top = _colour(rng)
-    bottom = _colour(rng) if rng.random() < 0.3 else top
+    """One color, or a gradient, over the whole frame; often with a ground below a horizon."""
+    top = _color(rng)
+    bottom = _color(rng) if rng.random() < 0.3 else top
     shares = np.linspace(0, 1, size[1])[:, None]
     rows = top + (bottom - top) * shares
     frame: Frame = np.repeat(rows[:, None], size[0], axis=1).astype(np.uint8)
     if rng.random() < 0.4:
         left, right = rng.uniform(0.45, 0.9) + rng.uniform(-0.08, 0.08, 2)
         corners = np.array([(0, left), (1, right), (1, 1), (0, 1)]) * size
-        _fill(frame, corners, _colour(rng))
+        _fill(frame, corners, _color(rng))
     return frame
 
 
@@ -146,11 +146,11 @@ def _draw_part(rng: np.random.Generator, *, is_shaded: bool) -> Part:
     lengths = rng.uniform(0.5, 1.2, num_corners) if num_corners == 7 else np.ones(num_corners)
     outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * lengths[:, None] * radii
     shades = _NUM_SHADES if is_shaded and num_corners == 40 else 1
-    return Part(outline, rng.uniform(-0.9, 0.9, 2), _colour(rng), shades)
+    return Part(outline, rng.uniform(-0.9, 0.9, 2), _color(rng), shades)
 
 
-def _colour(rng: np.random.Generator) -> Colour:
-    """Black, white, a grey or any colour."""
+def _color(rng: np.random.Generator) -> Color:
+    """Black, white, a grey or any color."""
     kind = rng.random()
     if kind < 0.2:
         return np.zeros(3)
@@ -159,8 +159,8 @@ def _colour(rng: np.random.Generator) -> Colour:
     return np.full(3, rng.uniform(0, 255)) if kind < 0.45 else rng.uniform(0, 255, 3)
 
 
-def _fill(frame: Frame, corners: Points, colour: Colour) -> None:
-    cv2.fillPoly(frame, [_fixed_point(corners)], colour.tolist(), cv2.LINE_AA, _SUBPIXEL_BITS)
+def _fill(frame: Frame, corners: Points, color: Color) -> None:
+    cv2.fillPoly(frame, [_fixed_point(corners)], color.tolist(), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def _stroke(frame: Frame, corners: Points) -> None:

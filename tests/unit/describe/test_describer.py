@@ -27,7 +27,7 @@ FPS = 10
 
 
 def embed(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colours of a 7 x 7 grid around their mean, scaled to length 1."""
+    """Colors of a 7 x 7 grid around their mean, scaled to length 1."""
     grid = frames[:, 16::32, 16::32].reshape(len(frames), -1).astype(np.float32)
     grid -= grid.mean(axis=1, keepdims=True)
     return grid / (np.linalg.norm(grid, axis=1, keepdims=True) + 1e-6)

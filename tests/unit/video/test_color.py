@@ -11,7 +11,7 @@ from tests.oracles import rgb_of_planes
     ("luma", "chroma"),
     [((48, 64), (24, 32)), ((47, 63), (24, 32)), ((48, 64), (48, 32)), ((47, 63), (47, 32)), ((48, 64), (48, 64))],
 )
-def test_colours_against_float64(luma: tuple[int, int], chroma: tuple[int, int]) -> None:
+def test_colors_against_float64(luma: tuple[int, int], chroma: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
     y = generator.integers(0, 256, size=luma, dtype=np.uint8)
     cb, cr = generator.integers(0, 256, size=(2, *chroma), dtype=np.uint8)

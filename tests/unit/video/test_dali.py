@@ -29,8 +29,8 @@ SAMPLING = golden_root() / "sampling" / "videos"
 SCENES = golden_root() / "scenes"
 STACKS = json.loads((SCENES / "golden.json").read_text())["stacks"] if SCENES.is_dir() else {}
 
-# Grey levels between the colours of DALI's CPU device and of PyAV. DALI's scaler takes chroma samples to lie at the
-# left pixel of their pair, JPEG decoders in the middle: little in smooth pictures, more at coloured edges.
+# Grey levels between the colors of DALI's CPU device and of PyAV. DALI's scaler takes chroma samples to lie at the
+# left pixel of their pair, JPEG decoders in the middle: little in smooth pictures, more at colored edges.
 MAX_MEAN_DIFFERENCE = 1.0
 MAX_SMOOTH_DIFFERENCE, MAX_EDGE_DIFFERENCE = 5, 24
 

@@ -1,4 +1,4 @@
-"""Edits of pixel values: colour, sharpness, noise and compression. Nothing moves."""
+"""Edits of pixel values: color, sharpness, noise and compression. Nothing moves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ColorJitter(FrameEdit):
 
 @dataclass(frozen=True)
 class Grayscale(FrameEdit):
-    """Remove all colour."""
+    """Remove all color."""
 
     name = "grayscale"
 
@@ -69,7 +69,7 @@ class AddNoise(Edit):
 
 @dataclass(frozen=True)
 class Pixelization(FrameEdit):
-    """Show blocks of one colour; the sides keep ``ratio`` of their resolution."""
+    """Show blocks of one color; the sides keep ``ratio`` of their resolution."""
 
     name = "pixelization"
     ratio: Annotated[float, uniform(0.15, 0.4)]

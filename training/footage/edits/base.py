@@ -122,6 +122,6 @@ def choice(options: Sequence[T]) -> Draw[T]:
 
 
 def any_color(rng: np.random.Generator) -> tuple[int, int, int]:
-    """Any RGB colour."""
+    """Any RGB color."""
     red, green, blue = rng.integers(0, 256, size=3).tolist()
     return red, green, blue

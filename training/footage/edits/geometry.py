@@ -32,7 +32,7 @@ class Crop(FrameEdit):
 
 @dataclass(frozen=True)
 class Pad(FrameEdit):
-    """Add a border of one colour, ``amount`` of the frame's side at each end."""
+    """Add a border of one color, ``amount`` of the frame's side at each end."""
 
     name = "pad"
     sides: Annotated[Sides, choice(get_args(Sides))]

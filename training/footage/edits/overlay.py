@@ -68,7 +68,7 @@ class OverlayEmoji(LayerEdit):
 
 @dataclass(frozen=True)
 class Shape:
-    """One filled shape: its box ``(x0, y0, x1, y1)`` in fractions of the frame, colour, and opacity 0-255."""
+    """One filled shape: its box ``(x0, y0, x1, y1)`` in fractions of the frame, color, and opacity 0-255."""
 
     kind: ShapeKind
     box: tuple[float, float, float, float]

@@ -65,7 +65,7 @@ def test_rotation_metadata_is_applied(name: str, output: int) -> None:
     expected = np.asarray(Image.open(picture), np.float64)
     frame = next(read_clip(folder / "videos" / f"{name}.mp4", fps=Fraction(25), start_s=output + 0.48))
     assert frame.shape == expected.shape
-    # 5 levels: the golden picture went through JPEG, see the note on colour there. Upside down it is 180.
+    # 5 levels: the golden picture went through JPEG, see the note on color there. Upside down it is 180.
     assert np.abs(frame - expected).mean() < 10
 
 
