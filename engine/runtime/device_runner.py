@@ -74,8 +74,7 @@ class DeviceRunner:
         self._load = load
         self._gpu = gpu
         self._name = name
-        self._inputs = inputs
-        self._outputs = outputs
+        self.inputs, self.outputs = inputs, outputs
         self._profile = profile
         self._gives_rows = all(spec.shape[:1] == (None,) for spec in outputs)
         self._wanted_rows = (batch_size or profile.opt_rows) if self._gives_rows else profile.max_rows
@@ -85,16 +84,6 @@ class DeviceRunner:
                 f"{name}: the engine takes {profile.min_rows} to {profile.max_rows} rows, not batches of "
                 f"{self._wanted_rows}; choose another batch size or build it for larger ones"
             )
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` returns."""
-        return self._outputs
 
     @property
     def batch_size(self) -> int:
@@ -120,14 +109,14 @@ class DeviceRunner:
             return _Session(
                 execution,
                 gpu=self._gpu,
-                inputs=self._inputs,
-                outputs=self._outputs,
+                inputs=self.inputs,
+                outputs=self.outputs,
                 num_rows=num_rows,
                 gives_rows=self._gives_rows,
                 workspace_bytes=workspace_bytes,
             )
         except OutOfDeviceMemory as error:
-            row_bytes = sum(num_bytes(spec, num_rows) for spec in (*self._inputs, *self._outputs))
+            row_bytes = sum(num_bytes(spec, num_rows) for spec in (*self.inputs, *self.outputs))
             needed = workspace_bytes + _NUM_BUFFERS * row_bytes
             raise OutOfDeviceMemory(
                 f"{self._name} needs {needed / MIB:.2f} MiB besides its weights for batches of {num_rows} rows; {error}"
@@ -144,18 +133,18 @@ class DeviceRunner:
     def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
         """Run n >= 1 rows; see `engine.runtime.Runner.run`."""
         for part in parts:
-            check_tensors(part, self._inputs)
-        num_rows = sum(len(part[self._inputs[0].name]) for part in parts)
+            check_tensors(part, self.inputs)
+        num_rows = sum(len(part[self.inputs[0].name]) for part in parts)
         least, most = self._profile.min_rows, self._profile.max_rows
         if not self._gives_rows and not least <= num_rows <= most:
             raise ConfigError(f"{self._name}: the engine takes {least} to {most} rows, got {num_rows}")
         session = self._session
         if session is None:
             raise RuntimeError("run() outside of the runner's context; use `with runner:`")
-        columns = {spec.name: [part[spec.name] for part in parts] for spec in self._inputs}
+        columns = {spec.name: [part[spec.name] for part in parts] for spec in self.inputs}
         with self._gpu.current():
             results = list(session.compute(columns, num_rows))
-        return {spec.name: np.concatenate([result[spec.name] for result in results]) for spec in self._outputs}
+        return {spec.name: np.concatenate([result[spec.name] for result in results]) for spec in self.outputs}
 
 
 class _Session:

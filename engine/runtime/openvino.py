@@ -59,24 +59,10 @@ class OpenVinoRunner:
         self._num_threads = num_threads
         self._lock = threading.Lock()
         self._request: Any = None
-        self._inputs = tuple(_spec(port) for port in self._model.inputs)
-        self._outputs = tuple(_spec(port) for port in self._model.outputs)
-        self._gives_rows = all(spec.shape[:1] == (None,) for spec in self._outputs)
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` returns."""
-        return self._outputs
-
-    @property
-    def batch_size(self) -> int:
-        """Rows that fill the cores; more make no difference."""
-        return HOST_BATCH_SIZE
+        self.inputs = tuple(_spec(port) for port in self._model.inputs)
+        self.outputs = tuple(_spec(port) for port in self._model.outputs)
+        self.batch_size = HOST_BATCH_SIZE
+        self._gives_rows = all(spec.shape[:1] == (None,) for spec in self.outputs)
 
     def __enter__(self) -> Self:
         # f32: processors with bfloat16 units would use them, and give other results than the rest.
@@ -98,15 +84,15 @@ class OpenVinoRunner:
 
     def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
         """Run n >= 1 rows; see `engine.runtime.Runner.run`."""
-        tensors = join_host_rows(parts, self._inputs)
+        tensors = join_host_rows(parts, self.inputs)
         # A row alone takes other kernels than a row among others, which change the last bits of SwinV2.
-        is_alone = self._gives_rows and len(tensors[self._inputs[0].name]) == 1
+        is_alone = self._gives_rows and len(tensors[self.inputs[0].name]) == 1
         arrays = {name: np.repeat(array, 2 if is_alone else 1, axis=0) for name, array in tensors.items()}
         with self._lock:
             if self._request is None:
                 raise RuntimeError("run() outside of the runner's context; use `with runner:`")
             self._request.infer(arrays, share_inputs=True)
-            results = {spec.name: self._request.get_tensor(spec.name).data for spec in self._outputs}
+            results = {spec.name: self._request.get_tensor(spec.name).data for spec in self.outputs}
             return {name: np.array(array[:1] if is_alone else array) for name, array in results.items()}
 
 

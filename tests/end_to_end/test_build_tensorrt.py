@@ -30,6 +30,9 @@ def test_lite_is_built_for_two_gpus_and_the_comparison_is_told(run_cli: RunCli, 
         "ensemble": {"lite": "fp32"},
         "edit_score": {"edit_score": "fp16"},
     }
+    cosine, score = next(facts.comparisons for facts in facts.values() if facts and len(facts.comparisons) == 2)
+    assert 0.9999 < cosine.worst < 1
+    assert 1e-3 < score.worst < 1e-2  # only edited pictures show that its features move the edit score too far
     assert {name: each and each.profile.max_rows for name, each in facts.items()} == {"ensemble": 8, "edit_score": 256}
 
 

@@ -9,9 +9,12 @@ import onnx
 import pytest
 
 from engine.build.parity import check_parity, load_cases
+from engine.build.tensorrt_builder import build_engine
 from engine.config import DescriptorModel, NoGate, load_preset
 from engine.errors import ConfigError
+from engine.runtime.manifest import RowProfile
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+from engine.runtime.tensorrt_library import import_tensorrt
 from tests import graphs
 from tests.gate_presets import gate_preset
 
@@ -233,6 +236,14 @@ def pooled_score(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_pooled_score_takes_any_number_of_frames(pooled_score: Path) -> None:
     with open_compiled(pooled_score) as runner:
         check(runner, pooled_score.with_suffix(".check.npz"))
+
+
+def test_the_pooled_score_is_built_by_tensorrt(pooled_score: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    engine, profile = pooled_score.with_suffix(".engine"), RowProfile(min_rows=1, opt_rows=8, max_rows=256)
+    rtx = import_tensorrt("tensorrt_rtx")
+    build_engine(rtx, pooled_score, engine, profile=profile, compute_capabilities=["8.6"])
+    assert engine.stat().st_size > 0
 
 
 def test_all_frames_of_an_exported_video_count(pooled_score: Path) -> None:
