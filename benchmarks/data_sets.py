@@ -1,4 +1,4 @@
-"""Where the queries, references and ground truth of an evaluation set lie. Knows nothing of what is measured on it."""
+"""Where the queries, references and ground truth of an evaluation set lie."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from functools import wraps
 from importlib import metadata
@@ -83,11 +84,15 @@ def _processor() -> str:
 
 
 def report(name: str, *, lines: list[str], figures: dict[str, Any], output: Path | None) -> None:
-    """Print the lines and, last, one JSON object; with ``output``, write both to ``<output>/<name>.md`` too."""
+    """Print the lines and, last, one JSON object; with ``output``, write both to ``<output>/<name>.md`` too.
+
+    What a file should not be called after, such as a slash in the name of a preset, becomes an underscore.
+    """
     document = json.dumps({"benchmark": name, "machine": machine_facts(), **figures})
     print("\n".join(lines))
     print(document)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         text = "\n".join([f"# {name}", "", "```", *lines, "```", "", "```json", document, "```", ""])
-        (output / f"{name}.md").write_text(text, encoding="utf-8")
+        file = re.sub(r"[^\w.-]+", "_", name)
+        (output / f"{file}.md").write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import torch
 import typer
 from safetensors.torch import save_file
 
@@ -54,7 +55,10 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Folder to write; default: the package's own.")] = None,
     num_norm_rows: Annotated[int, typer.Option(min=1, help="Pictures of the store in the norm set.")] = NUM_NORM_ROWS,
 ) -> None:
-    """Pack trained weights, a PCA and a norm set for the package."""
+    """Pack trained weights, a PCA and a norm set for the package.
+
+    Example: python -m training.pack --preset lite --checkpoints run/ --norm-set store/
+    """
     try:
         settings = load_preset(preset)
         if output is None and settings.weights is None:
@@ -119,7 +123,7 @@ def _round_checkpoints(preset: Preset, folder: Path, output: Path) -> None:
         if not name.endswith(".safetensors"):
             raise ConfigError(f"weights are packed from .safetensors files, got {name}; save it as one")
         tensors = read_state(folder / name)
-        rounded = {key: value.half().to(value.dtype) if value.is_floating_point() else value
+        rounded = {key: value.to(torch.float16).to(value.dtype) if value.is_floating_point() else value
                    for key, value in tensors.items()}  # fmt: skip
         if overflowing := [key for key, value in rounded.items() if not value.isfinite().all()]:
             raise ConfigError(f"{folder / name}: {overflowing[0]} holds values that float16 cannot, above 65504 or NaN")

@@ -1,4 +1,4 @@
-"""Maps a function over items in several processes. Knows nothing of what it computes."""
+"""Maps a function over items in several processes."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ class AnnotatedPairs(Strict):
 class TrainingPreset(Strict):
     """The full recipe of one descriptor model.
 
-    ``validation_share``: of the pictures, held out for validation, at most a half. ``num_validations``: how often the
-    run is validated. ``held_out_seed``: draws the pictures that are held out; default: ``seed``. A run that goes on
+    ``validation_share``: of the pictures, the held-out ones, at most a half. ``num_validations``: how often the
+    run is validated. ``held_out_seed``: draws the held-out pictures; default: ``seed``. A run that goes on
     from another's weights holds out what that one did.
     """
 

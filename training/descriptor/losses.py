@@ -1,4 +1,4 @@
-"""The losses of descriptor training: InfoNCE and the entropy loss. Knows nothing of models and ranks.
+"""The losses of descriptor training: InfoNCE and the entropy loss.
 
 Letters: N pictures, two views each, so 2N embeddings; row i and row i + N (mod 2N) are the views of one picture. M rows
 of a memory of earlier embeddings. D dimensions. A *group* is what must not be told apart: rows of one group are never

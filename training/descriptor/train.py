@@ -131,7 +131,7 @@ def train(
 
 
 def _split(groups: NDArray[np.int64], *, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of pictures to train on, and of those held out; all pictures of a group are on one side."""
+    """Positions of pictures to train on, and of held-out ones; all pictures of a group are on one side."""
     numbers = np.unique(groups)
     chosen = np.random.default_rng([seed, 0]).permutation(numbers)[: round(share * len(numbers))]
     is_held_out = np.isin(groups, chosen)

@@ -61,7 +61,7 @@ class EditScorePreset(Strict):
     ``engine_preset``: name or TOML file of the preset whose gate says which features and which model these are.
     ``min_frames_share``: in training a video shows a random part of its frames, at least this share of them.
     ``labelled``, ``synthesized``, ``validation``: queries, in folders below the one that the command names.
-    ``validation_share``: of the training videos, held out where there is no ``validation``.
+    ``validation_share``: of the training videos, the held-out ones where there is no ``validation``.
     """
 
     name: str

@@ -139,7 +139,7 @@ def copied_frames(num_frames: int, matches: Sequence[Match]) -> NDArray[np.bool_
 def split(
     videos: Sequence[LabelledVideo], *, share: float, seed: int
 ) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
-    """Videos to train on and those held out, the same share of copies and of plain queries."""
+    """Videos to train on, and held-out ones, the same share of copies and of plain queries."""
     rng = np.random.default_rng(seed)
     shown: list[LabelledVideo] = []
     held_out: list[LabelledVideo] = []

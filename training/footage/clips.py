@@ -1,4 +1,4 @@
-"""Frames out of video files and into them at a constant rate, one at a time. It knows nothing of edits."""
+"""Frames out of video files and into them at a constant rate, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes, and resizing of single RGB frames. It knows nothing of video files or edits."""
+"""Sizes, and resizing of single RGB frames."""
 
 from __future__ import annotations
 

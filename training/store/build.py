@@ -23,7 +23,10 @@ def main(
     short_side_px: Annotated[int, typer.Option(min=16, help="Larger pictures are shrunk to this.")] = 400,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
-    """Build a frame store, or go on with one that was cut short."""
+    """Build a frame store, or go on with one that was cut short.
+
+    Example: python -m training.store.build photos/ catalogue/ --output store/
+    """
     try:
         sources = find_sources(paths)
         with progress("shards", num_shards(sources)) as advance:

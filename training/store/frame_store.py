@@ -3,7 +3,7 @@
 A store is a folder of LMDB files (shards) and a ``manifest.json``. LMDB, because random access is what training does:
 a picture is one look-up in a memory map that all workers share. WebDataset reads in the order of writing, and Parquet
 reads whole row groups. A shard is written aside and renamed when it is whole, and the same sources give the same
-shards, so that a build that was cut short goes on with the first shard that is missing. Knows nothing of training.
+shards, so that a build that was cut short goes on with the first shard that is missing.
 """
 
 from __future__ import annotations

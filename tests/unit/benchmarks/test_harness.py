@@ -52,6 +52,12 @@ def test_a_report_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureF
     assert written == f"# bench\n\n```\none\ntwo\n```\n\n```json\n{printed[2]}\n```\n"
 
 
+def test_a_preset_of_any_name_gets_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report('of_my "best"/run', lines=[], figures={}, output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["of_my_best_run.md"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["benchmark"] == 'of_my "best"/run'
+
+
 def test_an_error_of_the_engine_is_one_line() -> None:
     def main(name: str) -> None:
         """Fail."""

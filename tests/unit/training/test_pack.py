@@ -75,7 +75,7 @@ def test_engines_of_it_compute_what_pytorch_computes_with_rounded_weights(packed
     preset = make_preset()
     model = build_descriptor_model("efficientnet_lite0_gem512")
     model.load_state_dict(
-        {name: value.half().float() for name, value in load_file(trained / "best.safetensors").items()}
+        {name: value.to(torch.float16).float() for name, value in load_file(trained / "best.safetensors").items()}
     )
     ensemble = Ensemble(preset.models, [model]).eval()
     build_engines(preset, trained / "engines", packaged=packed)
