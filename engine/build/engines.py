@@ -10,26 +10,14 @@ from typing import cast, get_args
 
 from engine.build.compiler import Compiler, Converter, TensorRtOptions
 from engine.build.directory import BuildDirectory, Progress, open_build_directory
-from engine.build.graph_sources import (
-    GraphSource,
-    PackagedGraphs,
-    import_exporter,
-    open_exporter,
-    open_packaged,
-)
+from engine.build.graph_sources import GraphSource, load_any_pca, open_exporter, open_packaged
 from engine.build.packaged import packaged_folder
 from engine.config import Preset, graph_parts
 from engine.errors import ConfigError
 from engine.files import written_aside
-from engine.projection import Pca, load_pca, save_pca
+from engine.projection import Pca, save_pca
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.runtime.manifest import (
-    Backend,
-    FileRecord,
-    Manifest,
-    PcaRecord,
-    record_file,
-)
+from engine.runtime.manifest import Backend, FileRecord, Manifest, PcaRecord, record_file
 
 logger = logging.getLogger(__name__)
 
@@ -66,19 +54,17 @@ def build_engines(
     if random_weights and checkpoints is not None:
         raise ConfigError(f"random weights and the checkpoints of {checkpoints} exclude each other; choose one")
     options = tensorrt or TensorRtOptions()
-    source: GraphSource
-    graphs_of_package = convert = None
     if packaged is None and preset.weights is not None and checkpoints is None and not random_weights:
         packaged = packaged_folder(preset.weights)
+    source: GraphSource
     if packaged is not None:
-        source = graphs_of_package = open_packaged(preset, packaged)
+        source = open_packaged(preset, packaged)
     else:
-        source = exported = open_exporter(
+        source = open_exporter(
             preset, checkpoints=checkpoints, random_weights=random_weights, frontend=options.frontend
         )
-        convert = exported.convert
-    compiler = _open_compiler(backend, preset, options=options, convert=convert)
-    projection = _find_pca(preset, checkpoints=checkpoints, pca=pca, of_package=graphs_of_package)
+    compiler = _open_compiler(backend, preset, options=options, convert=source.convert)
+    projection = source.pca() if pca is None else _as_pca(pca)
     with open_build_directory(output, progress=progress) as directory:
         graphs = {name: source.obtain(directory, name) for name in graph_parts(preset)}
         pcas = {"ensemble": projection}
@@ -90,8 +76,8 @@ def build_engines(
             graphs=graphs,
             engines={name: compiler.compile(directory, name, graphs, pca=pcas.get(name)) for name in graphs},
             pca=_keep_pca(directory, projection),
-            norm_set=_keep_norm_set(directory, graphs_of_package) if graphs_of_package and pca is None else None,
-            shipped_sha256=graphs_of_package.weights.sha256 if graphs_of_package else None,
+            norm_set=_keep_norm_set(directory, source.norm_set()) if pca is None else None,
+            shipped_sha256=source.sha256,
         )
         return directory.commit(manifest)
 
@@ -102,7 +88,7 @@ def set_pca(folder: Path, pca: Path | Pca, *, progress: Progress = logger.debug)
     A norm set that came with the engines does not fit another PCA and is removed.
     Raises ``ConfigError`` as `EnginesDirectory.open` does, for a PCA of another size, and if the graph is gone.
     """
-    projection = pca if isinstance(pca, Pca) else _load_pca(pca)
+    projection = _as_pca(pca)
     EnginesDirectory.open(folder)
     with open_build_directory(folder, progress=progress) as directory:
         manifest = EnginesDirectory.open(folder).manifest
@@ -145,31 +131,18 @@ def _keep_pca(directory: BuildDirectory, pca: Pca | None) -> PcaRecord | None:
     return PcaRecord(file=file, num_components=len(pca.components), sha256=pca.sha256)
 
 
-def _keep_norm_set(directory: BuildDirectory, graphs: PackagedGraphs) -> FileRecord:
-    path = directory.folder / f"norm_set-{graphs.weights.manifest.norm_set.sha256[:16]}.npz"
+def _keep_norm_set(directory: BuildDirectory, source: Path | None) -> FileRecord | None:
+    if source is None:
+        return None
+    sha256 = record_file(source, directory=source.parent).sha256
+    path = directory.folder / f"norm_set-{sha256[:16]}.npz"
     with written_aside(path) as aside:
-        copyfile(graphs.norm_set(), aside)
+        copyfile(source, aside)
     return record_file(path, directory=directory.folder)
 
 
-def _find_pca(
-    preset: Preset, *, checkpoints: Path | None, pca: Path | Pca | None, of_package: PackagedGraphs | None
-) -> Pca | None:
-    if pca is None and of_package is not None:
-        return of_package.pca()
-    if pca is None and checkpoints is not None and preset.pca.checkpoint is not None:
-        path = checkpoints / preset.pca.checkpoint
-        pca = path if path.is_file() else None
-    return _load_pca(pca) if isinstance(pca, Path) else pca
-
-
-def _load_pca(path: Path) -> Pca:
-    if path.suffix == ".npz":
-        return load_pca(path)
-    import_exporter()
-    from engine.models.checkpoints import load_pca_pickle
-
-    return load_pca_pickle(path)
+def _as_pca(pca: Path | Pca) -> Pca:
+    return pca if isinstance(pca, Pca) else load_any_pca(pca)
 
 
 def _now() -> str:

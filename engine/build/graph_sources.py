@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
+from engine.build.compiler import Converter
 from engine.build.directory import BuildDirectory
 from engine.build.packaged import GRAPH_SUFFIXES, PackagedWeights
 from engine.config import Preset, graph_parts
@@ -23,11 +24,25 @@ _EXPORT_LIBRARIES = ("torch", "timm", "onnx", "onnxscript")
 
 
 class GraphSource(Protocol):
-    """Gives the graphs of one preset. ``kind`` is what the manifest says of the weights."""
+    """Gives the graphs of one preset, and what comes with their weights."""
 
     @property
     def kind(self) -> Literal["checkpoints", "random", "package"]:
-        """Where the weights come from."""
+        """Where the weights come from, for the manifest."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the manifest of the package's weights."""
+
+    @property
+    def convert(self) -> Converter | None:
+        """Converts the graphs in the second way, see `engine.build.torch_tensorrt`; None without PyTorch programs."""
+
+    def pca(self) -> Pca | None:
+        """The PCA that comes with the weights."""
+
+    def norm_set(self) -> Path | None:
+        """The file with the norm set that fits this PCA, checked."""
 
     def obtain(self, directory: BuildDirectory, name: str) -> Graph:
         """The files of graph ``name`` in an engines directory, the ONNX graph first and the recorded cases last."""
@@ -41,6 +56,7 @@ class ExportedGraphs:
     weights: Any
     preset: Preset
     records: dict[str, tuple[WeightsRecord, ...]]
+    sha256: None = None
 
     @property
     def kind(self) -> Literal["checkpoints", "random"]:
@@ -57,6 +73,16 @@ class ExportedGraphs:
         files = directory.obtain(f"graphs/{name}-{key}", _EXPORT_SUFFIXES, step=f"{name}: export", make=export)
         return Graph(key=key, files=files, weights=self.records[name], versions=versions)
 
+    def pca(self) -> Pca | None:
+        """The PCA that lies among the checkpoints, if there is one."""
+        name = self.preset.pca.checkpoint
+        if self.weights.folder is None or name is None or not (self.weights.folder / name).is_file():
+            return None
+        return load_any_pca(self.weights.folder / name)
+
+    def norm_set(self) -> None:
+        """None: checkpoints bring no norm set."""
+
     def convert(self, name: str, *, pca: Pca | None, profile: RowProfile, path: Path) -> float:
         """Convert graph ``name`` with Torch-TensorRT; see `engine.build.compiler.Converter`."""
         converter = import_torch_tensorrt()
@@ -71,11 +97,13 @@ class PackagedGraphs:
     """Graphs that come with the package; made by `open_packaged`."""
 
     weights: PackagedWeights
+    kind: Literal["package"] = "package"
+    convert: None = None
 
     @property
-    def kind(self) -> Literal["package"]:
-        """The package."""
-        return "package"
+    def sha256(self) -> str:
+        """Of the manifest."""
+        return self.weights.sha256
 
     def obtain(self, directory: BuildDirectory, name: str) -> Graph:
         """Copy graph ``name`` and its recorded cases unless they are there."""
@@ -138,6 +166,16 @@ def open_exporter(
             "weights come with the package"
         )
     return ExportedGraphs(exporter, weights, preset, records)
+
+
+def load_any_pca(path: Path) -> Pca:
+    """A PCA of ours (``.npz``), or a pickle of scikit-learn's, for which torch must be installed."""
+    if path.suffix == ".npz":
+        return load_pca(path)
+    import_exporter()
+    from engine.models.checkpoints import load_pca_pickle
+
+    return load_pca_pickle(path)
 
 
 def import_exporter() -> ModuleType:
