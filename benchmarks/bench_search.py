@@ -79,7 +79,7 @@ def measure(
 
 
 def main(
-    gpus: Annotated[int, typer.Option(min=0, help="Adds that many GPUs, in float32 and in float16.")] = 0,
+    gpus: Annotated[int, typer.Option(min=0, help="Adds that many GPUs.")] = 0,
     queries: Annotated[int, typer.Option(min=1, help="Query rows.")] = 1024,
     references: Annotated[
         list[int] | None, typer.Option(min=1, help="Reference rows; may be repeated; default: 1000, 10000, 100000.")
@@ -92,9 +92,7 @@ def main(
 
     Example: python -m benchmarks.bench_search --references 10000 --references 100000
     """
-    devices = [CPU]
-    if gpus:
-        devices += [SearchDevice(gpus, use_float16=use_float16) for use_float16 in (False, True)]
+    devices = [CPU, SearchDevice(gpus)] if gpus else [CPU]
     for device in devices:
         device.check()
     timings = measure(

@@ -14,24 +14,19 @@ from engine.search.faiss_backend import CPU, FlatIndexNearest, Nearest, SearchDe
 
 @dataclass(frozen=True)
 class LimitedDevice(SearchDevice):
-    """The limits of a GPU on the CPU: ``max_k`` neighbours, no other search; rows rounded to float16 if wanted."""
+    """The limits of a GPU on the CPU: ``max_k`` neighbours, no other search."""
 
     max_k: int = 2048
 
     def open(self, references: FloatArray) -> Nearest:
         index = faiss.IndexFlatIP(references.shape[1])
-        index.add(self.rounded(references))
-        limited = FlatIndexNearest(index, max_k=min(self.max_k, len(references)))
-        return RoundedQueries(limited, self)
-
-    def rounded(self, rows: FloatArray) -> FloatArray:
-        return rows.astype(np.float16).astype(np.float32) if self.use_float16 else rows
+        index.add(references)
+        return LimitedNearest(FlatIndexNearest(index, max_k=min(self.max_k, len(references))))
 
 
 @dataclass(frozen=True)
-class RoundedQueries:
+class LimitedNearest:
     nearest: Nearest
-    device: LimitedDevice
 
     @property
     def num_rows(self) -> int:
@@ -43,13 +38,11 @@ class RoundedQueries:
 
     def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
         assert k <= self.max_k, "a GPU refuses this"
-        return self.nearest.search(self.device.rounded(queries), k=k)
+        return self.nearest.search(queries, k=k)
 
 
 DEVICES = {
     "cpu": CPU,
     "gpu limits": LimitedDevice(),
     "tight gpu limits": LimitedDevice(max_k=40),
-    "float16": LimitedDevice(use_float16=True),
-    "tight float16": LimitedDevice(use_float16=True, max_k=40),
 }

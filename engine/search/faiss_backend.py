@@ -23,9 +23,6 @@ _REFERENCE_BLOCK = 1024
 _MAX_RESULTS = 2**22
 _GPU_MAX_K = 2048
 _FLOAT32_ROUNDOFF = 2.0**-24
-_FLOAT16_ROUNDOFF = 2.0**-11
-_FLOAT16_MAX = 65504.0
-_FLOAT16_TINY = 2.0**-25  # the most that rounding moves a value below the normal numbers
 
 
 class RoughPairs(NamedTuple):
@@ -53,23 +50,16 @@ class Nearest(Protocol):
 
 @dataclass(frozen=True)
 class SearchDevice:
-    """Where rows are compared: the CPU, or the first ``num_gpus`` GPUs, each with an equal share of the references.
-
-    ``use_float16``: GPUs hold and multiply rows as float16, in half the memory, and add up in float32.
-    """
+    """Where rows are compared: the CPU, or the first ``num_gpus`` GPUs, each with an equal share of the references."""
 
     num_gpus: int = 0
-    use_float16: bool = False
 
     def __str__(self) -> str:
-        precision = "float16" if self.use_float16 else "float32"
-        return f"{self.num_gpus} GPUs, {precision}" if self.num_gpus else "the CPU, float32"
+        return f"{self.num_gpus} GPUs" if self.num_gpus else "the CPU"
 
     def check(self) -> None:
         """Raise ``BackendUnavailable`` or ``ConfigError`` if this machine does not have it."""
         if self.num_gpus == 0:
-            if self.use_float16:
-                raise ConfigError("float16 is for the search on GPUs; on a CPU it saves nothing")
             return
         if not hasattr(faiss, "StandardGpuResources"):
             raise BackendUnavailable(
@@ -92,7 +82,7 @@ class SearchDevice:
         A float32 inner product of D terms, summed in any order, is off by at most ``D u / (1 - D u) * |q| |r|`` with
         ``u = 2**-24`` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Eight more roundings than
         the D terms need cover those of the lengths here, of sums and differences with the bound, and of the exact score
-        to float32. Raises ``ValueError`` for rows that are not finite, or do not fit float16 where it is used.
+        to float32. Raises ``ValueError`` for rows that are not finite.
         """
         return self.bounds(queries, self.longest(references))
 
@@ -105,36 +95,26 @@ class SearchDevice:
         lengths = self._lengths(queries)
         num_roundings = queries.shape[1] + 8
         relative = num_roundings * _FLOAT32_ROUNDOFF / (1 - num_roundings * _FLOAT32_ROUNDOFF)
-        bounds = relative * longest * lengths
-        if self.use_float16:
-            # Each of the two rows is moved by its rounding, normal values in proportion and tiny ones by a constant.
-            tiny = _FLOAT16_TINY * np.sqrt(queries.shape[1])
-            moved_query, moved_ref = (_FLOAT16_ROUNDOFF * values + tiny for values in (lengths, longest))
-            bounds = bounds * (1 + 4 * _FLOAT16_ROUNDOFF) + moved_query * (longest + moved_ref) + lengths * moved_ref
-        result: FloatArray = bounds.astype(np.float32)
-        return result
+        bounds: FloatArray = (relative * longest * lengths).astype(np.float32)
+        return bounds
 
     def _lengths(self, rows: FloatArray) -> FloatArray:
         lengths: FloatArray = np.sqrt(np.vecdot(rows, rows))
         if not np.isfinite(lengths).all():
             raise ValueError("expected finite rows, got NaN, infinity or values whose squares are infinite")
-        if self.use_float16 and np.abs(rows).max() > _FLOAT16_MAX:
-            raise ValueError(f"expected rows that fit float16, got values above {_FLOAT16_MAX:.0f}; use float32")
         return lengths
 
     def _open_on_gpus(self, references: FloatArray) -> Nearest:
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
-        options.useFloat16 = self.use_float16
         empty = faiss.IndexFlatIP(references.shape[1])
         try:
             index = faiss.index_cpu_to_gpus_list(empty, options, gpus=list(range(self.num_gpus)))
             index.add(references)
         except RuntimeError as error:
-            size_mib = references.nbytes / 2**20 / (2 if self.use_float16 else 1)
             raise EngineError(
-                f"{len(references)} rows of {references.shape[1]} dimensions ({size_mib:.0f} MiB) cannot be put on "
-                f"{self}: {str(error).splitlines()[0]}; use more GPUs, or the CPU"
+                f"{len(references)} rows of {references.shape[1]} dimensions ({references.nbytes / 2**20:.0f} MiB) "
+                f"cannot be put on {self}: {str(error).splitlines()[0]}; use more GPUs, or the CPU"
             ) from error
         return FlatIndexNearest(index, max_k=min(_GPU_MAX_K, len(references)))
 

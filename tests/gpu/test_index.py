@@ -22,18 +22,13 @@ def rows(num: int, *, seed: int) -> FloatArray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=[False, True], ids=["float32", "float16"])
-def use_float16(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 # FAISS gives at most 2048 neighbours of a row on a GPU; 60,000 pairs of 20 queries need more.
 @pytest.mark.parametrize(("num_queries", "k"), [(300, 1), (300, 5000), (20, 60_000)])
 @pytest.mark.parametrize("on_all_gpus", [False, True])
-def test_the_best_pairs_are_those_of_the_cpu(num_queries: int, k: int, on_all_gpus: bool, use_float16: bool) -> None:
+def test_the_best_pairs_are_those_of_the_cpu(num_queries: int, k: int, on_all_gpus: bool) -> None:
     queries, references = rows(num_queries, seed=1), rows(40_000, seed=2)
     queries[::3] = references[: len(queries[::3])]
-    device = SearchDevice(num_gpus=num_gpus() if on_all_gpus else 1, use_float16=use_float16)
+    device = SearchDevice(num_gpus=num_gpus() if on_all_gpus else 1)
     for found, expected in zip(
         global_top_k(queries, references, k=k, device=device), global_top_k(queries, references, k=k), strict=True
     ):
@@ -41,9 +36,9 @@ def test_the_best_pairs_are_those_of_the_cpu(num_queries: int, k: int, on_all_gp
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_nearest_rows_are_those_of_the_cpu(k: int, use_float16: bool) -> None:
+def test_the_nearest_rows_are_those_of_the_cpu(k: int) -> None:
     queries, references = rows(500, seed=3), rows(40_000, seed=4)
-    device = SearchDevice(num_gpus=1, use_float16=use_float16)
+    device = SearchDevice(num_gpus=1)
     for found, expected in zip(
         top_k(queries, references, k=k, device=device), top_k(queries, references, k=k), strict=True
     ):

@@ -4,10 +4,10 @@ import faiss
 import numpy as np
 import pytest
 
-from engine.errors import BackendUnavailable, ConfigError
+from engine.errors import BackendUnavailable
 from engine.records import FloatArray
 from engine.search.faiss_backend import CPU, SearchDevice, query_blocks, reference_blocks
-from tests.search_devices import DEVICES, LimitedDevice
+from tests.search_devices import DEVICES
 
 CPU_ONLY = pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this is faiss-gpu")
 
@@ -28,41 +28,14 @@ def test_scores_are_off_by_no_more_than_the_bound(device: SearchDevice, scale: f
     assert (difference <= bounds).all()
 
 
-def test_the_bound_of_float16_is_not_far_too_large() -> None:
-    """Rows whose rounding all goes one way come near it."""
-    value = np.float32(1 + 2.0**-11 - 2.0**-20)  # rounds down by nearly half a unit
-    queries = references = np.full((1, 64), value)
-    device = LimitedDevice(use_float16=True)
-    scores, _ = device.open(references).search(queries, k=1)
-    exact = 64 * float(value) ** 2
-    assert 0.5 * device.error_bounds(queries, references)[0] < exact - scores[0, 0]
-
-
 @CPU_ONLY
 def test_a_search_on_gpus_needs_their_library() -> None:
     with pytest.raises(BackendUnavailable, match=r"needs faiss-gpu, and faiss-cpu is installed; .*vsc-engine\[gpu\]"):
         SearchDevice(num_gpus=2).open(rows(3))
 
 
-def test_float16_is_for_gpus() -> None:
-    with pytest.raises(ConfigError, match="float16 is for the search on GPUs"):
-        SearchDevice(use_float16=True).check()
-
-
-def test_rows_that_do_not_fit_float16_fail() -> None:
-    device = LimitedDevice(use_float16=True)
-    for queries, references in ((rows(2, scale=1e5), rows(2)), (rows(2), rows(2, scale=1e5))):
-        with pytest.raises(ValueError, match="expected rows that fit float16, got values above 65504; use float32"):
-            device.error_bounds(queries, references)
-        assert np.isfinite(CPU.error_bounds(queries, references)).all()
-
-
 def test_devices_say_what_they_are() -> None:
-    assert [str(device) for device in (CPU, SearchDevice(2), SearchDevice(8, use_float16=True))] == [
-        "the CPU, float32",
-        "2 GPUs, float32",
-        "8 GPUs, float16",
-    ]
+    assert [str(device) for device in (CPU, SearchDevice(2))] == ["the CPU", "2 GPUs"]
 
 
 def test_blocks_cover_all_rows_once_and_find_all_above_a_score() -> None:
