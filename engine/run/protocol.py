@@ -97,62 +97,83 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
     recorded in the result.
     """
-    folder = settings.output
-    folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
-    media = {name: find_videos([path]) for name, path in folders.items() if path is not None}
-    _check_norm_set(media.get("norm_set", []), media["references"])
-    workers = choose_workers(settings.engines.manifest, num_workers=settings.num_workers, num_gpus=settings.num_gpus)
-    device = SearchDevice(num_gpus=settings.num_gpus or 0)
-    device.check()
-    logger.info("search: FAISS on %s", device)
-    _claim(settings)
-    failures: list[Failure] = []
-
-    def describe(engine: Engine, name: str, role: Role) -> list[Descriptors]:
-        with progress(name, len(media[name])) as advance:
-            summary = extract_to_store(
-                engine, media[name], role=role, output=folder / name, workers=workers, on_done=advance
-            )
-        failures.extend(summary.failures)
-        return _not_empty(read_descriptors(folder / name), media[name])
-
-    if settings.norm_set is None:
-        engines, norm_rows = settings.engines, settings.engines.norm_set()
-        logger.info("norm set: the one that came with the engines, %d rows", len(norm_rows))
-    else:
-        embeddings = _rows(describe(_open(settings, settings.engines, raw_embeddings=True), "norm_set", "reference"))
-        engines, pca = _with_pca(settings, embeddings)
-        norm_rows = pca.transform(embeddings)
-        origin = "of the engines" if engines == settings.engines else "fitted on it"
-        logger.info("norm set: %s, %d rows; PCA %s", settings.norm_set, len(norm_rows), origin)
+    run = _Run(settings, progress)
+    engines, norm_rows = run.norm_set()
     engine = _open(settings, engines, raw_embeddings=False)
-    references = describe(engine, "references", "reference")
-    queries = resolve_stopped(
-        describe(engine, "queries", "query"),
-        references,
-        near_identical_cosine=settings.near_identical_cosine,
-        device=device,
-    )
+    references = run.describe(engine, "references", "reference")
+    queries = run.describe(engine, "queries", "query")
+    candidates, matches = _compare(settings, queries, references, norm_rows=norm_rows, device=run.device)
+    write_candidates(settings.output / "candidates.csv", candidates)
+    write_matches(settings.output / "matches.csv", matches)
+    query_ids, ref_ids = (frozenset(item.video_id for item in run.media[side]) for side in ("queries", "references"))
+    return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids)
+
+
+class _Run:
+    """The videos of a run, what describes them, and those that failed so far. Made before any work: refuses early."""
+
+    def __init__(self, settings: RunSettings, progress: Progress) -> None:
+        folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
+        self.media = {name: find_videos([path]) for name, path in folders.items() if path is not None}
+        _check_norm_set(self.media.get("norm_set", []), self.media["references"])
+        self._workers = choose_workers(
+            settings.engines.manifest, num_workers=settings.num_workers, num_gpus=settings.num_gpus
+        )
+        self.device = SearchDevice(num_gpus=settings.num_gpus or 0)
+        self.device.check()
+        logger.info("search: FAISS on %s", self.device)
+        _claim(settings)
+        self._settings = settings
+        self._progress = progress
+        self.failures: list[Failure] = []
+
+    def describe(self, engine: Engine, name: str, role: Role) -> list[Descriptors]:
+        media, folder = self.media[name], self._settings.output / name
+        with self._progress(name, len(media)) as advance:
+            summary = extract_to_store(engine, media, role=role, output=folder, workers=self._workers, on_done=advance)
+        self.failures.extend(summary.failures)
+        found = read_descriptors(folder)
+        if not found:
+            raise ConfigError(f"none of {len(media)} videos in {media[0].path.parent} could be described")
+        return found
+
+    def norm_set(self) -> tuple[EnginesDirectory, FloatArray]:
+        """Engines with a PCA, and rows of the norm set that they fit."""
+        settings = self._settings
+        if settings.norm_set is None:
+            rows = settings.engines.norm_set()
+            logger.info("norm set: the one that came with the engines, %d rows", len(rows))
+            return settings.engines, rows
+        raw = self.describe(_open(settings, settings.engines, raw_embeddings=True), "norm_set", "reference")
+        embeddings = np.concatenate([item.descriptors for item in raw])
+        engines, pca = _with_pca(settings, embeddings)
+        origin = "of the engines" if engines == settings.engines else "fitted on it"
+        logger.info("norm set: %s, %d rows; PCA %s", settings.norm_set, len(embeddings), origin)
+        return engines, pca.transform(embeddings)
+
+
+def _compare(
+    settings: RunSettings,
+    queries: Sequence[Descriptors],
+    references: Sequence[Descriptors],
+    *,
+    norm_rows: FloatArray,
+    device: SearchDevice,
+) -> tuple[list[CandidatePair], list[Match]]:
+    preset = settings.preset
+    cosine = settings.near_identical_cosine
+    queries = resolve_stopped(queries, references, near_identical_cosine=cosine, device=device)
     if settings.use_score_norm:
-        config = settings.preset.score_norm
-        normalizer = ScoreNormalizer.fit(norm_rows, beta=config.beta, nk=config.nk)
+        normalizer = ScoreNormalizer.fit(norm_rows, beta=preset.score_norm.beta, nk=preset.score_norm.nk)
         queries, references = list(normalizer.queries(queries, device=device)), list(normalizer.references(references))
-        network = settings.preset.localization.score_normalized
+        network = preset.localization.score_normalized
     else:
         queries, references = _unit_length(queries), _unit_length(references)
-        network = settings.preset.localization.cosine
-    candidates = find_candidates(queries, references, search=ExactSearch(device), **settings.preset.search.model_dump())
-    matches = localize_candidates(
-        queries,
-        references,
-        candidates,
-        network=network,
-        candidates_per_query=settings.preset.localization.candidates_per_query,
-    )
-    write_candidates(folder / "candidates.csv", candidates)
-    write_matches(folder / "matches.csv", matches)
-    query_ids, ref_ids = (frozenset(item.video_id for item in media[side]) for side in ("queries", "references"))
-    return RunResult(candidates, matches, tuple(failures), query_ids, ref_ids)
+        network = preset.localization.cosine
+    candidates = find_candidates(queries, references, search=ExactSearch(device), **preset.search.model_dump())
+    per_query = preset.localization.candidates_per_query
+    matches = localize_candidates(queries, references, candidates, network=network, candidates_per_query=per_query)
+    return candidates, matches
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:
@@ -238,16 +259,6 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _not_empty(found: list[Descriptors], media: Sequence[Media]) -> list[Descriptors]:
-    if not found:
-        raise ConfigError(f"none of {len(media)} videos in {media[0].path.parent} could be described")
-    return found
-
-
-def _rows(descriptors: Sequence[Descriptors]) -> FloatArray:
-    return np.concatenate([item.descriptors for item in descriptors])
 
 
 def _unit_length(descriptors: Sequence[Descriptors]) -> list[Descriptors]:
