@@ -45,7 +45,7 @@ def rewrite_for_turing(path: Path) -> None:
     for node in model.graph.node:
         if node.op_type in _PRODUCTS and node.output[0] in floats:
             linear = _linear_of(node, weights)
-            nodes += _convolution(model.graph, node, linear, shapes.get(linear.values, (None, None)))
+            nodes += _convolution(model.graph, node, linear, shapes.get(linear.values))
         else:
             nodes.append(node)
     del model.graph.node[:]
@@ -62,9 +62,11 @@ def _linear_of(node: NodeProto, weights: dict[str, NDArray[Any]]) -> _Linear:
     if values in weights or weight is None or weight.ndim != 2:
         raise _refusal(node, "it multiplies two activations")
     settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    bias = weights.get(rest[0]) if rest and rest[0] else None
-    if settings.get("transA") or (rest and rest[0] and bias is None):
-        raise _refusal(node, "only its weight may be transposed, and its bias must be a constant")
+    has_bias = bool(rest and rest[0])
+    bias = weights.get(rest[0]) if has_bias else None
+    is_same_for_all_rows = bias is not None and max(bias.shape[:-1], default=1) == 1
+    if settings.get("transA") or has_bias != is_same_for_all_rows:
+        raise _refusal(node, "only its weight may be transposed, and its bias must be a constant for all rows")
     weight = settings.get("alpha", 1.0) * (weight.T if settings.get("transB") else weight)
     if bias is not None:
         bias = np.broadcast_to(settings.get("beta", 1.0) * bias, (1, weight.shape[1]))[0].astype(np.float32)
@@ -72,11 +74,11 @@ def _linear_of(node: NodeProto, weights: dict[str, NDArray[Any]]) -> _Linear:
 
 
 def _convolution(
-    graph: onnx.GraphProto, node: NodeProto, linear: _Linear, shape: tuple[int | None, ...]
+    graph: onnx.GraphProto, node: NodeProto, linear: _Linear, shape: tuple[int | None, ...] | None
 ) -> Iterator[NodeProto]:
     """The nodes that take the place of ``node``; each row of its values is a picture of one pixel."""
-    if shape[:-1].count(None) > 1:
-        raise _refusal(node, "more than one of its dimensions is chosen by the caller")
+    if shape is None or shape[:-1].count(None) > 1:
+        raise _refusal(node, "more than one dimension of its input is chosen by the caller")
     name = node.output[0]
     num_inputs, num_outputs = linear.weight.shape
     outer = [-1 if size is None else size for size in shape[:-1]]

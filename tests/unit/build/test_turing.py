@@ -30,7 +30,7 @@ def node(op_type: str, inputs: str, output: str, **attributes: Any) -> onnx.Node
 
 def save(path: Path, nodes: list[onnx.NodeProto], *, shape: tuple[str | int, ...] = ("rows", 3, 8)) -> Path:
     """A graph from float32 ``x`` to ``y``."""
-    weights = {"w": (8, 6), "turned": (5, 6), "bias": (5,), "scalar": (), "left": (3, 3)}
+    weights = {"w": (8, 6), "turned": (5, 6), "bias": (5,), "scalar": (), "left": (3, 3), "table": (4, 6)}
     used = {name for each in nodes for name in each.input}
     initializers = [
         numpy_helper.from_array(np.asarray(RNG.standard_normal(size), np.float32), name)
@@ -102,7 +102,8 @@ def test_products_in_float16_stay_as_they_are(tmp_path: Path) -> None:
         ([node("MatMul", "left x", "y")], (3, 8), "two activations"),
         ([node("Gemm", "x w", "y", transA=1)], (8, 4), "only its weight may be transposed"),
         ([node("Relu", "x", "c"), node("Gemm", "x w c", "y")], (4, 8), "its bias must be a constant"),
-        ([node("MatMul", "x w", "y")], ("rows", "columns", 8), "more than one of its dimensions"),
+        ([node("Gemm", "x w table", "y")], (4, 8), "its bias must be a constant for all rows"),
+        ([node("MatMul", "x w", "y")], ("rows", "columns", 8), "more than one dimension of its input"),
     ],
 )
 def test_a_product_that_cannot_be_rewritten_is_named(
