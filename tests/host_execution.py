@@ -6,6 +6,7 @@ The graph is computed on the CPU, from and to the addresses that a runner gives,
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,7 @@ class HostExecution:
         on_enqueue: Callable[[], object] = lambda: None,
         on_compute: Callable[[], object] = lambda: None,
     ) -> None:
-        xml_path = path.with_suffix(".xml")
-        if not xml_path.exists():
-            compile_to_ir(path, xml_path)
-        self.runner = OpenVinoRunner(xml_path, num_threads=1).__enter__()
+        self.runner = _runner(path)
         self.is_capturable = is_capturable
         self.num_rows: list[int] = []
         self._on_enqueue, self._on_compute = on_enqueue, on_compute
@@ -72,6 +70,15 @@ class HostExecution:
         function = _HOST_FUNCTION(compute)
         self._submitted.append(function)  # the stream calls it later
         ctypes.CDLL("libcuda.so.1").cuLaunchHostFunc(ctypes.c_void_p(stream.handle), function, None)
+
+
+@functools.cache
+def _runner(path: Path) -> OpenVinoRunner:
+    """One runner for all executions of a graph; it is never left."""
+    xml_path = path.with_suffix(".xml")
+    if not xml_path.exists():
+        compile_to_ir(path, xml_path)
+    return OpenVinoRunner(xml_path, num_threads=1).__enter__()
 
 
 def device_runner(execution: HostExecution, *, batch_size: int | None = 4, max_rows: int = 32) -> DeviceRunner:

@@ -24,7 +24,6 @@ from torch import Tensor, nn  # noqa: E402
 from torchvision.transforms import functional as transforms  # noqa: E402
 
 from engine.build import export  # noqa: E402
-from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.edit_features import LITE0_STATISTICS, WithStatistics, statistics  # noqa: E402
 from engine.models.edit_score import build_edit_score  # noqa: E402
 from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
@@ -45,8 +44,19 @@ class Averages(nn.Module):
         generator = np.random.default_rng(seed)
         self.matrix = nn.Parameter(torch.from_numpy(generator.standard_normal((3, 5)).astype(np.float32)))
 
-    def forward(self, frames: Tensor) -> Tensor:
+    @property
+    def backbone(self) -> nn.Module:
+        return self
+
+    def maps(self, frames: Tensor) -> list[Tensor]:
+        """One stage, and what the embedding is made of."""
+        return [frames.square(), frames]
+
+    def embed(self, frames: Tensor) -> Tensor:
         return frames.mean(dim=(2, 3)) @ self.matrix
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.embed(frames)
 
 
 def configs() -> list[DescriptorModel]:
@@ -58,13 +68,15 @@ def configs() -> list[DescriptorModel]:
 
 
 def models() -> list[nn.Module]:
-    return [freeze_for_export(Averages(seed)) for seed in range(3)]
+    """The second one gives features, too."""
+    first, second, third = map(Averages, range(3))
+    return [freeze_for_export(model) for model in (first, WithStatistics(second), third)]
 
 
 def expected_embedding(frames: dict[str, np.ndarray]) -> np.ndarray:
     """In float64: (x / 255 - mean) / std, the model, x / ||x||, concatenation in order."""
     parts = []
-    for config, model in zip(configs(), models(), strict=True):
+    for config, model in zip(configs(), map(Averages, range(3)), strict=True):
         pixels = (frames[f"frames_{config.input_px}"] / 255.0 - config.mean) / config.std
         values = pixels.mean(axis=(1, 2)) @ model.matrix.detach().numpy().astype(np.float64)
         parts.append(values / np.linalg.norm(values, axis=1, keepdims=True))
@@ -89,11 +101,16 @@ def check(runner: OpenVinoRunner, cases_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 5])
-def test_the_ensemble_normalizes_each_model_and_concatenates_in_order(ensemble: Path, num_rows: int) -> None:
+def test_the_ensemble_normalizes_each_model_concatenates_in_order_and_gives_features(
+    ensemble: Path, num_rows: int
+) -> None:
     frames = {f"frames_{px}": graphs.natural_pictures(num_rows, size_px=px) for px in (16, 32)}
     with open_compiled(ensemble) as runner:
-        result = runner.run(frames)["embedding"]
-    np.testing.assert_allclose(result, expected_embedding(frames), atol=2e-6, rtol=0)
+        result = runner.run(frames)
+    np.testing.assert_allclose(result["embedding"], expected_embedding(frames), atol=2e-6, rtol=0)
+    pixels = (torch.from_numpy(frames["frames_32"] / 255.0) - torch.tensor(MEANS[1])) / torch.tensor(STDS[1])
+    expected = statistics([pixels.permute(0, 3, 1, 2).square()]).numpy()
+    np.testing.assert_allclose(result["edit_features"], expected, atol=1e-5, rtol=0)
 
 
 def test_inputs_are_uint8_with_the_rows_in_front_one_per_size(ensemble: Path) -> None:
@@ -109,6 +126,7 @@ def test_inputs_are_uint8_with_the_rows_in_front_one_per_size(ensemble: Path) ->
         "frames_16": (onnx.TensorProto.UINT8, ["rows", 16, 16, 3]),
         "frames_32": (onnx.TensorProto.UINT8, ["rows", 32, 32, 3]),
         "embedding": (onnx.TensorProto.FLOAT, ["rows", 15]),
+        "edit_features": (onnx.TensorProto.FLOAT, ["rows", 18]),
     }
 
 
@@ -194,36 +212,6 @@ def test_an_ensemble_gives_the_features_of_its_gate() -> None:
     *stages, _ = model.backbone.maps(pixels)
     torch.testing.assert_close(features, statistics(stages))
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
-
-
-class TwoStages(nn.Module):
-    """A descriptor model as small as its statistics allow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 5, 3)
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self
-
-    def maps(self, frames: Tensor) -> list[Tensor]:
-        stem = self.stem(frames)
-        return [stem, self.head(stem)]
-
-    def embed(self, values: Tensor) -> Tensor:
-        return values.mean(dim=(2, 3))
-
-
-def test_statistics_of_stages_are_exported(tmp_path: Path) -> None:
-    model = TwoStages()
-    random_weights(model, seed=0)
-    config = configs()[1]
-    program = export.ensemble_program([config], [freeze_for_export(WithStatistics(model))])
-    export.write_graph(program, path=tmp_path / "ensemble.onnx")
-    with open_compiled(tmp_path / "ensemble.onnx") as runner:
-        assert [spec.name for spec in runner.outputs] == ["embedding", "edit_features"]
-        check(runner, tmp_path / "ensemble.check.npz")
 
 
 @pytest.fixture(scope="module")
