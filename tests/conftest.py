@@ -7,12 +7,13 @@ it (random and generated content only) under ``tests/golden``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.files import exclusive
 from tests.imagenet import write_imagenet_weights
 from tests.stub_driver import control
 
@@ -106,20 +107,42 @@ def _describe_golden() -> str:
     return f"committed part, {root}" if root == COMMITTED_GOLDEN else f"full set, {root}"
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def imagenet_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Makes a folder of some name once for the whole run, in whichever of its processes asks first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with exclusive(shared / f"{name}.lock", on_wait=lambda: None):
+            if not folder.is_dir():
+                fill(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def imagenet_checkpoints(make_once: MakeOnce) -> Path:
     """A folder with the checkpoint of `IMAGENET_PRESET`."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    write_imagenet_weights(folder / "imagenet.safetensors")
-    return folder
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        write_imagenet_weights(folder / "imagenet.safetensors")
+
+    return make_once("checkpoints", write)
 
 
 @pytest.fixture(scope="session")
-def lite_engines(imagenet_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small engines that were exported and bring no PCA, built once for the whole run; tests must not write into it."""
+def lite_engines(imagenet_checkpoints: Path, make_once: MakeOnce) -> Path:
+    """Small engines that were exported and bring no PCA; tests must not write into them."""
     from engine.build.engines import build_engines
     from engine.config import load_preset
 
-    folder = tmp_path_factory.mktemp("engines") / "lite"
-    build_engines(load_preset(IMAGENET_PRESET), folder, checkpoints=imagenet_checkpoints)
-    return folder
+    return make_once(
+        "lite", lambda folder: build_engines(load_preset(IMAGENET_PRESET), folder, checkpoints=imagenet_checkpoints)
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.conftest import MakeOnce
 from tests.videos import write_video
 
 FPS = 10
@@ -82,11 +83,19 @@ class Catalogue:
     num_copies: int
 
 
+NUM_COPIES = 3
+
+
 @pytest.fixture(scope="session")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    root = tmp_path_factory.mktemp("catalogue")
+def catalogue(make_once: MakeOnce) -> Catalogue:
+    root = make_once("catalogue", write_catalogue)
+    folders = (root / name for name in ("queries", "references", "norm_set"))
+    return Catalogue(*folders, root / "ground_truth.csv", NUM_COPIES)
+
+
+def write_catalogue(root: Path) -> None:
     for name in ("queries", "references", "norm_set"):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
     references = {f"R{index}": footage(100 + index) for index in range(6)}
     for name, frames in references.items():
         write_video(root / "references" / f"{name}.mp4", frames, fps=FPS)
@@ -97,19 +106,18 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
         "Q1": ("R1", references["R1"][2 * FPS :]),
         "Q2 été": ("R2", beside(references["R2"], footage(300))),
     }
+    assert len(copies) == NUM_COPIES
     for name, (_, frames) in copies.items():
         write_video(root / "queries" / f"{name}.mp4", frames, fps=FPS)
     for index in range(3):
         write_video(root / "queries" / f"D{index}.mp4", footage(400 + index), fps=FPS)
-    ground_truth = root / "ground_truth.csv"
-    with ground_truth.open("w", newline="", encoding="utf-8") as file:
+    with (root / "ground_truth.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["query_id", "ref_id", "query_start", "query_end", "ref_start", "ref_end"])
         for name, (reference, frames) in copies.items():
             start_s = 2.0 if name == "Q1" else 0.0
             length_s = len(frames) / FPS
             table.writerow([name, reference, 0.0, length_s, start_s, start_s + length_s])
-    return Catalogue(root / "queries", root / "references", root / "norm_set", ground_truth, len(copies))
 
 
 @pytest.fixture(scope="session")
