@@ -17,6 +17,9 @@ from engine.files import exclusive
 from tests.imagenet import write_imagenet_weights
 from tests.stub_driver import control
 
+# Two processes of tests share two cores: threads of tiny models would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMITTED_GOLDEN = REPOSITORY / "tests" / "golden"
 IMAGENET_PRESET = REPOSITORY / "tests" / "imagenet.toml"
@@ -37,7 +40,7 @@ def golden_root() -> Path:
     """The folder of golden data that this run uses."""
     chosen = os.environ.get("VSC_GOLDEN")
     if chosen:
-        return Path(chosen)
+        return Path(chosen).resolve()
     return FULL_GOLDEN if FULL_GOLDEN.is_dir() else COMMITTED_GOLDEN
 
 

@@ -15,7 +15,7 @@ from engine.models.clip import ClipVisual
 from engine.models.edit_score import EditScore
 from engine.models.swinv2 import SwinV2Descriptor
 from engine.models.vit import VitDescriptor
-from tests.conftest import golden_root
+from tests.conftest import golden_root, recorded
 
 RELATIVE_ERROR = 1e-5
 """Float32 against float32 of the reference, the largest difference over the largest value; all are below 1e-6."""
@@ -27,9 +27,9 @@ class GoldenModel:
     arrays: dict[str, Tensor]
 
 
-def golden_names(prefix: str = "") -> list[str]:
-    """The recorded models that this run has."""
-    return sorted(path.stem for path in (golden_root() / "models").glob(f"{prefix}*.json"))
+def golden_names(prefix: str) -> list[Any]:
+    """The recorded models of a kind that this run has, as parameters."""
+    return recorded(sorted(path.stem for path in (golden_root() / "models").glob(f"{prefix}*.json")))
 
 
 def load_golden_model(name: str) -> GoldenModel:
