@@ -69,7 +69,7 @@ def imports(tree: ast.Module) -> list[tuple[str, bool]]:
     return found
 
 
-ABOUT_ALL = {"test_architecture.py", "test_gpu_device.py"}
+ABOUT_ALL = {"test_architecture.py", "test_golden_count.py", "test_gpu_device.py"}
 ENGINE = modules("engine")
 
 
