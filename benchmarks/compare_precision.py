@@ -20,7 +20,7 @@ from engine.build.onnx_graph import io_specs
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import Case, load_cases
 from engine.build.precision import Sample, compare_precisions, graph_models, table
-from engine.records import Frames, Media
+from engine.records import Frames, Media, Span, View
 from engine.runtime.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from engine.video.media import find_videos
 from engine.video.pyav import PyAvFrameSource
@@ -31,7 +31,7 @@ def read_frames(media: Media, specs: Sequence[InputSpec], *, max_frames: int) ->
     """The first sampled frames of a video, as each input takes them."""
     source = PyAvFrameSource(media)
     try:
-        chunks = list(islice(source.model_inputs(specs, max_frames=max_frames), max_frames))
+        chunks = list(islice(source.model_inputs(specs, views=[View(span=Span(stop=max_frames))]), max_frames))
     finally:
         source.close()
     return {spec.name: np.concatenate([chunk.inputs[spec.name] for chunk in chunks]) for spec in specs}

@@ -102,7 +102,14 @@ class Sampling(_Strict):
 class Scenes(_Strict):
     """Whether queries are split into frame scenes, and the thresholds of `engine.describe.scenes`.
 
-    The numbers are the VSC2022 winner's (``image_preprocess.py`` of FeipengMa6/VSC22-Submission); the names are ours.
+    ``scope``: ``video`` describes the scenes of the whole video in place of its frames, as the winner does; ``shots``
+    describes the whole frames, the scenes of the video and those of its shots (`engine.describe.shots`), which end
+    where the cosine of neighbouring frames is below ``max_cut_cosine`` and have at least ``min_shot_frames`` frames.
+
+    ``max_insets``: rectangles with a lasting border that are described in each shot, too (`engine.describe.insets`),
+    with ``shots`` alone. ``min_side_contrasts``: of the weakest side of one, with 1 to 4 sides inside the frame.
+
+    All other numbers are the VSC2022 winner's (``image_preprocess.py`` of FeipengMa6/VSC22-Submission).
     Fewer than ``min_frames`` frames are never cut, nothing is trimmed to less than ``min_trimmed_px``.
 
     An edge is lasting where the mean of edges is above ``min(max(quantile, floor), mean + margin)``, of
@@ -118,6 +125,11 @@ class Scenes(_Strict):
     """
 
     enabled: bool = True
+    scope: Literal["video", "shots"] = "video"
+    max_cut_cosine: Share = 0.35
+    min_shot_frames: Count = 3
+    max_insets: Annotated[int, Field(ge=0)] = 0
+    min_side_contrasts: tuple[Share, Share, Share, Share] = (0.85, 0.6, 0.45, 0.3)
     min_frames: Count = 5
     min_trimmed_px: Count = 20
     lasting_quantile: Share = 0.95

@@ -58,6 +58,31 @@ class Region:
         return self.x1 - self.x0, self.y1 - self.y0
 
 
+@dataclass(frozen=True)
+class Span:
+    """Consecutive sampled frames of a video: ``start <= n < stop``; ``stop`` None is the end of the video."""
+
+    start: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < (self.start + 1 if self.stop is None else self.stop):
+            raise ValueError(f"span {self.start} to {self.stop} is empty or negative; expected 0 <= start < stop")
+
+    def limited(self, num_frames: int) -> tuple[int, int]:
+        """First frame and end in a video of ``num_frames`` frames; empty where the video ends before."""
+        stop = num_frames if self.stop is None else min(self.stop, num_frames)
+        return min(self.start, stop), stop
+
+
+@dataclass(frozen=True)
+class View:
+    """What is described as a video of its own: a region of some frames, by default the whole frames of all of them."""
+
+    region: Region | None = None
+    span: Span = Span()
+
+
 @dataclass(frozen=True, eq=False)
 class Descriptors:
     """What is kept of one video: a row per sampled frame and scene.

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from engine.config import ClipGate, EnsembleGate, Preset
 from engine.describe.near_duplicates import keep_distinct
 from engine.describe.scenes import find_scenes
+from engine.describe.shots import scene_views
 from engine.gate_placeholder import placeholder
-from engine.records import Descriptors, FloatArray, GateState, Region, Role
+from engine.records import Descriptors, FloatArray, GateState, Role, Span, View
 from engine.runtime.batching import Outputs, SharedRunner
 from engine.runtime.runner import Runner
 from engine.timing import StageClock
@@ -63,7 +64,7 @@ class Describer:
         """Describe one video.
 
         A query passes the gate, is split into scenes, and loses near-duplicate frames; a reference is only described.
-        Rows are scene-major: all frames of the first scene, then all of the second. For a query that the gate stopped
+        Rows are view-major: all frames of the first scene, then all of the second. For a query that the gate stopped
         there is a placeholder, or the rows of its whole frames if `engine.search.exact_copies` is to look at them.
         Raises ``MediaError`` where the file gives no frame.
         """
@@ -71,7 +72,7 @@ class Describer:
         gate: GateState = "passed"
         if role == "query" and self.gate is not None:
             if isinstance(self.gate.config, EnsembleGate):
-                whole = self._run_ensemble(source, [None], clock)
+                whole = self._run_ensemble(source, [View()], clock)
                 frames = _FrameFeatures(whole.timestamps, whole.outputs["edit_features"])
             else:
                 frames = _clip_features(source, self.gate.config, self.gate.features, clock)
@@ -82,11 +83,7 @@ class Describer:
                     slot = frames.timestamps[:1]
                     return placeholder(video_id, slot, edit_score=edit_score, num_dims=self.num_dims)
                 gate = "stopped_rows_kept"
-        regions: Sequence[Region | None] = [None]
-        if role == "query" and gate == "passed" and self.preset.scenes.enabled:
-            with clock.stage("scenes"):
-                regions = find_scenes(source.scene_statistics(), config=self.preset.scenes) or [None]
-        described = self._run_ensemble(source, regions, clock) if whole is None or regions != [None] else whole
+        described = self._describe_views(source, role=role, gate=gate, whole=whole, clock=clock)
         embeddings = described.outputs["embedding"]
         with clock.stage("near_duplicates"):
             kept = self._kept_rows(embeddings, role=role)
@@ -100,16 +97,39 @@ class Describer:
             warnings=source.warnings,
         )
 
-    def _run_ensemble(self, source: FrameSource, regions: Sequence[Region | None], clock: StageClock) -> _EnsembleRows:
+    def _describe_views(
+        self, source: FrameSource, *, role: Role, gate: GateState, whole: _EnsembleRows | None, clock: StageClock
+    ) -> _EnsembleRows:
+        """The rows of all that is described of a video; ``whole``: of its whole frames, where they are known."""
+        config = self.preset.scenes
+        if role == "reference" or gate != "passed" or not config.enabled:
+            return whole or self._run_ensemble(source, [View()], clock)
+        if config.scope == "video":
+            with clock.stage("scenes"):
+                views = [View(region) for region in find_scenes(source.scene_statistics(), config=config)]
+            return self._run_ensemble(source, views, clock) if views or whole is None else whole
+        whole = whole or self._run_ensemble(source, [View()], clock)
+        with clock.stage("scenes"):
+            views = scene_views(source, whole.outputs["embedding"], config=config)
+        if not views:
+            return whole
+        scenes = self._run_ensemble(source, views, clock)
+        outputs = {name: np.concatenate([rows, scenes.outputs[name]]) for name, rows in whole.outputs.items()}
+        return _EnsembleRows(np.concatenate([whole.timestamps, scenes.timestamps]), outputs)
+
+    def _run_ensemble(self, source: FrameSource, views: Sequence[View], clock: StageClock) -> _EnsembleRows:
+        """Rows of all views, one view after the other; without views, of the whole frames."""
         sizes = sorted({model.input_px for model in self.preset.models})
         specs = [InputSpec(f"frames_{size_px}", size_px) for size_px in sizes]
-        times = []
+        times, places = [], []
         with clock.stage("ensemble"), self.ensemble.open_stream() as stream:
-            for region in regions:
-                for chunk in clock.each("decode", source.model_inputs(specs, region=region)):
-                    times.append(chunk.timestamps)
-                    stream.submit(chunk.inputs)
-            return _EnsembleRows(np.concatenate(times), stream.results())
+            for chunk in clock.each("decode", source.model_inputs(specs, views=views or [View()])):
+                times.append(chunk.timestamps)
+                places.append(np.full(len(chunk.timestamps), chunk.view))
+                stream.submit(chunk.inputs)
+            outputs = stream.results()
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return _EnsembleRows(np.concatenate(times)[order], {name: rows[order] for name, rows in outputs.items()})
 
     def _kept_rows(self, embeddings: FloatArray, *, role: Role) -> NDArray[np.intp]:
         if role == "reference":
@@ -133,9 +153,10 @@ class _FrameFeatures(NamedTuple):
 
 def _clip_features(source: FrameSource, config: ClipGate, runner: SharedRunner, clock: StageClock) -> _FrameFeatures:
     spec = InputSpec(f"frames_{config.input_px}", config.input_px, "center_crop")
+    views = [View(span=Span(stop=config.max_frames))]
     times = []
     with clock.stage("gate"), runner.open_stream() as stream:
-        for chunk in clock.each("decode", source.model_inputs([spec], max_frames=config.max_frames)):
+        for chunk in clock.each("decode", source.model_inputs([spec], views=views)):
             times.append(chunk.timestamps)
             stream.submit(chunk.inputs)
         return _FrameFeatures(np.concatenate(times), stream.results()["features"])

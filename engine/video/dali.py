@@ -22,21 +22,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, MediaError
-from engine.records import Frames, Media, Region
+from engine.records import Frames, Media, Region, Span, View
 from engine.video.dali_codecs import ComputeCapability, Device, refusal
 from engine.video.media import index_timeline
 from engine.video.pyav import DEFAULT_CACHE_BYTES, MAX_SLOTS, PyAvFrameSource, sample_video
 from engine.video.resize import Fit, check_inside
 from engine.video.sampling import slot_timestamps
 from engine.video.source import FrameChunk, InputSpec
-from engine.video.statistics import SceneStatistics, edge_frame_indices, edge_map, statistics_from_sums
+from engine.video.statistics import (
+    SceneStatistics,
+    SpanAccumulator,
+    SpanStatistics,
+    edge_frame_indices,
+    edge_map,
+    statistics_from_sums,
+)
 
 CHUNK_FRAMES = 16
 STACK_BYTES = 128 << 20
@@ -257,22 +264,46 @@ class DaliFrameSource:
             num_frames=num_frames, sums=of_values, square_sums=of_squares, edge_mean=np.mean(edges, axis=0)
         )
 
-    def model_inputs(
-        self, specs: Sequence[InputSpec], *, region: Region | None = None, max_frames: int | None = None
-    ) -> Iterator[FrameChunk]:
-        """Yield the frames in order, B <= `CHUNK_FRAMES`.
+    def span_statistics(self, spans: Sequence[Span]) -> Iterator[tuple[int, SpanStatistics]]:
+        """See `engine.video.source.FrameSource`; sums are made on the device, without rounding."""
+        accumulator = SpanAccumulator([span.limited(self.num_frames) for span in spans])
+        for start, part in self._parts(self._stacks(), borders=accumulator.borders):
+            stop = start + part.shape[0]
+            for number in range(start, stop):
+                if number in accumulator.edge_frames:
+                    picture = self._operators.part(part, number - start, number - start + 1)
+                    accumulator.add_picture(number, self._operators.download(picture)[0])
+            sums, square_sums = (self._operators.download(total) for total in self._operators.sums(part))
+            yield from accumulator.add_sums(start, stop, sums, square_sums)
 
-        Raises ``ValueError`` for a ``region`` that does not lie inside the frame.
+    def model_inputs(self, specs: Sequence[InputSpec], *, views: Sequence[View] = (View(),)) -> Iterator[FrameChunk]:
+        """See `engine.video.source.FrameSource`; B <= `CHUNK_FRAMES`.
+
+        Raises ``ValueError`` for a region that does not lie inside the frame.
         """
-        first = 0
-        for piece in self._pieces(self._stacks(max_frames=max_frames)):
-            if region is not None:
-                check_inside(region, size_wh=(piece.shape[2], piece.shape[1]))
-            fitted = {spec.name: self._operators.fit(piece, spec, region=region) for spec in specs}
-            inputs = {name: self._operators.as_input(stack) for name, stack in fitted.items()}
-            timestamps = slot_timestamps(piece.shape[0], fps=self._fps, first=first)
-            yield FrameChunk(timestamps, inputs)
-            first += piece.shape[0]
+        spans = [view.span.limited(self.num_frames) for view in views]
+        end = max(stop for _, stop in spans)
+        stacks = self._stacks(max_frames=None if end >= self.num_frames else end)
+        for start, part in self._parts(stacks, borders=sorted({border for span in spans for border in span})):
+            stop = start + part.shape[0]
+            for place, (view, (first, last)) in enumerate(zip(views, spans, strict=True)):
+                if first <= start and (view.span.stop is None or stop <= last):
+                    if view.region is not None:
+                        check_inside(view.region, size_wh=(part.shape[2], part.shape[1]))
+                    fitted = {spec.name: self._operators.fit(part, spec, region=view.region) for spec in specs}
+                    inputs = {name: self._operators.as_input(stack) for name, stack in fitted.items()}
+                    times = slot_timestamps(stop - start, fps=self._fps, first=start)
+                    yield FrameChunk(times, inputs, place)
+
+    def _parts(self, stacks: Iterator[Stack], *, borders: Sequence[int]) -> Iterator[tuple[int, Stack]]:
+        """Pieces that no border divides, with the number of the first frame of each."""
+        start = 0
+        for piece in self._pieces(stacks):
+            end = start + piece.shape[0]
+            cuts = [start, *(border for border in borders if start < border < end), end]
+            for first, last in pairwise(cuts):
+                yield first, self._operators.part(piece, first - start, last - start)
+            start = end
 
     def close(self) -> None:
         """Drop the kept frames; nothing else is held between passes."""

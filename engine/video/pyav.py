@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 from av.error import FFmpegError
@@ -15,13 +15,18 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from engine.errors import MediaError
-from engine.records import Frames, Media, Region
+from engine.records import Frames, Media, Region, Span, View
 from engine.video.color import rgb_from_planes
 from engine.video.media import OpenVideo, Stamp, Timeline, index_timeline, open_video
 from engine.video.resize import check_inside, fit_picture
 from engine.video.sampling import sample_frames, slot_timestamps
 from engine.video.source import FrameChunk, InputSpec
-from engine.video.statistics import SceneStatistics, SceneStatisticsAccumulator
+from engine.video.statistics import (
+    SceneStatistics,
+    SceneStatisticsAccumulator,
+    SpanAccumulator,
+    SpanStatistics,
+)
 
 CHUNK_FRAMES = 8
 DEFAULT_CACHE_BYTES = 256 << 20
@@ -116,22 +121,64 @@ class PyAvFrameSource:
             return self.scene_statistics()
         return accumulator.finish()
 
-    def model_inputs(
-        self, specs: Sequence[InputSpec], *, region: Region | None = None, max_frames: int | None = None
-    ) -> Iterator[FrameChunk]:
-        """Yield the frames in order; B is `CHUNK_FRAMES` except in the last chunk.
+    def span_statistics(self, spans: Sequence[Span]) -> Iterator[tuple[int, SpanStatistics]]:
+        """See `engine.video.source.FrameSource`."""
+        accumulator = SpanAccumulator([span.limited(self.num_frames) for span in spans])
+        borders = frozenset(accumulator.borders)
+        start, sums, square_sums = 0, np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+        for number, picture in enumerate(self.pictures()):
+            if number in borders or number == 0:
+                start, sums, square_sums = (
+                    number,
+                    np.zeros(picture.shape, np.uint32),
+                    np.zeros(picture.shape, np.uint64),
+                )
+            sums += picture
+            square_sums += np.square(picture, dtype=np.uint16)
+            if number in accumulator.edge_frames:
+                accumulator.add_picture(number, picture)
+            if number + 1 in borders:
+                yield from accumulator.add_sums(start, number + 1, sums, square_sums)
 
-        Raises ``ValueError`` for a ``region`` that does not lie inside the frame.
+    def model_inputs(self, specs: Sequence[InputSpec], *, views: Sequence[View] = (View(),)) -> Iterator[FrameChunk]:
+        """See `engine.video.source.FrameSource`; B is `CHUNK_FRAMES` except in the last chunk of a view.
+
+        Raises ``ValueError`` for a region that does not lie inside the frame.
         """
-        shown = self._pass()
+        spans = [view.span.limited(self.num_frames) for view in views]
+        end = max(stop for _, stop in spans)
         # A pass that comes to the end ends by itself: that checks the end of the file and fills the cache.
-        if max_frames is not None and max_frames < self.num_frames:
-            shown = _limit(shown, num_slots=max_frames)
-        inputs = _repeat_inputs(shown, specs, region=region)
-        first = 0
-        while chunk := list(islice(inputs, CHUNK_FRAMES)):
-            yield FrameChunk(slot_timestamps(len(chunk), fps=self._fps, first=first), _stack(chunk, specs))
-            first += len(chunk)
+        shown = self._pass() if end >= self.num_frames else _limit(self._pass(), num_slots=end)
+        waiting: list[list[list[NDArray[np.uint8]]]] = [[] for _ in views]
+        number = 0
+        for run in shown:
+            for place, (view, (start, stop)) in enumerate(zip(views, spans, strict=True)):
+                first, last = (
+                    max(number, start),
+                    min(number + run.num_slots, stop if view.span.stop else number + run.num_slots),
+                )
+                if first >= last:
+                    continue
+                inputs = _fitted(run.picture, specs, region=view.region)
+                for slot in range(first, last):
+                    waiting[place].append(inputs)
+                    if len(waiting[place]) == CHUNK_FRAMES:
+                        yield self._chunk(waiting[place], specs, end=slot + 1, view=place)
+                        waiting[place] = []
+            number += run.num_slots
+            for place, (view, (_, stop)) in enumerate(zip(views, spans, strict=True)):
+                if waiting[place] and view.span.stop and number >= stop:
+                    yield self._chunk(waiting[place], specs, end=stop, view=place)
+                    waiting[place] = []
+        for place, rest in enumerate(waiting):
+            if rest:
+                yield self._chunk(rest, specs, end=number, view=place)
+
+    def _chunk(
+        self, frames: Sequence[Sequence[NDArray[np.uint8]]], specs: Sequence[InputSpec], *, end: int, view: int
+    ) -> FrameChunk:
+        times = slot_timestamps(len(frames), fps=self._fps, first=end - len(frames))
+        return FrameChunk(times, _stack(frames, specs), view)
 
     def pictures(self) -> Iterator[Frames]:
         """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video."""
@@ -301,15 +348,11 @@ def _skip(runs: Iterable[_Shown], *, num_slots: int) -> Iterator[_Shown]:
         num_slots = max(num_slots - shown.num_slots, 0)
 
 
-def _repeat_inputs(
-    runs: Iterable[_Shown], specs: Sequence[InputSpec], *, region: Region | None
-) -> Iterator[list[NDArray[np.uint8]]]:
-    """For each slot, the model inputs of its picture; they are made once per picture."""
-    for shown in runs:
-        part = shown.picture if region is None else _cut(shown.picture, region)
-        inputs = [fit_picture(part, spec) for spec in specs]
-        for _ in range(shown.num_slots):
-            yield inputs
+def _fitted(
+    picture: NDArray[np.uint8], specs: Sequence[InputSpec], *, region: Region | None
+) -> list[NDArray[np.uint8]]:
+    part = picture if region is None else _cut(picture, region)
+    return [fit_picture(part, spec) for spec in specs]
 
 
 def _cut(picture: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from engine.records import FloatArray, Frames, Region
-from engine.video.statistics import SceneStatistics
+from engine.records import FloatArray, Frames, Span, View
+from engine.video.statistics import SceneStatistics, SpanStatistics
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ class FrameChunk:
     ``timestamps``: float32 ``(B, 2)``, start and end in seconds of the time that each frame stands for.
     ``inputs``: ``{spec.name: uint8 (B, size_px, size_px, 3)}``; of a source on a GPU finished, C-contiguous objects
     with ``__cuda_array_interface__`` in place of NumPy arrays.
+    ``view``: the number of the view that they belong to.
     """
 
     timestamps: FloatArray
     inputs: dict[str, Frames]
+    view: int = 0
 
 
 class FrameSource(Protocol):
@@ -59,12 +61,16 @@ class FrameSource(Protocol):
     def scene_statistics(self) -> SceneStatistics:
         """What scene detection needs, as small host arrays (see `engine.video.statistics`)."""
 
-    def model_inputs(
-        self, specs: Sequence[InputSpec], *, region: Region | None = None, max_frames: int | None = None
-    ) -> Iterator[FrameChunk]:
-        """Yield the frames in order, in chunks.
+    def span_statistics(self, spans: Sequence[Span]) -> Iterator[tuple[int, SpanStatistics]]:
+        """What is needed of each span, with its number, as soon as its last frame has passed; one pass for all.
 
-        ``region`` is cut out before resizing. ``max_frames`` stops after that many frames.
+        Ask after a full pass: before, the number of frames may be wrong.
+        """
+
+    def model_inputs(self, specs: Sequence[InputSpec], *, views: Sequence[View] = (View(),)) -> Iterator[FrameChunk]:
+        """Yield the frames of each view in order, in chunks of one view; one pass for all views.
+
+        Regions are cut out before resizing. Decoding stops where the last view ends.
         """
 
     def close(self) -> None:

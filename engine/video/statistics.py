@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_EDGE_FRAMES = 20
+THUMBNAIL_PX = 288
 CANNY_LOW, CANNY_HIGH = 50, 400
 
 
@@ -33,6 +35,62 @@ class SceneStatistics:
                 "scene statistics: expected two non-empty maps of one shape (H, W), "
                 f"got {self.variance.shape} and {self.edge_mean.shape}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class SpanStatistics:
+    """What scene detection needs of some consecutive frames.
+
+    ``maps``: as for a video that consists of these frames. ``thumbnails``: uint8 ``(K, h, w)``, luma of the frames of
+    `edge_frame_indices`, at most `THUMBNAIL_PX` on the short side.
+    """
+
+    maps: SceneStatistics
+    thumbnails: NDArray[np.uint8]
+
+
+class SpanAccumulator:
+    """Builds `SpanStatistics` for many spans in one pass: sums are made once, between the borders of spans.
+
+    Frames come in order. A frame whose number is in `edge_frames` must be shown to `add_picture`, and the sums of all
+    frames go to `add_sums`, in runs that no border in `borders` divides. What is kept is two maps for each span that
+    is under way.
+    """
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        self._spans = list(spans)
+        self._indices = [{start + index for index in edge_frame_indices(stop - start)} for start, stop in spans]
+        self._totals: dict[int, list[NDArray[np.uint64]]] = {}
+        self._edges: dict[int, NDArray[np.uint8]] = {}
+        self._thumbnails: dict[int, list[NDArray[np.uint8]]] = {}
+        self.borders = sorted({border for span in spans for border in span})
+        self.edge_frames = frozenset().union(*self._indices)
+
+    def add_picture(self, number: int, picture: NDArray[np.uint8]) -> None:
+        """Look at frame ``number``, RGB uint8 ``(H, W, 3)``."""
+        edges, small = edge_map(picture), thumbnail(picture)
+        for place in [place for place, indices in enumerate(self._indices) if number in indices]:
+            self._edges[place] = self._edges.get(place, np.uint8(0)) + edges
+            self._thumbnails.setdefault(place, []).append(small)
+
+    def add_sums(
+        self, start: int, stop: int, sums: NDArray[np.unsignedinteger], square_sums: NDArray[np.uint64]
+    ) -> Iterator[tuple[int, SpanStatistics]]:
+        """Take the sums over frames ``start`` to ``stop``, both ``(H, W, 3)``; yields the spans that end there."""
+        for place, (first, end) in enumerate(self._spans):
+            if first <= start < end:
+                totals = self._totals.setdefault(place, [np.zeros(sums.shape, np.uint64) for _ in range(2)])
+                totals[0] += sums
+                totals[1] += square_sums
+                if stop == end:
+                    yield place, self._finish(place)
+
+    def _finish(self, place: int) -> SpanStatistics:
+        start, stop = self._spans[place]
+        sums, square_sums = self._totals.pop(place)
+        edge_mean = self._edges.pop(place) / len(self._indices[place])
+        maps = statistics_from_sums(num_frames=stop - start, sums=sums, square_sums=square_sums, edge_mean=edge_mean)
+        return SpanStatistics(maps, np.stack(self._thumbnails.pop(place)))
 
 
 class SceneStatisticsAccumulator:
@@ -106,6 +164,14 @@ def edge_frame_indices(num_frames: int) -> list[int]:
         return list(range(num_frames))
     positions = np.arange(MAX_EDGE_FRAMES) * (num_frames / MAX_EDGE_FRAMES)
     return [int(index) for index in np.round(positions)]
+
+
+def thumbnail(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma of an RGB frame, uint8 ``(h, w)``, at most `THUMBNAIL_PX` on the short side."""
+    gray = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+    scale = min(1.0, THUMBNAIL_PX / min(gray.shape))
+    size_wh = tuple(round(side * scale) for side in gray.shape[::-1])
+    return np.asarray(cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA) if scale < 1 else gray)
 
 
 def edge_map(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import MediaError
-from engine.records import Region
+from engine.records import Region, Span, View
 from engine.video.source import FrameSource, InputSpec
 from tests.frame_sources import IMPLEMENTATIONS, SAMPLING_FPS, Implementation, to_host
 from tests.oracles import bicubic_resize, center_crop
@@ -53,16 +54,18 @@ def expected_frames(
     return [max(k for k in range(num_frames) if due[k] <= n) for n in range(int(num_frames * fps / rate + 0.5))]
 
 
-def inputs(source: FrameSource, *specs: InputSpec, **options: object) -> dict[str, NDArray[np.uint8]]:
-    """All chunks of a pass joined."""
-    chunks = list(source.model_inputs(specs, **options))  # type: ignore[arg-type]
+def inputs(source: FrameSource, *specs: InputSpec, view: View = View()) -> dict[str, NDArray[np.uint8]]:  # noqa: B008
+    """All chunks of a view joined."""
+    chunks = list(source.model_inputs(specs, views=[view]))
     return {spec.name: np.concatenate([to_host(chunk.inputs[spec.name]) for chunk in chunks]) for spec in specs}
 
 
 def native_pixels(source: FrameSource) -> NDArray[np.uint8]:
     """The frames (F, HEIGHT, WIDTH, 3) as the source has them: squares at their own size are not resized."""
     spec = InputSpec("native", HEIGHT)
-    left, right = (inputs(source, spec, region=Region(x, 0, x + HEIGHT, HEIGHT))["native"] for x in (0, WIDTH - HEIGHT))
+    left, right = (
+        inputs(source, spec, view=View(Region(x, 0, x + HEIGHT, HEIGHT)))["native"] for x in (0, WIDTH - HEIGHT)
+    )
     return np.concatenate([left, right[:, :, 2 * HEIGHT - WIDTH :]], axis=2)
 
 
@@ -112,12 +115,12 @@ class TestFrames:
     def test_max_frames_keeps_the_first(self, source: FrameSource, max_frames: int) -> None:
         everything = inputs(source, InputSpec("a", 32))["a"]
         np.testing.assert_array_equal(
-            inputs(source, InputSpec("a", 32), max_frames=max_frames)["a"], everything[:max_frames]
+            inputs(source, InputSpec("a", 32), view=View(span=Span(stop=max_frames)))["a"], everything[:max_frames]
         )
 
     @pytest.mark.parametrize("max_frames", [None, 11])
     def test_each_frame_comes_with_the_time_it_stands_for(self, source: FrameSource, max_frames: int | None) -> None:
-        chunks = list(source.model_inputs([InputSpec("a", 32)], max_frames=max_frames))
+        chunks = list(source.model_inputs([InputSpec("a", 32)], views=[View(span=Span(stop=max_frames))]))
         assert all(len(chunk.timestamps) == len(chunk.inputs["a"]) for chunk in chunks)
         times = np.concatenate([chunk.timestamps for chunk in chunks])
         assert times.dtype == np.float32
@@ -132,6 +135,52 @@ class TestFrames:
             np.testing.assert_array_equal(rows, everything[: len(rows)])
             break
         np.testing.assert_array_equal(inputs(source, InputSpec("a", 32))["a"], everything)
+
+
+VIEWS = [
+    View(),
+    View(Region(8, 0, 72, 40), Span(3, 17)),
+    View(span=Span(3, 5)),
+    View(Region(0, 10, 50, 60)),
+    View(Region(8, 0, 72, 40), Span(12, 999)),
+]
+
+
+class TestViews:
+    def test_all_views_of_one_pass_are_those_of_a_pass_each(self, source: FrameSource) -> None:
+        spec = InputSpec("a", 32)
+        found: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
+        times = defaultdict(list)
+        for chunk in source.model_inputs([spec], views=VIEWS):
+            found[chunk.view].append(to_host(chunk.inputs["a"]))
+            times[chunk.view].append(chunk.timestamps)
+        for place, view in enumerate(VIEWS):
+            alone = inputs(source, spec, view=view)["a"]
+            np.testing.assert_array_equal(np.concatenate(found[place]), alone)
+            start, stop = view.span.limited(source.num_frames)
+            everything = inputs(source, spec, view=View(view.region))["a"]
+            np.testing.assert_array_equal(alone, everything[start:stop])
+            slots = np.arange(start, stop)
+            np.testing.assert_allclose(np.concatenate(times[place])[:, 0], slots / SAMPLING_FPS, rtol=1e-6)
+
+    def test_statistics_of_spans_are_those_of_their_frames_alone(self, source: FrameSource) -> None:
+        whole = source.scene_statistics()
+        spans = [Span(), Span(2, 9), Span(9, 14), Span(4, 21)]
+        found = dict(source.span_statistics(spans))
+        assert set(found) == set(range(len(spans)))
+        np.testing.assert_array_equal(found[0].maps.variance, whole.variance)
+        np.testing.assert_array_equal(found[0].maps.edge_mean, whole.edge_mean)
+        pixels = native_pixels(source)
+        for place, span in enumerate(spans):
+            start, stop = span.limited(source.num_frames)
+            frames = pixels[start:stop].astype(np.float64)
+            assert found[place].maps.num_frames == stop - start
+            np.testing.assert_allclose(
+                found[place].maps.variance, frames.var(axis=0).sum(axis=-1), rtol=1e-9, atol=1e-9
+            )
+            assert found[place].thumbnails.shape == (min(20, stop - start), HEIGHT, WIDTH)
+            luma = pixels[start:stop] @ np.array([0.299, 0.587, 0.114])
+            assert np.abs(found[place].thumbnails[0] - luma[0]).max() <= 1
 
 
 class TestFits:
@@ -150,7 +199,7 @@ class TestFits:
     def test_a_region_is_cut_out_before_resizing(self, source: FrameSource, implementation: Implementation) -> None:
         region = Region(17, 5, 117, 66)
         stretch, crop = InputSpec("stretch", 56), InputSpec("crop", 56, fit="center_crop")
-        fitted = inputs(source, stretch, crop, region=region)
+        fitted = inputs(source, stretch, crop, view=View(region))
         for number, pixels in enumerate(native_pixels(source)):
             part = pixels[region.y0 : region.y1, region.x0 : region.x1]
             expected = {"stretch": bicubic_resize(part, height=56, width=56), "crop": center_crop(part, size_px=56)}
@@ -160,7 +209,7 @@ class TestFits:
     @pytest.mark.parametrize("region", [Region(0, 0, WIDTH + 1, 10), Region(0, 0, 10, HEIGHT + 1)])
     def test_a_region_outside_the_frame_fails(self, source: FrameSource, region: Region) -> None:
         with pytest.raises(ValueError, match="is not inside the frame of 128x96 pixels"):
-            inputs(source, InputSpec("a", 32), region=region)
+            inputs(source, InputSpec("a", 32), view=View(region))
 
 
 def test_scene_statistics_are_over_all_frames(source: FrameSource) -> None:

@@ -20,7 +20,7 @@ from engine.build.export import Weights, checkpoints_of, export_graph, source_di
 from engine.config import ClipGate, EnsembleGate, Preset, graph_parts
 from engine.errors import ConfigError, MediaError
 from engine.files import load_arrays, save_arrays
-from engine.records import FloatArray, Media
+from engine.records import FloatArray, Media, Span, View
 from engine.runtime.batching import SharedRunner
 from engine.runtime.manifest import digest
 from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
@@ -114,7 +114,7 @@ class FeatureExtractor:
 
     def _compute(self, media: Media) -> FloatArray:
         with closing(PyAvFrameSource(media)) as source, self._runner.open_stream() as stream:
-            for chunk in source.model_inputs(self._specs, max_frames=self._max_frames):
+            for chunk in source.model_inputs(self._specs, views=[View(span=Span(stop=self._max_frames))]):
                 stream.submit(chunk.inputs)
             features: FloatArray = stream.results()[self._output]
             return features

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import MediaError
-from engine.records import Media, Region
+from engine.records import Media, Region, Span, View
 from engine.video import pyav
 from engine.video.media import index_timeline, open_video
 from engine.video.pyav import PyAvFrameSource
@@ -40,7 +40,8 @@ def pictures(source: PyAvFrameSource, *, size_wh: tuple[int, int]) -> NDArray[np
     regions = [Region(0, 0, side, side), Region(width - side, height - side, width, height)]
     spec = InputSpec("square", side)
     parts = [
-        np.concatenate([c.inputs["square"] for c in source.model_inputs([spec], region=region)]) for region in regions
+        np.concatenate([c.inputs["square"] for c in source.model_inputs([spec], views=[View(region)])])
+        for region in regions
     ]
     joined = np.empty((len(parts[0]), height, width, 3), dtype=np.uint8)
     for region, part in zip(regions, parts, strict=True):
@@ -269,6 +270,6 @@ class TestCache:
     ) -> None:
         encode(tmp_path / "v.mp4", originals)
         source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"))
-        chunks = list(source.model_inputs([InputSpec("a", 32)], max_frames=3))
+        chunks = list(source.model_inputs([InputSpec("a", 32)], views=[View(span=Span(stop=3))]))
         (tmp_path / "v.mp4").unlink()
         assert source.scene_statistics().num_frames == len(chunks[0].inputs["a"]) == 3

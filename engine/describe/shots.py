@@ -1,0 +1,57 @@
+"""Frame scenes of shots: cuts a video where its frames change, and finds what to describe within each shot.
+
+Statistics of a whole video wash out what only a part of it shows: a copy that is spliced between other footage, or two
+layouts after one another. So frame scenes are looked for in every shot, too, beside those of the whole video and the
+whole frames. This is ours; the published method looks at the whole video alone.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from engine.config import Scenes
+from engine.describe.insets import find_insets, overlap
+from engine.describe.scenes import find_scenes
+from engine.records import FloatArray, Span, View
+from engine.video.source import FrameSource
+
+MAX_IOU = 0.9
+"""Of an inset with a frame scene of the same shot: above, it shows nothing new."""
+
+
+def find_shots(embeddings: FloatArray, *, max_cut_cosine: float, min_frames: int) -> list[Span]:
+    """The shots of at least ``min_frames`` frames, from the embeddings of the whole frames, float32 ``(F, E)``.
+
+    A shot ends where the cosine of two neighbouring frames is below ``max_cut_cosine``.
+    """
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    cuts = np.flatnonzero(np.vecdot(unit[1:], unit[:-1]) < max_cut_cosine) + 1
+    borders = pairwise([0, *cuts.tolist(), len(embeddings)])
+    return [Span(start, stop) for start, stop in borders if stop - start >= min_frames]
+
+
+def scene_views(source: FrameSource, embeddings: FloatArray, *, config: Scenes) -> list[View]:
+    """What to describe beside the whole frames: scenes of the video, then those of shots that it does not have.
+
+    Shots come last first, so that the time of the rows goes back wherever a view begins (`engine.search` tells views
+    apart by that). ``embeddings``: of the whole frames, ``(F, E)``.
+    """
+    shots = find_shots(embeddings, max_cut_cosine=config.max_cut_cosine, min_frames=config.min_shot_frames)
+    whole = Span(0, len(embeddings))
+    spans = [whole, *(shot for shot in reversed(shots) if shot != whole)]
+    found = dict(source.span_statistics(spans))
+    views: list[View] = []
+    of_video: set[tuple[int, int, int, int]] = set()
+    for place, span in enumerate(spans):
+        least = config.min_frames if place == 0 else config.min_shot_frames
+        regions = find_scenes(found[place].maps, config=config.model_copy(update={"min_frames": least}))
+        new = [region for region in regions if region.box not in of_video]
+        if place > 0 or shots == [whole]:
+            insets = find_insets(found[place], config=config)
+            new += [inset for inset in insets if not any(overlap(inset, other) > MAX_IOU for other in regions)]
+        views += [View(region, Span() if place == 0 else span) for region in new]
+        if place == 0:
+            of_video = {region.box for region in regions}
+    return views
