@@ -7,6 +7,7 @@ whole frames. This is ours; the published method looks at the whole video alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,11 +15,11 @@ import numpy as np
 from engine.config import Scenes
 from engine.describe.insets import find_insets, overlap
 from engine.describe.scenes import find_scenes
-from engine.records import FloatArray, Span, View
+from engine.records import FloatArray, Region, Span, View
 from engine.video.source import FrameSource
 
-MAX_IOU = 0.9
-"""Of an inset with a frame scene of the same shot: above, it shows nothing new."""
+MAX_IOU = 0.8
+"""Intersection over union with the frame or another region of the same frames: above, a region shows nothing new."""
 
 
 def find_shots(embeddings: FloatArray, *, max_cut_cosine: float, min_frames: int) -> list[Span]:
@@ -42,16 +43,25 @@ def scene_views(source: FrameSource, embeddings: FloatArray, *, config: Scenes) 
     whole = Span(0, len(embeddings))
     spans = [whole, *(shot for shot in reversed(shots) if shot != whole)]
     found = dict(source.span_statistics(spans))
+    height, width = found[0].maps.variance.shape
+    frame = Region(0, 0, width, height)
     views: list[View] = []
-    of_video: set[tuple[int, int, int, int]] = set()
+    known = [frame]
     for place, span in enumerate(spans):
         least = config.min_frames if place == 0 else config.min_shot_frames
         regions = find_scenes(found[place].maps, config=config.model_copy(update={"min_frames": least}))
-        new = [region for region in regions if region.box not in of_video]
-        if place > 0 or shots == [whole]:
-            insets = find_insets(found[place], config=config)
-            new += [inset for inset in insets if not any(overlap(inset, other) > MAX_IOU for other in regions)]
+        insets = find_insets(found[place], config=config) if span in shots else []
+        new = distinct([*regions, *insets], known=known)
         views += [View(region, Span() if place == 0 else span) for region in new]
         if place == 0:
-            of_video = {region.box for region in regions}
+            known = [frame, *new]
     return views
+
+
+def distinct(regions: Sequence[Region], *, known: Sequence[Region]) -> list[Region]:
+    """The regions that show something new: those that overlap no known one, and none before, by more than `MAX_IOU`."""
+    kept: list[Region] = []
+    for region in regions:
+        if all(overlap(region, other) <= MAX_IOU for other in (*known, *kept)):
+            kept.append(region)
+    return kept
