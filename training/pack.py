@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from engine.build.packaged import GRAPH_SUFFIXES, PackagedManifest, PackagedWeig
 from engine.build.parity import Case, load_cases, save_cases
 from engine.config import Preset, graph_parts, load_preset
 from engine.console import progress, say
+from engine.describe.blank import blank_pictures
 from engine.errors import ConfigError, EngineError
 from engine.models.checkpoints import read_state
 from engine.projection import fit_pca, save_pca
@@ -38,7 +39,7 @@ from engine.video.source import InputSpec
 from training.footage.resizing import Frame
 from training.store.frame_store import FrameStore
 
-MAX_SIZE_BYTES = 20_000_000
+MAX_SIZE_BYTES = 25_000_000
 NUM_NORM_ROWS = 4000
 BATCH_SIZE = 8
 CHECKED_BATCHES = (1, 2, 3)
@@ -88,10 +89,10 @@ def pack(
     """Write the weights of ``preset`` into the folder ``output``, all at once; see the module.
 
     ``store``: a frame store. The PCA is fitted on all its pictures; ``num_norm_rows`` of them, drawn with a fixed seed,
-    become the norm set. ``advance`` is called after each picture.
+    become the norm set, with those of `engine.describe.blank`. ``advance`` is called after each picture.
 
     Raises ``ConfigError`` for checkpoints that are missing, do not fit or are not ``.safetensors``; for an ``output``
-    that holds something else; and for more than 20 MB.
+    that holds something else; and for more than 25 MB.
     """
     if output.exists():
         PackagedWeights.open(output)  # so that nothing else is replaced
@@ -104,13 +105,15 @@ def pack(
             _pack_graph(engines, name, packed=packed)
         with engines.open_runner("ensemble") as runner:
             embeddings = _embed(runner, pictures, advance=advance)
+            blank = np.concatenate([runner.run(inputs)["embedding"] for inputs in _blank_inputs(runner)])
         pca = fit_pca(embeddings, num_components=preset.pca.num_components)
         save_pca(pca, packed / _PCA)
-        save_norm_set(pca.transform(_drawn_rows(embeddings, num_rows=num_norm_rows)), packed / _NORM_SET)
+        rows = np.concatenate([_drawn_rows(embeddings, num_rows=num_norm_rows), blank])
+        save_norm_set(pca.transform(rows), packed / _NORM_SET)
         manifest = _describe(engines.manifest, packed)
         size_bytes = sum(file.size_bytes for file in manifest.files)
         if size_bytes > MAX_SIZE_BYTES:
-            raise ConfigError(f"the weights take {size_bytes / 1e6:.1f} MB, more than 20 MB; take fewer norm-set rows")
+            raise ConfigError(f"the weights take {size_bytes / 1e6:.1f} MB, more than 25 MB; take fewer norm-set rows")
         (packed / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _replace(packed, output)
     return manifest
@@ -180,6 +183,12 @@ def _embed(runner: Runner, pictures: FrameStore, *, advance: Callable[[], None])
         for _ in chunk:
             advance()
     return np.concatenate(rows)
+
+
+def _blank_inputs(runner: Runner) -> Iterator[dict[str, Frames]]:
+    sides = {spec.name: blank_pictures(int(spec.shape[1] or 0)) for spec in runner.inputs}
+    for start in range(0, len(next(iter(sides.values()))), BATCH_SIZE):
+        yield {name: pictures[start : start + BATCH_SIZE] for name, pictures in sides.items()}
 
 
 def _drawn_rows(rows: FloatArray, *, num_rows: int) -> FloatArray:

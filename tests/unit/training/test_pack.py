@@ -18,6 +18,7 @@ from engine.build.export import Ensemble
 from engine.build.packaged import PackagedWeights
 from engine.build.parity import load_cases
 from engine.config import Preset, load_preset
+from engine.describe.blank import blank_pictures
 from engine.errors import ConfigError
 from engine.models.checkpoints import random_weights
 from engine.models.descriptor import build_descriptor_model
@@ -90,7 +91,7 @@ def test_engines_of_it_compute_what_pytorch_computes_with_rounded_weights(packed
 def test_cases_and_norm_set_are_as_asked(packed: Path) -> None:
     cases = load_cases(packed / "ensemble.check.npz")
     assert [len(case.inputs["frames_224"]) for case in cases] == list(CHECKED_BATCHES)
-    assert load_norm_set(packed / "norm_set.npz").shape == (12, 8)
+    assert load_norm_set(packed / "norm_set.npz").shape == (12 + len(blank_pictures(8)), 8)
     assert PackagedWeights.open(packed).manifest.versions.keys() == {"torch", "timm", "onnx", "onnxscript"}
 
 

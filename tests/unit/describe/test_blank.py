@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import numpy as np
+
+from engine.describe.blank import BARS, GRAYS, blank_pictures
+
+
+def test_there_are_plain_ones_bars_ramps_and_noise() -> None:
+    pictures = blank_pictures(64)
+    assert pictures.shape == (11 + 6 + 4 + 1 + 4 + 9, 64, 64, 3)
+    assert pictures.dtype == np.uint8
+    plain = [picture for picture in pictures if (picture == picture[0, 0]).all()]
+    assert len(plain) == 21
+    assert [int(picture[0, 0, 0]) for picture in plain[: len(GRAYS)]] == list(GRAYS)
+    bars = pictures[21]
+    assert [tuple(color) for color in bars[5, 4::8].tolist()] == list(BARS)
+    ramps = pictures[22:26]
+    assert (np.diff(ramps[0].astype(int), axis=0) >= 0).all()
+    np.testing.assert_array_equal(ramps[0], ramps[1][::-1])
+    np.testing.assert_array_equal(ramps[2], ramps[0].transpose(1, 0, 2))
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+
+
+def test_they_are_the_same_each_time() -> None:
+    np.testing.assert_array_equal(blank_pictures(32), blank_pictures(32))
