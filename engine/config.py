@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from engine.errors import ConfigError
 
-DescriptorArchitecture = Literal["swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0_gem512"]
+DescriptorArchitecture = Literal[
+    "swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0_gem512", "resnet50_gem512"
+]
 Rgb = tuple[float, float, float]
 
 
@@ -30,6 +32,7 @@ class DescriptorModel(_Strict):
     input_px: Annotated[int, Field(gt=0)]
     mean: Rgb
     std: Rgb
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 class NoGate(_Strict):
@@ -243,6 +246,9 @@ class Preset(_Strict):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError(f"model names must differ, got {names}")
+        inputs = {(model.input_px, model.interpolation) for model in self.models}
+        if len({input_px for input_px, _ in inputs}) < len(inputs):
+            raise ValueError("models with inputs of one size must take them with one interpolation")
         return self
 
     @model_validator(mode="after")
@@ -276,7 +282,11 @@ def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
 
     Those of a gate that is off are among them: it can be turned on without building again.
     """
-    models = [model.model_dump(mode="json", exclude={"checkpoint"}) for model in preset.models]
+    # Without what has its default: engines from before it could be chosen stay what they are.
+    models = [
+        model.model_dump(mode="json", exclude={"checkpoint"} | ({"interpolation"} - model.model_fields_set))
+        for model in preset.models
+    ]
     parts: dict[str, dict[str, Any]] = {"ensemble": {"models": models}}
     gate = preset.gate.model_dump(mode="json")
     if isinstance(preset.gate, ClipGate):

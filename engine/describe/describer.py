@@ -119,8 +119,8 @@ class Describer:
 
     def _run_ensemble(self, source: FrameSource, views: Sequence[View], clock: StageClock) -> _EnsembleRows:
         """Rows of all views, one view after the other; without views, of the whole frames."""
-        sizes = sorted({model.input_px for model in self.preset.models})
-        specs = [InputSpec(f"frames_{size_px}", size_px) for size_px in sizes]
+        inputs = sorted({(model.input_px, model.interpolation) for model in self.preset.models})
+        specs = [InputSpec(f"frames_{size_px}", size_px, "stretch", filter_) for size_px, filter_ in inputs]
         times, places = [], []
         with clock.stage("ensemble"), self.ensemble.open_stream() as stream:
             for chunk in clock.each("decode", source.model_inputs(specs, views=views or [View()])):

@@ -15,7 +15,7 @@ def build_descriptor_model(architecture: DescriptorArchitecture) -> nn.Module:
     """A model of the ensemble with untrained weights, in training mode.
 
     Takes normalized frames, float ``(B, 3, input_px, input_px)``; returns embeddings ``(B, D)``, not L2-normalized.
-    ``input_px`` is 256, 384 and 224, in the order of `DescriptorArchitecture`; D is 512.
+    ``input_px`` is 256, 384 and 224, and any for a ResNet, in the order of `DescriptorArchitecture`; D is 512.
     """
     match architecture:
         case "swinv2_base_w16_256":
@@ -35,5 +35,9 @@ def build_descriptor_model(architecture: DescriptorArchitecture) -> nn.Module:
             return VitDescriptor(img_size=384, patch_size=32, embed_dim=768, depth=12, num_heads=12, output_dim=512)
         case "efficientnet_lite0_gem512":
             return EfficientNetLiteDescriptor()
+        case "resnet50_gem512":
+            from engine.models.resnet import ResNet50Descriptor  # torchvision, which no other model needs
+
+            return ResNet50Descriptor()
         case _:
             assert_never(architecture)

@@ -108,9 +108,9 @@ class DaliOperators:
                 stack = stack[:, region.y0 : region.y1, region.x0 : region.x1]
             height, width = stack.shape[1:3]
             fit = Fit.of((width, height), spec)
-            columns = self._resize(stack, height=height, width=fit.size_wh[0])
+            columns = self._resize(stack, height=height, width=fit.size_wh[0], spec=spec)
             columns = columns[:, :, fit.left : fit.left + spec.size_px]
-            rows = self._resize(columns, height=fit.size_wh[1], width=spec.size_px)
+            rows = self._resize(columns, height=fit.size_wh[1], width=spec.size_px, spec=spec)
             return rows[:, fit.top : fit.top + spec.size_px]
 
     def sums(self, stack: Stack) -> tuple[Any, Any]:
@@ -128,12 +128,13 @@ class DaliOperators:
         """What a runner takes: an array in host memory, or the tensor itself, with ``__cuda_array_interface__``."""
         return self.download(stack) if self.device == "cpu" else cast(Frames, stack)
 
-    def _resize(self, stack: Stack, *, height: int, width: int) -> Stack:
-        from nvidia.dali.types import INTERP_CUBIC
+    def _resize(self, stack: Stack, *, height: int, width: int, spec: InputSpec) -> Stack:
+        from nvidia.dali.types import INTERP_CUBIC, INTERP_LINEAR
 
         if stack.shape[1:3] == (height, width):
             return stack
-        return self.dali.resize(stack, size=[height, width], interp_type=INTERP_CUBIC, antialias=True)
+        interpolation = INTERP_CUBIC if spec.interpolation == "bicubic" else INTERP_LINEAR
+        return self.dali.resize(stack, size=[height, width], interp_type=interpolation, antialias=True)
 
     @contextmanager
     def _evaluation(self) -> Iterator[Any]:

@@ -19,13 +19,14 @@ class InputSpec:
     """One image input of a model: uint8 ``(B, size_px, size_px, 3)`` RGB.
 
     ``fit``: ``stretch`` resizes to the square and ignores the aspect ratio; ``center_crop`` resizes the short side to
-    ``size_px`` and cuts the middle square (torchvision's Resize and CenterCrop). Both are bicubic with antialiasing
-    as Pillow computes it, rounded to uint8.
+    ``size_px`` and cuts the middle square (torchvision's Resize and CenterCrop). Both interpolate with antialiasing as
+    Pillow does, rounded to uint8.
     """
 
     name: str
     size_px: int
     fit: Literal["stretch", "center_crop"] = "stretch"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from engine.errors import MediaError
 from engine.records import Region, Span, View
@@ -181,6 +182,16 @@ class TestViews:
             assert found[place].thumbnails.shape == (min(20, stop - start), HEIGHT, WIDTH)
             luma = pixels[start:stop] @ np.array([0.299, 0.587, 0.114])
             assert np.abs(found[place].thumbnails[0] - luma[0]).max() <= 1
+
+
+class TestInterpolation:
+    def test_bilinear_is_that_of_pillow(self, source: FrameSource) -> None:
+        fitted = inputs(source, InputSpec("a", 56, interpolation="bilinear"))["a"]
+        for row, pixels in zip(fitted, native_pixels(source), strict=True):
+            expected = np.asarray(Image.fromarray(pixels).resize((56, 56), Image.Resampling.BILINEAR))
+            difference = np.abs(row.astype(np.int16) - expected)
+            assert difference.mean() < 0.3
+            assert difference.max() <= 4
 
 
 class TestFits:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import ClipGate, Preset, load_preset, parse_preset, preset_names
+from engine.config import ClipGate, Preset, graph_parts, load_preset, parse_preset, preset_names
 from engine.errors import ConfigError
 from tests.gate_presets import ensemble_gate, gate_preset, gate_values, write_gate_preset
 
@@ -20,8 +20,25 @@ def values_of(name: str) -> dict[str, Any]:
 
 
 def test_shipped_presets_load() -> None:
-    assert preset_names() == ["lite", "vsc22"]
+    assert preset_names() == ["lite", "sscd", "vsc22", "vsc22_single"]
     assert load_preset("lite").gate.mode == "off"
+
+
+def test_vsc22_single_is_vsc22_with_one_model_and_a_pca_of_its_own() -> None:
+    single, full = load_preset("vsc22_single"), load_preset("vsc22")
+    assert single.models == full.models[:1]
+    pca = full.pca.model_copy(update={"checkpoint": None})
+    assert single.model_copy(update={"name": full.name, "models": full.models}) == full.model_copy(update={"pca": pca})
+
+
+def test_inputs_of_one_size_have_one_interpolation() -> None:
+    values = values_of("vsc22")
+    values["models"][0]["interpolation"] = "bilinear"
+    with pytest.raises(ConfigError, match="inputs of one size must take them with one interpolation"):
+        parse_preset(values, source="test")
+    parts = graph_parts(load_preset("sscd"))["ensemble"]["models"]
+    assert parts[0]["interpolation"] == "bilinear"
+    assert "interpolation" not in graph_parts(load_preset("vsc22"))["ensemble"]["models"][0]
 
 
 def test_vsc22_has_the_figures_of_the_reference() -> None:
@@ -50,7 +67,9 @@ def test_a_preset_file_loads(tmp_path: Path) -> None:
 
 
 def test_unknown_preset_fails() -> None:
-    with pytest.raises(ConfigError, match=r"unknown preset 'light'; expected one of \['lite', 'vsc22'\]"):
+    with pytest.raises(
+        ConfigError, match=r"unknown preset 'light'; expected one of \['lite', 'sscd', 'vsc22', 'vsc22_single'\]"
+    ):
         load_preset("light")
 
 

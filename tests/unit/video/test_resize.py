@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,16 +34,19 @@ def test_stretch_is_antialiased_bicubic(height: int, width: int, size_px: int) -
 @pytest.mark.torch
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("size_px", [64, 224, 225])
-def test_both_fits_equal_torchvision(height: int, width: int, size_px: int) -> None:
+@pytest.mark.parametrize("name", ["bicubic", "bilinear"])
+def test_both_fits_equal_torchvision(height: int, width: int, size_px: int, name: Any) -> None:
     transforms = pytest.importorskip("torchvision.transforms")
-    bicubic = transforms.InterpolationMode.BICUBIC
+    mode = transforms.InterpolationMode(name)
     image = Image.fromarray(random_picture(height, width))
-    stretch = transforms.Resize((size_px, size_px), interpolation=bicubic)
-    crop = transforms.Compose([transforms.Resize(size_px, interpolation=bicubic), transforms.CenterCrop(size_px)])
+    stretch = transforms.Resize((size_px, size_px), interpolation=mode)
+    crop = transforms.Compose([transforms.Resize(size_px, interpolation=mode), transforms.CenterCrop(size_px)])
     picture = np.asarray(image)
-    np.testing.assert_array_equal(fit_picture(picture, InputSpec("a", size_px)), np.asarray(stretch(image)))
     np.testing.assert_array_equal(
-        fit_picture(picture, InputSpec("a", size_px, fit="center_crop")), np.asarray(crop(image))
+        fit_picture(picture, InputSpec("a", size_px, interpolation=name)), np.asarray(stretch(image))
+    )
+    np.testing.assert_array_equal(
+        fit_picture(picture, InputSpec("a", size_px, "center_crop", name)), np.asarray(crop(image))
     )
 
 
