@@ -25,7 +25,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from engine.build.onnx_graph import float_values, save_external, value_shapes
+from engine.build.onnx_graph import float_values, replace_nodes, save_external, value_shapes
 from engine.errors import EngineError
 
 _EMBEDDING = "embedding"
@@ -181,11 +181,8 @@ class _Rewriter:
             else:
                 self._read_float32(node)
                 self.written.append(node)
-        del self.graph.node[:], self.graph.value_info[:]
-        self.graph.node.extend(self.written)
-        used = {name for node in self.written for name in node.input}
-        for weight in [weight for weight in self.graph.initializer if weight.name not in used]:
-            self.graph.initializer.remove(weight)
+        del self.graph.value_info[:]
+        replace_nodes(self.graph, self.written)
 
     def _rewrite_node(self, node: NodeProto) -> None:
         if node.op_type in _ISLANDS:

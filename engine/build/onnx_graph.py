@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.projection import Pca
 from engine.runtime.runner import TensorSpec
 
 EMBEDDING, DESCRIPTOR = "embedding", "descriptor"
-PCA_WEIGHTS = _WEIGHT, _BIAS = "pca.weight", "pca.bias"
+_WEIGHT, _BIAS = "pca.weight", "pca.bias"
 _MIN_STORED_VALUES = 64
 
 
@@ -73,10 +74,17 @@ def store_float16(onnx_in: Path, onnx_out: Path) -> None:
         if values.size >= _MIN_STORED_VALUES and np.array_equal(rounded.astype(np.float32), values):
             weight.CopyFrom(numpy_helper.from_array(rounded, f"{name}.float16"))
             casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model.graph, [*casts, *model.graph.node])
     onnx_out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Make ``nodes`` those of a graph, and drop the weights that none of them takes."""
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    for weight in [weight for weight in graph.initializer if weight.name not in used]:
+        graph.initializer.remove(weight)
 
 
 def save_external(model: onnx.ModelProto, path: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from engine.build.cache import user_engines
@@ -137,9 +136,7 @@ class Engine:
             features = SharedRunner(runner, batch_size=runner.batch_size)
         return GateRunners(config, features, self._enter(stack, "edit_score"))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._describer = None
         self._resources.close()
         logger.info(stages_line(self.times.as_dict()))

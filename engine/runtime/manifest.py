@@ -30,6 +30,7 @@ Frontend = Literal["onnx", "torch-tensorrt"]
 
 Precision = Literal["fp16", "fp32"]
 PrecisionChoice = Literal["auto", "fp16", "fp32"]
+Measure = Literal["cosine", "edit_score"]
 
 
 class _Record(BaseModel):
@@ -71,7 +72,7 @@ class Comparison(_Record):
     """
 
     model: str
-    measure: Literal["cosine", "edit_score"]
+    measure: Measure
     worst: float
     limit: float
     num_inputs: int
@@ -91,8 +92,7 @@ class TensorRtFacts(_Record):
 
     ``version``: that of ``flavour``, which alone can load it. ``compute_capabilities``: of the GPUs it was built for,
     such as ``8.6``. ``precisions``: of each model of the graph; ``precision_choice``: what was asked for.
-    ``graph_sha256``: of the exported ONNX graph. ``refittable``: the weights that can be replaced without building
-    again, by their names in the graph. ``build_s``: seconds that TensorRT took.
+    ``graph_sha256``: of the exported ONNX graph. ``build_s``: seconds that TensorRT took.
     """
 
     flavour: Flavour
@@ -104,7 +104,6 @@ class TensorRtFacts(_Record):
     comparisons: tuple[Comparison, ...]
     profile: RowProfile
     graph_sha256: str
-    refittable: tuple[str, ...]
     build_s: float
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, Stream, devices
-from engine.runtime.device_buffers import full_shape
 from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.fit import check_tensorrt_engine
@@ -81,7 +80,7 @@ class TensorRtExecution:
     def workspace_bytes(self, num_rows: int) -> int:
         """Device memory for ``num_rows`` rows besides inputs and outputs."""
         for spec in self._inputs:
-            shape = full_shape(spec, num_rows)
+            shape = spec.full_shape(num_rows)
             self._checked(self._context.set_input_shape(spec.name, shape), f"take {spec.name} of shape {shape}")
         self._num_rows = num_rows
         return int(self._context.update_device_memory_size_for_shapes())

@@ -13,7 +13,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from engine.build.export import Weights, checkpoints_of, export_graph, source_digest
@@ -81,9 +80,7 @@ class FeatureExtractor:
         self._runner = SharedRunner(runner, batch_size=BATCH_SIZE)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._resources.close()
 
     def extract(
