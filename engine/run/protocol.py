@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from engine.run.extraction import extract_to_store
 from engine.run.plan import choose_workers
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.candidates import find_candidates
-from engine.search.exact import ExactSearch
+from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
 from engine.search.score_norm import ScoreNormalizer
@@ -165,14 +166,14 @@ def _compare(
     queries = resolve_stopped(queries, references, near_identical_cosine=cosine, device=device)
     if settings.use_score_norm:
         normalizer = ScoreNormalizer.fit(norm_rows, beta=preset.score_norm.beta, nk=preset.score_norm.nk)
-        queries, references = list(normalizer.queries(queries, device=device)), list(normalizer.references(references))
-        network = preset.localization.score_normalized
+        queries, references = normalizer.queries(queries, device=device), normalizer.references(references)
     else:
         queries, references = _unit_length(queries), _unit_length(references)
-        network = preset.localization.cosine
-    candidates = find_candidates(queries, references, search=ExactSearch(device), **preset.search.model_dump())
-    per_query = preset.localization.candidates_per_query
-    matches = localize_candidates(queries, references, candidates, network=network, candidates_per_query=per_query)
+    search = partial(global_top_k, device=device)
+    candidates = find_candidates(queries, references, config=preset.search, search=search)
+    matches = localize_candidates(
+        queries, references, candidates, config=preset.localization, use_score_norm=settings.use_score_norm
+    )
     return candidates, matches
 
 

@@ -110,18 +110,13 @@ def _videos_of(table: pa.Table, *, source: Path) -> list[StoredVideo]:
     return videos
 
 
-def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
-    """Read only which videos a shard holds, and the fingerprints of their sources. Raises ``StoreError``."""
+def read_index(path: Path) -> tuple[int, dict[str, Fingerprint]]:
+    """The dimension of a shard's descriptors, and which videos it holds from which files. Raises ``StoreError``."""
     with _readable(path):
         table = pq.read_table(path, columns=["video_id", "size_bytes", "mtime_ns"])
+        num_dims = pq.read_schema(path).field("descriptor").type.list_size
     rows = table.take(_starts(table["video_id"].to_pylist())).to_pylist()
-    return {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
-
-
-def read_num_dims(path: Path) -> int:
-    """Read only the dimension of the descriptors of a shard. Raises ``StoreError``."""
-    with _readable(path):
-        return int(pq.read_schema(path).field("descriptor").type.list_size)
+    return num_dims, {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 
 
 def _starts(video_ids: Sequence[str]) -> list[int]:
