@@ -14,17 +14,7 @@ from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import EngineError
 from engine.records import Failure, Media, Role
-from engine.run.messages import (
-    Broken,
-    Described,
-    Done,
-    Job,
-    Link,
-    LogLine,
-    Probed,
-    Ready,
-    die_with_parent,
-)
+from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Probed, Ready, die_with_parent
 from engine.video import DecoderName
 from engine.video.media import claimed_duration_s
 
@@ -33,8 +23,7 @@ from engine.video.media import claimed_duration_s
 class WorkerSettings:
     """What one worker process needs to know.
 
-    ``videos_at_once``: threads that decode. ``num_threads``: those of an engine on a
-    CPU, None for all cores. ``gpu``: the only one that it sees, as in ``CUDA_VISIBLE_DEVICES``; None for a CPU.
+    See `engine.run.plan.Workers`; ``gpu`` is None for a CPU.
     """
 
     engines: Path
@@ -121,7 +110,7 @@ class _Worker:
         result = self._engine.describe(media, role=self._role)
         if isinstance(result, Failure):
             return result
-        return Described(result, self._engine.decoder.refusals.get(result.video_id))
+        return Described(result, self._engine.decoder.refusal(result.video_id))
 
 
 def _probe(media: Media) -> Probed:

@@ -2,7 +2,7 @@
 
 Each video opens a `RowStream`, submits rows as they are decoded and collects its results at the end. A batch is run by
 the thread that completes it; a batch that nobody can complete, because every open stream waits for results, is run
-part-filled. Fewer than ``batch_size`` rows are ever pending, so memory does not grow with the number of videos.
+part-filled. Fewer rows than a batch are ever pending, so memory does not grow with the number of videos.
 """
 
 from __future__ import annotations
@@ -41,16 +41,11 @@ class _Rows:
 
 
 class SharedRunner:
-    """A runner whose batches are filled by many videos at once. Thread-safe.
+    """A runner that was entered, whose batches are filled by many videos at once. Thread-safe."""
 
-    ``batch_size``: rows per call of the runner, >= 1; results come back to the stream that submitted them.
-    """
-
-    def __init__(self, runner: Runner, *, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size >= 1, got {batch_size}")
+    def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._batch_size = batch_size
+        self._batch_size = runner.batch_size
         self._changed = threading.Condition()
         self._pending: deque[_Rows] = deque()
         self._num_pending = 0
@@ -85,16 +80,15 @@ class SharedRunner:
                 self._num_waiting += 1
                 try:
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: stream.is_complete or self._is_stalled())
+                    self._changed.wait_for(
+                        lambda: stream.is_complete or (self._num_pending > 0 and self._num_waiting == self._num_open)
+                    )
                 finally:
                     self._num_waiting -= 1
                 if stream.is_complete:
                     return
                 batch = self._take_batch(full_only=False)
             self._run(batch)
-
-    def _is_stalled(self) -> bool:
-        return self._num_pending > 0 and self._num_waiting == self._num_open
 
     def _take_batch(self, *, full_only: bool) -> list[_Rows]:
         with self._changed:

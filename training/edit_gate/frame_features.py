@@ -29,8 +29,6 @@ from engine.video.source import InputSpec
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 8
-
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
@@ -77,7 +75,7 @@ class FeatureExtractor:
             for leftover in self._folder.glob("exported.*"):
                 leftover.unlink()
         runner = self._resources.enter_context(OpenVinoRunner(compiled))
-        self._runner = SharedRunner(runner, batch_size=BATCH_SIZE)
+        self._runner = SharedRunner(runner)
         return self
 
     def __exit__(self, *_: object) -> None:
