@@ -100,9 +100,8 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     """
     run = _Run(settings, progress)
     engines, norm_rows = run.norm_set()
-    engine = _open(settings, engines, raw_embeddings=False)
-    references = run.describe(engine, "references", "reference")
-    queries = run.describe(engine, "queries", "query")
+    references = run.describe("references", "reference", engines)
+    queries = run.describe("queries", "query", engines)
     candidates, matches = _compare(settings, queries, references, norm_rows=norm_rows, device=run.device)
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
@@ -128,7 +127,11 @@ class _Run:
         self._progress = progress
         self.failures: list[Failure] = []
 
-    def describe(self, engine: Engine, name: str, role: Role) -> list[Descriptors]:
+    def describe(
+        self, name: str, role: Role, engines: EnginesDirectory, *, raw_embeddings: bool = False
+    ) -> list[Descriptors]:
+        preset, decoder = self._settings.preset, self._settings.decoder
+        engine = Engine.open(engines, preset=preset, raw_embeddings=raw_embeddings, decoder=decoder)
         media, folder = self.media[name], self._settings.output / name
         with self._progress(name, len(media)) as advance:
             summary = extract_to_store(engine, media, role=role, output=folder, workers=self._workers, on_done=advance)
@@ -145,7 +148,7 @@ class _Run:
             rows = settings.engines.norm_set()
             logger.info("norm set: the one that came with the engines, %d rows", len(rows))
             return settings.engines, rows
-        raw = self.describe(_open(settings, settings.engines, raw_embeddings=True), "norm_set", "reference")
+        raw = self.describe("norm_set", "reference", settings.engines, raw_embeddings=True)
         embeddings = np.concatenate([item.descriptors for item in raw])
         engines, pca = _with_pca(settings, embeddings)
         origin = "of the engines" if engines == settings.engines else "fitted on it"
@@ -212,15 +215,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not the settings of a run ({error}); choose a new --output folder") from error
-
-
-def _open(settings: RunSettings, engines: EnginesDirectory, *, raw_embeddings: bool) -> Engine:
-    return Engine.open(
-        engines,
-        preset=settings.preset,
-        raw_embeddings=raw_embeddings,
-        decoder=settings.decoder,
-    )
 
 
 def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[EnginesDirectory, Pca]:

@@ -178,20 +178,19 @@ def digest(*values: Any) -> str:
 
 def parse_manifest(path: Path) -> Manifest:
     """What is recorded in ``manifest.json``, whether or not the files are there. Raises ``ConfigError``."""
+    advice = build_advice("PRESET", path.parent)
     if not path.is_file():
         raise ConfigError(
-            f"{path.parent} is not an engines directory, or its build was cut short: it has no {path.name}; "
-            + build_advice("PRESET", path.parent)
+            f"{path.parent} is not an engines directory, or its build was cut short: it has no {path.name}; {advice}"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}; {build_advice('PRESET', path.parent)}") from error
+        raise ConfigError(f"{path} is not JSON: {error}; {advice}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ConfigError(
-            f"{path} has format version {version}, this version of vsc-engine reads {FORMAT_VERSION}; "
-            + build_advice("PRESET", path.parent)
+            f"{path} has format version {version}, this version of vsc-engine reads {FORMAT_VERSION}; {advice}"
         )
     try:
         return Manifest.model_validate(values)
@@ -199,7 +198,7 @@ def parse_manifest(path: Path) -> Manifest:
         detail = error.errors()[0]
         where = ".".join(str(part) for part in detail["loc"])
         problem = f"{where}: {detail['msg']}, got {str(detail['input'])[:60]!r}"
-        raise ConfigError(f"{path}: {problem}; {build_advice('PRESET', path.parent)}") from error
+        raise ConfigError(f"{path}: {problem}; {advice}") from error
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:

@@ -57,7 +57,7 @@ class TensorRtExecution:
         self._num_rows = 0
         self._workspace: DeviceMemory | None = None
         # TensorRT-RTX compiles kernels while it runs, which cannot be captured from outside; it captures by itself.
-        self._captures_itself = tensorrt.flavour == "tensorrt_rtx"
+        self.is_capturable = tensorrt.flavour == "tensorrt"
         self._runtime = self._log.call(trt.Runtime, doing="start")
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -68,14 +68,9 @@ class TensorRtExecution:
             )
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if self._captures_itself:
+        if not self.is_capturable:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._context = self._checked(self._engine.create_execution_context(runtime_config=config), "prepare")
-
-    @property
-    def is_capturable(self) -> bool:
-        """Whether `enqueue` may be captured from outside."""
-        return not self._captures_itself
 
     def workspace_bytes(self, num_rows: int) -> int:
         """Device memory for ``num_rows`` rows besides inputs and outputs."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,7 +32,6 @@ _SHARDS = "shard-*.parquet"
 _JOURNAL = "journal"
 _FORMAT_BEFORE = "vsc-engine descriptors, version 1"
 _ANEW = "extract into a new folder"
-_FORMAT: Literal["vsc-engine descriptors, version 2"] = "vsc-engine descriptors, version 2"
 
 
 class StoreManifest(BaseModel):
@@ -44,7 +42,7 @@ class StoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["vsc-engine descriptors, version 2"] = _FORMAT
+    format: Literal["vsc-engine descriptors, version 2"] = "vsc-engine descriptors, version 2"
     complete: bool
     identity: dict[str, Json]
     num_dims: int | None = None
@@ -55,11 +53,12 @@ class StoreManifest(BaseModel):
 class StoreWriter:
     """The one writer of a store: takes videos one by one, and each is on the disk when `add` returns.
 
-    A context manager. Videos gather in a journal until they make a shard of ``rows_per_shard`` rows. What was added
-    stays whatever happens; only `finish` completes the store. A new or empty folder starts a store; one of the same
-    ``identity`` is gone on with. That is whatever decides the descriptors (engines, settings), as JSON can hold it:
-    results of different ones are never mixed. Raises ``StoreError`` for a folder with other things in it, another
-    identity, a damaged shard, or while another process writes there.
+    A context manager. ``finished``: the videos that are safely on disk, with the fingerprints of their files. They
+    gather in a journal until they make a shard of ``rows_per_shard`` rows. What was added stays whatever happens; only
+    `finish` completes the store. A new or empty folder starts a store; one of the same ``identity`` is gone on with.
+    That is whatever decides the descriptors (engines, settings), as JSON can hold it: results of different ones are
+    never mixed. Raises ``StoreError`` for a folder with other things in it, another identity, a damaged shard, or while
+    another process writes there.
     """
 
     def __init__(self, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = ROWS_PER_SHARD) -> None:
@@ -67,7 +66,7 @@ class StoreWriter:
         self._folder = folder
         self._rows_per_shard = rows_per_shard
         self._shards: dict[Path, dict[str, Fingerprint]] = {}
-        self._finished: dict[str, Fingerprint] = {}
+        self.finished: dict[str, Fingerprint] = {}
         with ExitStack() as stack:
             try:
                 stack.enter_context(exclusive(folder / _LOCK))
@@ -80,16 +79,9 @@ class StoreWriter:
                 self._take_in(path)
             self._journal = Journal(folder / _JOURNAL)
             stack.callback(self._journal.close)
-            self._waiting = [
-                video for video in self._journal.videos if video.descriptors.video_id not in self._finished
-            ]
+            self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self.finished]
             self._write_shard()
             self._resources = stack.pop_all()
-
-    @property
-    def finished(self) -> Mapping[str, Fingerprint]:
-        """The videos that are safely on disk, with the fingerprints of their sources: a live view."""
-        return MappingProxyType(self._finished)
 
     def add(self, descriptors: Descriptors, fingerprint: Fingerprint) -> None:
         """Take one whole video. Until `finish`, the store then says that it is not complete.
@@ -97,20 +89,20 @@ class StoreWriter:
         Raises ``StoreError`` for a video that is there already, and for another dimension than that of the others.
         """
         video_id, num_dims = descriptors.video_id, descriptors.descriptors.shape[1]
-        if video_id in self._finished:
+        if video_id in self.finished:
             raise StoreError(f"{self._folder} holds {video_id!r} already; discard it first")
         self._check_num_dims(num_dims, source=repr(video_id))
         self._announce_change()
         video = StoredVideo(descriptors, fingerprint)
         self._journal.append(video)
         self._waiting.append(video)
-        self._finished[video_id] = fingerprint
+        self.finished[video_id] = fingerprint
         if sum(len(item.descriptors) for item in self._waiting) >= self._rows_per_shard:
             self._write_shard()
 
     def discard(self, video_ids: Iterable[str]) -> None:
         """Remove finished videos, because their source changed or is gone."""
-        unwanted = set(video_ids).intersection(self._finished)
+        unwanted = set(video_ids).intersection(self.finished)
         if unwanted:
             self._write_shard()
         for path, videos in list(self._shards.items()):
@@ -125,7 +117,7 @@ class StoreWriter:
                 path.unlink()
                 del self._shards[path]
         for video_id in unwanted:
-            del self._finished[video_id]
+            del self.finished[video_id]
 
     def finish(self, *, failures: Sequence[Failure] = ()) -> None:
         """Mark the store complete; ``failures`` are kept in its manifest."""
@@ -155,18 +147,18 @@ class StoreWriter:
             path = self._folder / f"shard-{number:05d}.parquet"
             write_shard(path, self._waiting)
             self._shards[path] = {video.descriptors.video_id: video.fingerprint for video in self._waiting}
-            self._finished.update(self._shards[path])
+            self.finished.update(self._shards[path])
             self._waiting = []
         self._journal.clear()
 
     def _take_in(self, path: Path) -> None:
         num_dims, videos = read_index(path)
-        repeated = self._finished.keys() & videos
+        repeated = self.finished.keys() & videos
         if repeated:
             raise StoreError(f"{path} repeats videos of other shards: {sorted(repeated)[:3]}; {_ANEW}")
         self._check_num_dims(num_dims, source=str(path))
         self._shards[path] = videos
-        self._finished.update(videos)
+        self.finished.update(videos)
 
     def _check_num_dims(self, num_dims: int, *, source: str) -> None:
         known = self._manifest.num_dims
