@@ -1,10 +1,8 @@
 """Builds TensorRT engines from ONNX graphs, with TensorRT for data centres or with TensorRT-RTX. Runs none of them.
 
-Both take the same calls. What they can differs:
-
-- TensorRT-RTX needs no GPU and builds for any of its compute capabilities, several in one engine (built and measured
-  with 1.7.1). It must not be given a timing cache, which asks for a GPU.
-- TensorRT for data centres builds for the GPU of this machine.
+Both take the same calls. TensorRT for data centres builds for the GPU of this machine. TensorRT-RTX needs no GPU and
+builds for any of its compute capabilities, several in one engine (built and measured with 1.7.1); it must not be given
+a timing cache, which asks for a GPU.
 """
 
 from __future__ import annotations

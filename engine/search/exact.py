@@ -4,8 +4,6 @@ What "exact" means here. Matrix products in float32 round differently for differ
 machines, by less than a known bound. They are used to find the pairs that *may* belong to the result; these few are
 scored again, each alone, in float64, and rounded once to float32. So a score depends only on its two rows, equal rows
 give equal scores, and neither block sizes nor the rows around a pair can change what is returned.
-
-`engine.search.faiss_backend` does the products, on a CPU or on GPUs, and knows how far they can be off.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from engine.config import Localization, TemporalNetwork
 from engine.errors import StoreError
 from engine.projection import l2_normalize
 from engine.records import CandidatePair, Descriptors, FloatArray, Match
+from engine.store.store import check_same_dimensions
 
 Box = tuple[int, int, int, int]
 """``(first query row, first reference row, last query row, last reference row)``, the last ones included."""
@@ -67,11 +68,7 @@ def localize(
 
     A segment goes from the start of its first row to the end of its last row.
     """
-    if query.descriptors.shape[1] != reference.descriptors.shape[1]:
-        raise StoreError(
-            f"descriptors of {query.video_id} have {query.descriptors.shape[1]} dimensions and those of "
-            f"{reference.video_id} {reference.descriptors.shape[1]}; expected the same"
-        )
+    check_same_dimensions([query], [reference])
     similarity = _similarity(query.descriptors, reference.descriptors, network=network)
     matches = []
     for scene in _scenes(query, network=network):

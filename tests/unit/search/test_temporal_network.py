@@ -282,7 +282,7 @@ def test_candidates_without_descriptors_fail(pair: CandidatePair) -> None:
 
 
 def test_descriptors_of_two_sizes_fail() -> None:
-    with pytest.raises(StoreError, match="Q1 have 129 dimensions and those of R1 128"):
+    with pytest.raises(StoreError, match="'Q1' has 129, 'R1' has 128"):
         localize(QUERY, describe("R1", COPIED), 0.5)
 
 
