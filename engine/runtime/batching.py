@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,20 +53,20 @@ class SharedRunner:
         self._num_open = 0
         self._num_waiting = 0
 
-    def open_stream(self) -> RowStream:
-        """The rows of one video; use as a context manager."""
-        return RowStream(self)
-
-    def _enter(self) -> None:
+    @contextmanager
+    def open_stream(self) -> Iterator[RowStream]:
+        """The rows of one video."""
+        stream = RowStream(self)
         with self._changed:
             self._num_open += 1
-
-    def _leave(self, stream: RowStream) -> None:
-        with self._changed:
-            self._num_open -= 1
-            self._pending = deque(rows for rows in self._pending if rows.stream is not stream)
-            self._num_pending = sum(rows.count for rows in self._pending)
-            self._changed.notify_all()
+        try:
+            yield stream
+        finally:
+            with self._changed:
+                self._num_open -= 1
+                self._pending = deque(rows for rows in self._pending if rows.stream is not stream)
+                self._num_pending = sum(rows.count for rows in self._pending)
+                self._changed.notify_all()
 
     def _submit(self, rows: _Rows) -> None:
         with self._changed:
@@ -124,7 +125,7 @@ class SharedRunner:
 
 
 class RowStream:
-    """The rows of one video on their way through a `SharedRunner`. One thread uses it, as a context manager."""
+    """The rows of one video on their way through a `SharedRunner`. One thread uses it."""
 
     def __init__(self, shared: SharedRunner) -> None:
         self._shared = shared
@@ -132,13 +133,6 @@ class RowStream:
         self._num_done = 0
         self._results: list[tuple[int, Outputs]] = []
         self._error: Exception | None = None
-
-    def __enter__(self) -> Self:
-        self._shared._enter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shared._leave(self)
 
     @property
     def is_complete(self) -> bool:
