@@ -227,14 +227,10 @@ class Preset(_Strict):
     localization: Localization = Localization()
 
     @model_validator(mode="after")
-    def _unique_names(self) -> Preset:
+    def _names_fit(self) -> Preset:
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError(f"model names must differ, got {names}")
-        return self
-
-    @model_validator(mode="after")
-    def _gate_fits(self) -> Preset:
         if isinstance(self.gate, EnsembleGate):
             fitting = [model.name for model in self.models if model.architecture == "efficientnet_lite0_gem512"]
             if self.gate.model not in fitting:
