@@ -70,7 +70,7 @@ def measure(*, length_s: int, num_videos: int, num_workers: int) -> Rate:
     with TemporaryDirectory() as name:
         folder = Path(name)
         with (
-            StoreWriter.open(folder, identity={}) as writer,
+            StoreWriter(folder, identity={}) as writer,
             Supervisor(serve_rows, [length_s] * num_workers, jobs_at_once=1) as workers,
         ):
             next(workers.run(jobs[:1]))  # the processes have started

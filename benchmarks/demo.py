@@ -27,7 +27,7 @@ from engine.cli.options import EXIT_SOME_FAILED
 from engine.console import progress, say
 from engine.errors import ConfigError, EngineError, MediaError
 from engine.records import Match, Media
-from engine.store.store import Fingerprint
+from engine.store.shards import Fingerprint
 from engine.store.tables import read_ground_truth, read_matches
 from engine.version import __version__
 from engine.video.media import find_videos, index_timeline

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from types import TracebackType
 from typing import Self
 
 _QUERY = ("nvidia-smi", "--query-gpu=utilization.decoder,utilization.gpu", "--format=csv,noheader,nounits", "--id=0")
@@ -31,9 +30,7 @@ class GpuUsage:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
 

@@ -1,6 +1,6 @@
 """vsc-engine: video files to copy-detection descriptors, and which pairs are copies.
 
-Importing the package loads no heavy library; the public names are imported when they are first used. What words mean is
+Importing the package loads no heavy library; what needs one is imported when it is first used. What words mean is
 in docs/glossary.md, where a change goes in docs/architecture.md.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import BackendUnavailable, ConfigError, EngineError, MediaError, StoreError
 from engine.version import __version__
 
 if TYPE_CHECKING:
     from engine.describe.engine import Engine
-    from engine.errors import BackendUnavailable, ConfigError, EngineError, MediaError, StoreError
     from engine.records import CandidatePair, Descriptors, Failure, Match
 
 __all__ = [
@@ -31,11 +31,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BackendUnavailable": "errors",
-    "ConfigError": "errors",
-    "EngineError": "errors",
-    "MediaError": "errors",
-    "StoreError": "errors",
     "Engine": "describe.engine",
     "CandidatePair": "records",
     "Descriptors": "records",

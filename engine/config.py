@@ -242,17 +242,13 @@ class Preset(_Strict):
     localization: Localization = Localization()
 
     @model_validator(mode="after")
-    def _unique_names(self) -> Preset:
+    def _names_fit(self) -> Preset:
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError(f"model names must differ, got {names}")
         inputs = {(model.input_px, model.interpolation) for model in self.models}
         if len({input_px for input_px, _ in inputs}) < len(inputs):
             raise ValueError("models with inputs of one size must take them with one interpolation")
-        return self
-
-    @model_validator(mode="after")
-    def _gate_fits(self) -> Preset:
         if isinstance(self.gate, EnsembleGate):
             fitting = [model.name for model in self.models if model.architecture == "efficientnet_lite0_gem512"]
             if self.gate.model not in fitting:

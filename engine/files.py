@@ -52,16 +52,14 @@ def exclusive(path: Path, *, on_wait: Callable[[], object] | None = None) -> Ite
     """
     lock = FileLock(path)
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         if on_wait is None:
             raise BlockingIOError(f"another process holds {path}") from None
         on_wait()
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

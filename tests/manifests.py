@@ -62,7 +62,6 @@ def tensorrt_manifest(directory: Path, **changes: Any) -> Manifest:
         "comparisons": (),
         "profile": RowProfile(min_rows=1, opt_rows=8, max_rows=8),
         "graph_sha256": manifest.graphs["ensemble"].files[0].sha256,
-        "refittable": (),
         "build_s": 1.5,
     }
     engine = CompiledEngine(

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.records import FloatArray
+from engine.search.exact import NearestRows
 from engine.search.faiss_backend import CPU, FlatIndexNearest, Nearest, SearchDevice
+from engine.search.rows import Neighbours
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,16 @@ class LimitedNearest:
     nearest: Nearest
 
     @property
-    def num_rows(self) -> int:
-        return self.nearest.num_rows
-
-    @property
     def max_k(self) -> int:
         return self.nearest.max_k
 
     def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
         assert k <= self.max_k, "a GPU refuses this"
         return self.nearest.search(queries, k=k)
+
+
+def top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> Neighbours:
+    return NearestRows(references, device=device).top_k(queries, k=k)
 
 
 DEVICES = {

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from engine.build.packaged import PackagedWeights, packaged_folder
-from engine.config import Preset, load_preset
+from engine.config import load_preset
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
 
@@ -28,8 +28,8 @@ def user_engines(preset_name: str) -> EnginesDirectory:
     folder = cache_folder() / "engines" / preset_name
     try:
         engines = EnginesDirectory.open(folder)
-        is_same = engines.manifest.shipped_sha256 == _weights_sha256(preset)
-        if engines.manifest.preset == preset and is_same:
+        weights_sha256 = PackagedWeights.open(packaged_folder(preset.weights)).sha256 if preset.weights else None
+        if engines.manifest.preset == preset and engines.manifest.shipped_sha256 == weights_sha256:
             return engines
     except ConfigError as error:
         logger.debug("no usable engines in %s: %s", folder, error)
@@ -37,7 +37,3 @@ def user_engines(preset_name: str) -> EnginesDirectory:
     from engine.build.engines import build_engines
 
     return EnginesDirectory(folder, build_engines(preset, folder, progress=logger.info))
-
-
-def _weights_sha256(preset: Preset) -> str | None:
-    return None if preset.weights is None else PackagedWeights.open(packaged_folder(preset.weights)).sha256

@@ -22,18 +22,11 @@ class Compiler(Protocol):
     """Compiles the graphs of one build for one backend."""
 
     def compile(
-        self,
-        directory: BuildDirectory,
-        name: str,
-        graphs: Mapping[str, Graph],
-        *,
-        pca: Pca | None,
-        previous: CompiledEngine | None = None,
+        self, directory: BuildDirectory, name: str, graphs: Mapping[str, Graph], *, pca: Pca | None
     ) -> CompiledEngine:
         """The engine of graph ``name``, unless it is there; ``pca`` is folded into it.
 
-        ``previous``: an engine of the same graph with another PCA, of which a backend may make the new one. Raises
-        ``EngineError`` if the engine does not compute what PyTorch computed.
+        Raises ``EngineError`` if the engine does not compute what PyTorch computed.
         """
 
 

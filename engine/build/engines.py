@@ -76,7 +76,7 @@ def build_engines(
             graphs=graphs,
             engines={name: compiler.compile(directory, name, graphs, pca=pcas.get(name)) for name in graphs},
             pca=_keep_pca(directory, projection),
-            norm_set=_keep_norm_set(directory, source.norm_set()) if pca is None else None,
+            norm_set=_keep_norm_set(directory, source.norm_set) if pca is None else None,
             shipped_sha256=source.sha256,
         )
         return directory.commit(manifest)
@@ -92,9 +92,7 @@ def set_pca(folder: Path, pca: Path | Pca, *, progress: Progress = logger.debug)
     EnginesDirectory.open(folder)
     with open_build_directory(folder, progress=progress) as directory:
         manifest = EnginesDirectory.open(folder).manifest
-        engine = _compiler_of(manifest).compile(
-            directory, "ensemble", manifest.graphs, pca=projection, previous=manifest.engines["ensemble"]
-        )
+        engine = _compiler_of(manifest).compile(directory, "ensemble", manifest.graphs, pca=projection)
         engines = manifest.engines | {"ensemble": engine}
         record = _keep_pca(directory, projection)
         is_same = manifest.pca is not None and record is not None and record.sha256 == manifest.pca.sha256

@@ -118,7 +118,7 @@ def graph_program(name: str, *, preset: Preset, weights: Weights) -> Program:
             models[index] = WithStatistics(cast(EfficientNetLiteDescriptor, models[index]))
         return ensemble_program(preset.models, models)
     if name == "edit_features" and isinstance(gate, ClipGate):
-        features = weights.load(build_frame_features(gate.architecture), gate.checkpoint)
+        features = weights.load(build_frame_features(), gate.checkpoint)
         return edit_features_program(gate, features)
     if name == "edit_score" and not isinstance(gate, NoGate):
         model = build_edit_score(gate.score_architecture)

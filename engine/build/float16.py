@@ -25,7 +25,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from engine.build.onnx_graph import float_values, save_external, value_shapes
+from engine.build.onnx_graph import float_values, replace_nodes, save_external, value_shapes
 from engine.errors import EngineError
 
 _EMBEDDING = "embedding"
@@ -176,38 +176,31 @@ class _Rewriter:
 
     def rewrite(self) -> None:
         for index, node in enumerate(self.graph.node):
-            if index in self.nodes and any(name in self.floats for name in node.output):
-                self._rewrite_node(node)
+            is_chosen = index in self.nodes and any(name in self.floats for name in node.output)
+            is_island = node.op_type in _ISLANDS
+            if is_chosen and not is_island and self._is_float16(node):
+                self._write_float16(node)
             else:
                 self._read_float32(node)
                 self.written.append(node)
-        del self.graph.node[:], self.graph.value_info[:]
-        self.graph.node.extend(self.written)
-        used = {name for node in self.written for name in node.input}
-        for weight in [weight for weight in self.graph.initializer if weight.name not in used]:
-            self.graph.initializer.remove(weight)
+                if is_chosen and is_island:
+                    self._give_float16(node)
+        del self.graph.value_info[:]
+        replace_nodes(self.graph, self.written)
 
-    def _rewrite_node(self, node: NodeProto) -> None:
-        if node.op_type in _ISLANDS:
-            self._read_float32(node)
-            self.written.append(node)
-            self._give_float16(node)
-        elif self._is_float16(node):
-            for place, name in enumerate(node.input):
-                if name in self.floats:
-                    node.input[place] = self._in_float16(name)
-            self.float16_values.update(name for name in node.output if name in self.floats)
-            results = [name for name in node.output if name in self.outputs]
-            for name in results:
-                self._rename_output(node, name, f"{name}.float16")
-            self.written += self.rounding.computed(node)
-            for name in results:
-                self.float16_values.discard(name)
-                self.known.add(f"{name}.float16")
-                self.written += self.rounding.widen(f"{name}.float16", name)
-        else:
-            self._read_float32(node)
-            self.written.append(node)
+    def _write_float16(self, node: NodeProto) -> None:
+        for place, name in enumerate(node.input):
+            if name in self.floats:
+                node.input[place] = self._in_float16(name)
+        self.float16_values.update(name for name in node.output if name in self.floats)
+        results = [name for name in node.output if name in self.outputs]
+        for name in results:
+            self._rename_output(node, name, f"{name}.float16")
+        self.written += self.rounding.computed(node)
+        for name in results:
+            self.float16_values.discard(name)
+            self.known.add(f"{name}.float16")
+            self.written += self.rounding.widen(f"{name}.float16", name)
 
     def _is_float16(self, node: NodeProto) -> bool:
         floats = [name for name in node.input if name in self.floats]

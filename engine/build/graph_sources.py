@@ -8,9 +8,8 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from engine.build.compiler import Converter
 from engine.build.directory import BuildDirectory
 from engine.build.packaged import GRAPH_SUFFIXES, PackagedWeights
 from engine.config import Preset, graph_parts
@@ -23,44 +22,20 @@ _EXPORT_SUFFIXES = (".onnx", ".onnx.data", ".check.npz")
 _EXPORT_LIBRARIES = ("torch", "timm", "onnx", "onnxscript")
 
 
-class GraphSource(Protocol):
-    """Gives the graphs of one preset, and what comes with their weights."""
-
-    @property
-    def kind(self) -> Literal["checkpoints", "random", "package"]:
-        """Where the weights come from, for the manifest."""
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the manifest of the package's weights."""
-
-    @property
-    def convert(self) -> Converter | None:
-        """Converts the graphs in the second way, see `engine.build.torch_tensorrt`; None without PyTorch programs."""
-
-    def pca(self) -> Pca | None:
-        """The PCA that comes with the weights."""
-
-    def norm_set(self) -> Path | None:
-        """The file with the norm set that fits this PCA, checked."""
-
-    def obtain(self, directory: BuildDirectory, name: str) -> Graph:
-        """The files of graph ``name`` in an engines directory, the ONNX graph first and the recorded cases last."""
-
-
 @dataclass(frozen=True)
 class ExportedGraphs:
-    """Graphs exported with PyTorch; made by `open_exporter`."""
+    """Graphs exported with PyTorch; made by `open_exporter`. They bring no norm set."""
 
     exporter: ModuleType
     weights: Any
     preset: Preset
     records: dict[str, tuple[WeightsRecord, ...]]
     sha256: None = None
+    norm_set: None = None
 
     @property
     def kind(self) -> Literal["checkpoints", "random"]:
-        """Random numbers or checkpoints."""
+        """Where the weights come from, for the manifest."""
         return "random" if self.weights.random else "checkpoints"
 
     def obtain(self, directory: BuildDirectory, name: str) -> Graph:
@@ -80,9 +55,6 @@ class ExportedGraphs:
             return None
         return load_any_pca(self.weights.folder / name)
 
-    def norm_set(self) -> None:
-        """None: checkpoints bring no norm set."""
-
     def convert(self, name: str, *, pca: Pca | None, profile: RowProfile, path: Path) -> float:
         """Convert graph ``name`` with Torch-TensorRT; see `engine.build.compiler.Converter`."""
         converter = import_torch_tensorrt()
@@ -94,7 +66,7 @@ class ExportedGraphs:
 
 @dataclass(frozen=True)
 class PackagedGraphs:
-    """Graphs that come with the package; made by `open_packaged`."""
+    """Graphs that come with the package; made by `open_packaged`. No PyTorch program is there to be converted."""
 
     weights: PackagedWeights
     kind: Literal["package"] = "package"
@@ -102,7 +74,7 @@ class PackagedGraphs:
 
     @property
     def sha256(self) -> str:
-        """Of the manifest."""
+        """Of the manifest of the package's weights."""
         return self.weights.sha256
 
     def obtain(self, directory: BuildDirectory, name: str) -> Graph:
@@ -123,11 +95,16 @@ class PackagedGraphs:
         """The PCA of the package's weights."""
         return load_pca(self.weights.path(self.weights.manifest.pca))
 
+    @property
     def norm_set(self) -> Path:
-        """The file with the norm set of the package's weights, checked."""
+        """The file with the norm set that fits this PCA, checked."""
         path = self.weights.path(self.weights.manifest.norm_set)
         load_norm_set(path)
         return path
+
+
+GraphSource = ExportedGraphs | PackagedGraphs
+"""Gives the graphs of one preset, and what comes with their weights."""
 
 
 def open_packaged(preset: Preset, folder: Path) -> PackagedGraphs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,14 @@ from engine.projection import Pca
 from engine.runtime.runner import TensorSpec
 
 EMBEDDING, DESCRIPTOR = "embedding", "descriptor"
-PCA_WEIGHTS = _WEIGHT, _BIAS = "pca.weight", "pca.bias"
 _MIN_STORED_VALUES = 64
 
 
 def fold_pca(onnx_in: Path, pca: Pca, onnx_out: Path) -> None:
     """Add the output ``descriptor`` ``(n, K)`` to a graph with an output ``embedding`` ``(n, E)``: a single GEMM.
 
-    A PCA folded before is replaced. Weights in external files are neither read nor copied: ``onnx_out`` must lie in
-    the folder of ``onnx_in``, and may be the same file. Raises ``ConfigError`` if the PCA does not fit the embedding,
-    ``ValueError`` for another folder.
+    Weights in external files are neither read nor copied: ``onnx_out`` must lie in the folder of ``onnx_in``, and may
+    be the same file. Raises ``ConfigError`` if the PCA does not fit the embedding, ``ValueError`` for another folder.
     """
     if onnx_out.parent.resolve() != onnx_in.parent.resolve():
         raise ValueError(f"{onnx_out} must lie beside {onnx_in}, whose external weights it refers to")
@@ -34,10 +33,10 @@ def fold_pca(onnx_in: Path, pca: Pca, onnx_out: Path) -> None:
             f"the PCA takes {num_dims} dimensions, the embedding of {onnx_in} has {embedding_dims}; "
             "fit it on embeddings of the same models"
         )
-    _remove_fold(model.graph)
-    model.graph.node.append(helper.make_node("Gemm", [EMBEDDING, _WEIGHT, _BIAS], [DESCRIPTOR], name="pca"))
-    model.graph.initializer.append(numpy_helper.from_array(pca.weight, _WEIGHT))
-    model.graph.initializer.append(numpy_helper.from_array(pca.bias, _BIAS))
+    weights = numpy_helper.from_array(pca.weight, "pca.weight"), numpy_helper.from_array(pca.bias, "pca.bias")
+    names = [EMBEDDING, *(weight.name for weight in weights)]
+    model.graph.node.append(helper.make_node("Gemm", names, [DESCRIPTOR], name="pca"))
+    model.graph.initializer.extend(weights)
     output = helper.make_tensor_value_info(DESCRIPTOR, TensorProto.FLOAT, [rows, num_components])
     model.graph.output.append(output)
     onnx.save(model, onnx_out)
@@ -73,10 +72,17 @@ def store_float16(onnx_in: Path, onnx_out: Path) -> None:
         if values.size >= _MIN_STORED_VALUES and np.array_equal(rounded.astype(np.float32), values):
             weight.CopyFrom(numpy_helper.from_array(rounded, f"{name}.float16"))
             casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model.graph, [*casts, *model.graph.node])
     onnx_out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Make ``nodes`` those of a graph, and drop the weights that none of them takes."""
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    for weight in [weight for weight in graph.initializer if weight.name not in used]:
+        graph.initializer.remove(weight)
 
 
 def save_external(model: onnx.ModelProto, path: Path) -> None:
@@ -134,13 +140,3 @@ def _embedding_shape(graph: onnx.GraphProto, path: Path) -> tuple[str, int]:
             rows, dims = output.type.tensor_type.shape.dim
             return rows.dim_param, dims.dim_value
     raise ConfigError(f"{path} has no output {EMBEDDING!r} to project, only {[output.name for output in graph.output]}")
-
-
-def _remove_fold(graph: onnx.GraphProto) -> None:
-    for entries, names in (
-        (graph.node, {"pca"}),
-        (graph.initializer, {_WEIGHT, _BIAS}),
-        (graph.output, {DESCRIPTOR}),
-    ):
-        for entry in [entry for entry in entries if entry.name in names]:
-            entries.remove(entry)

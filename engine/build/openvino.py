@@ -24,13 +24,7 @@ class OpenVinoCompiler:
     """Compiles graphs to OpenVINO's format; see `engine.build.compiler.Compiler`."""
 
     def compile(
-        self,
-        directory: BuildDirectory,
-        name: str,
-        graphs: Mapping[str, Graph],
-        *,
-        pca: Pca | None,
-        previous: CompiledEngine | None = None,  # noqa: ARG002 - compiling takes seconds
+        self, directory: BuildDirectory, name: str, graphs: Mapping[str, Graph], *, pca: Pca | None
     ) -> CompiledEngine:
         """The engine of a graph, checked against what PyTorch computed."""
         graph = graphs[name]

@@ -20,7 +20,7 @@ from engine.build.float16 import emulate_float16, member_columns
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import Case
 from engine.config import ClipGate, EnsembleGate, NoGate, Preset
-from engine.runtime.manifest import Comparison, Precision
+from engine.runtime.manifest import Comparison, Measure, Precision
 
 MIN_COSINE = 0.999
 MAX_SCORE_DIFFERENCE = 1e-3
@@ -146,31 +146,21 @@ def _compare_descriptors(sample: Sample, outputs: Outputs, names: Sequence[str])
         one, other = got[:, columns], wanted[:, columns]
         cosines = np.vecdot(one, other) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
         worst = float(np.nan_to_num(cosines, nan=-1.0).min())
-        precision: Precision = "fp16" if worst >= MIN_COSINE else "fp32"
-        comparisons.append(
-            Comparison(
-                model=name,
-                measure="cosine",
-                worst=worst,
-                limit=MIN_COSINE,
-                num_inputs=len(got),
-                precision=precision,
-            )
-        )
+        comparisons.append(_comparison(name, "cosine", worst=worst, limit=MIN_COSINE, num_inputs=len(got)))
     return tuple(comparisons)
 
 
 def _compare_scores(model: str, results: Outputs, wanted: Outputs) -> Comparison:
     differences = [_change(got["score"], want["score"]) for got, want in zip(results, wanted, strict=True)]
     worst = float(np.nan_to_num(np.max(differences), nan=1.0))
-    precision: Precision = "fp16" if worst <= MAX_SCORE_DIFFERENCE else "fp32"
+    return _comparison(model, "edit_score", worst=worst, limit=MAX_SCORE_DIFFERENCE, num_inputs=len(differences))
+
+
+def _comparison(model: str, measure: Measure, *, worst: float, limit: float, num_inputs: int) -> Comparison:
+    is_accepted = worst >= limit if measure == "cosine" else worst <= limit
+    precision: Precision = "fp16" if is_accepted else "fp32"
     return Comparison(
-        model=model,
-        measure="edit_score",
-        worst=worst,
-        limit=MAX_SCORE_DIFFERENCE,
-        num_inputs=len(differences),
-        precision=precision,
+        model=model, measure=measure, worst=worst, limit=limit, num_inputs=num_inputs, precision=precision
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from engine.build.compiler import DEFAULT_COMPUTE_CAPABILITIES, Converter, Tenso
 from engine.build.directory import BuildDirectory
 from engine.build.float16 import to_float16
 from engine.build.graph_sources import library_versions
-from engine.build.onnx_graph import DESCRIPTOR, PCA_WEIGHTS, fold_pca, io_specs
+from engine.build.onnx_graph import DESCRIPTOR, fold_pca, io_specs
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import check_parity, load_cases
 from engine.build.precision import (
@@ -25,19 +24,12 @@ from engine.build.precision import (
     table,
     with_edits,
 )
-from engine.build.tensorrt_builder import build_engine, check_targets, refit, refittable_weights
+from engine.build.tensorrt_builder import build_engine, check_targets
 from engine.build.turing import TURING, rewrite_for_turing
 from engine.config import NoGate, Preset
 from engine.errors import ConfigError, EngineError
 from engine.projection import Pca
-from engine.runtime.manifest import (
-    CompiledEngine,
-    Graph,
-    Manifest,
-    RowProfile,
-    TensorRtFacts,
-    digest,
-)
+from engine.runtime.manifest import CompiledEngine, Graph, Manifest, Precision, RowProfile, TensorRtFacts, digest
 from engine.runtime.runner import TensorSpec
 from engine.runtime.tensorrt_library import TensorRt, import_tensorrt
 
@@ -73,15 +65,9 @@ class TensorRtCompiler:
             _check_torch_tensorrt(self._tensorrt, options, convert)
 
     def compile(
-        self,
-        directory: BuildDirectory,
-        name: str,
-        graphs: Mapping[str, Graph],
-        *,
-        pca: Pca | None,
-        previous: CompiledEngine | None = None,
+        self, directory: BuildDirectory, name: str, graphs: Mapping[str, Graph], *, pca: Pca | None
     ) -> CompiledEngine:
-        """The engine of a graph; ``previous`` is refitted with the PCA where TensorRT allows it."""
+        """The engine of a graph."""
         options, tensorrt, graph = self._options, self._tensorrt, graphs[name]
         profile = self._profile(name)
         versions = library_versions(_LIBRARIES) | {tensorrt.flavour: tensorrt.version}
@@ -91,11 +77,23 @@ class TensorRtCompiler:
         def make(path: Path) -> None:
             if self._comparisons is None:
                 self._comparisons = self._choose(directory, graphs, folder=path.parent)
-            facts = self._facts(name, graph, profile=profile, has_pca=pca is not None)
-            build_s = self._refit(directory, previous, pca, path)
-            if build_s is None:
-                build_s = self._build(directory, name, graph, facts, pca=pca, path=path)
-            facts = facts.model_copy(update={"build_s": round(build_s, 1)})
+            compared = self._comparisons.get(name, ())
+            chosen = float16_models(compared)
+            models = graph_models(self._preset)[name]
+            precisions: dict[str, Precision] = {model: "fp16" if model in chosen else "fp32" for model in models}
+            build_s = self._build(directory, name, graph, precisions=precisions, profile=profile, pca=pca, path=path)
+            facts = TensorRtFacts(
+                flavour=tensorrt.flavour,
+                version=tensorrt.version,
+                frontend=options.frontend,
+                compute_capabilities=self._targets,
+                precision_choice=options.precision,
+                precisions=precisions,
+                comparisons=compared,
+                profile=profile,
+                graph_sha256=graph.files[0].sha256,
+                build_s=round(build_s, 1),
+            )
             path.with_suffix(".json").write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
         step = f"{name}: build for compute capability {', '.join(self._targets)}"
@@ -106,67 +104,32 @@ class TensorRtCompiler:
         facts = TensorRtFacts.model_validate_json((directory.folder / files[1].path).read_text())
         return CompiledEngine(key=key, files=files, versions=versions, inputs=inputs, outputs=outputs, tensorrt=facts)
 
-    def _facts(self, name: str, graph: Graph, *, profile: RowProfile, has_pca: bool) -> TensorRtFacts:
-        compared = (self._comparisons or {}).get(name, ())
-        chosen = float16_models(compared)
-        is_onnx = self._options.frontend == "onnx"
-        return TensorRtFacts(
-            flavour=self._tensorrt.flavour,
-            version=self._tensorrt.version,
-            frontend=self._options.frontend,
-            compute_capabilities=self._targets,
-            precision_choice=self._options.precision,
-            precisions={model: "fp16" if model in chosen else "fp32" for model in graph_models(self._preset)[name]},
-            comparisons=compared,
-            profile=profile,
-            graph_sha256=graph.files[0].sha256,
-            refittable=refittable_weights(self._tensorrt, has_pca=has_pca) if is_onnx else (),
-            build_s=0,
-        )
-
     def _build(
-        self, directory: BuildDirectory, name: str, graph: Graph, facts: TensorRtFacts, *, pca: Pca | None, path: Path
+        self,
+        directory: BuildDirectory,
+        name: str,
+        graph: Graph,
+        *,
+        precisions: Mapping[str, Precision],
+        profile: RowProfile,
+        pca: Pca | None,
+        path: Path,
     ) -> float:
+        """Write the engine and return the seconds that it took."""
         if self._options.frontend == "torch-tensorrt":
             assert self._convert is not None  # noqa: S101 - checked on construction
-            return self._convert(name, pca=pca, profile=facts.profile, path=path)
+            return self._convert(name, pca=pca, profile=profile, path=path)
         source, *_ = directory.intact_paths(graph.files)
-        models = graph_models(self._preset)[name]
-        chosen = [model for model, precision in facts.precisions.items() if precision == "fp16"]
+        chosen = [model for model, precision in precisions.items() if precision == "fp16"]
         # The graph and its weights lie where `BuildDirectory` removes all that is not published.
         onnx_path = path.with_suffix(".onnx")
-        to_float16(source, onnx_path, names=models, chosen=chosen)
+        to_float16(source, onnx_path, names=list(precisions), chosen=chosen)
         if pca is not None:
             fold_pca(onnx_path, pca, onnx_path)
-        if TURING in self._targets and self._tensorrt.flavour == "tensorrt_rtx":
+        targets = self._targets if self._tensorrt.flavour == "tensorrt_rtx" else ()
+        if TURING in targets:
             rewrite_for_turing(onnx_path)
-        return build_engine(
-            self._tensorrt,
-            onnx_path,
-            path,
-            profile=facts.profile,
-            compute_capabilities=self._targets if self._tensorrt.flavour == "tensorrt_rtx" else (),
-            refittable=facts.refittable,
-        )
-
-    def _refit(
-        self, directory: BuildDirectory, previous: CompiledEngine | None, pca: Pca | None, path: Path
-    ) -> float | None:
-        """Seconds that it took to refit ``previous``, None where the engine must be built."""
-        facts = None if previous is None else previous.tensorrt
-        if previous is None or facts is None or pca is None or not facts.refittable:
-            return None
-        shapes = [spec.shape for spec in previous.outputs if spec.name == DESCRIPTOR]
-        if shapes != [(None, len(pca.components))]:
-            return None
-        start_s = time.perf_counter()
-        weights = dict(zip(PCA_WEIGHTS, (pca.weight, pca.bias), strict=True))
-        try:
-            refit(self._tensorrt, directory.folder / previous.main.path, path, weights)
-        except EngineError as error:
-            directory.progress(f"{error}; building the engine again instead")
-            return None
-        return time.perf_counter() - start_s
+        return build_engine(self._tensorrt, onnx_path, path, profile=profile, compute_capabilities=targets)
 
     def _choose(self, directory: BuildDirectory, graphs: Mapping[str, Graph], *, folder: Path) -> Comparisons:
         say = directory.progress

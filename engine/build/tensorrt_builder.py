@@ -1,31 +1,22 @@
 """Builds TensorRT engines from ONNX graphs, with TensorRT for data centres or with TensorRT-RTX. Runs none of them.
 
-Both take the same calls. What they can differs:
-
-- TensorRT-RTX needs no GPU and builds for any of its compute capabilities, several in one engine (built and measured
-  with 1.7.1). It must not be given a timing cache, which asks for a GPU. Built for a GPU that is not there its engines
-  cannot be refitted: `BuilderFlag.REFIT` and `REFIT_INDIVIDUAL` both ask for the driver.
-- TensorRT for data centres builds for the GPU of this machine. The weights of the PCA are marked as refittable there,
-  and those alone, so that a new PCA of the same size needs no build (`refit`). In 11.3 refitting can lose the bias of a
-  matrix product (a known issue of that release), so those engines are built again instead.
+Both take the same calls. TensorRT for data centres builds for the GPU of this machine. TensorRT-RTX needs no GPU and
+builds for any of its compute capabilities, several in one engine (built and measured with 1.7.1); it must not be given
+a timing cache, which asks for a GPU.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engine.build.onnx_graph import PCA_WEIGHTS, float64_values
+from engine.build.onnx_graph import float64_values
 from engine.errors import ConfigError, EngineError
 from engine.runtime.manifest import RowProfile
 from engine.runtime.tensorrt_library import ErrorLog, TensorRt, one_line
 
-_REFIT_LOSES_BIAS = "11.3."
 _WAYS_OUT = "write the model in other operations, or convert it with --frontend torch-tensorrt"
 
 
@@ -51,14 +42,12 @@ def build_engine(
     *,
     profile: RowProfile,
     compute_capabilities: Sequence[str],
-    refittable: Sequence[str] = (),
 ) -> float:
     """Write the engine of a graph and return the seconds that TensorRT took.
 
     The network is strongly typed: precisions are those of the graph. The first dimension of every input takes the rows
     of ``profile``. ``compute_capabilities``: of TensorRT-RTX's targets; none for the GPU of this machine.
-    ``refittable``: names of weights. Raises ``EngineError`` if TensorRT does not take the graph, and for float64, which
-    it would narrow without a word.
+    Raises ``EngineError`` if TensorRT does not take the graph, and for float64, which it would narrow without a word.
     """
     if doubles := float64_values(onnx_path):
         raise EngineError(f"{onnx_path.name}: {len(doubles)} values are float64, such as {min(doubles)!r}; {_WAYS_OUT}")
@@ -79,39 +68,11 @@ def build_engine(
         config.num_compute_capabilities = len(compute_capabilities)
         for index, name in enumerate(compute_capabilities):
             config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{name.replace('.', '')}"), index)
-    for name in refittable:
-        config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
-        if not network.mark_weights_refittable(name):
-            raise EngineError(f"{onnx_path.name} has no weights {name!r} to be refitted")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{tensorrt.flavour} {tensorrt.version} cannot build {onnx_path.name}: {log.last}")
     engine_path.write_bytes(plan)
     return time.perf_counter() - start_s
-
-
-def refittable_weights(tensorrt: TensorRt, *, has_pca: bool) -> tuple[str, ...]:
-    """The weights that an engine is built refittable for, see the head of this module."""
-    allowed = tensorrt.flavour == "tensorrt" and not tensorrt.version.startswith(_REFIT_LOSES_BIAS)
-    return PCA_WEIGHTS if has_pca and allowed else ()
-
-
-def refit(tensorrt: TensorRt, engine_in: Path, engine_out: Path, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write an engine with other ``weights`` of the same shapes. Needs the GPU that the engine was built for.
-
-    Raises ``EngineError`` if TensorRT refuses.
-    """
-    trt = tensorrt.module
-    log = ErrorLog(trt)
-    runtime = log.call(trt.Runtime, doing="start")
-    engine = runtime.deserialize_cuda_engine(engine_in.read_bytes())
-    if engine is None:
-        raise EngineError(f"{tensorrt.flavour} {tensorrt.version} cannot load {engine_in.name}: {log.last}")
-    refitter = trt.Refitter(engine, log.logger)
-    is_done = all(refitter.set_named_weights(name, trt.Weights(values)) for name, values in weights.items())
-    if not (is_done and refitter.refit_cuda_engine()):
-        raise EngineError(f"{tensorrt.flavour} {tensorrt.version} cannot refit {engine_in.name}: {log.last}")
-    engine_out.write_bytes(engine.serialize())
 
 
 def _parser_errors(parser: Any) -> str:

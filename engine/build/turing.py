@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from engine.build.onnx_graph import float_values, save_external, value_shapes
+from engine.build.onnx_graph import float_values, replace_nodes, save_external, value_shapes
 from engine.errors import EngineError
 
 TURING = "7.5"
@@ -48,11 +48,7 @@ def rewrite_for_turing(path: Path) -> None:
             nodes += _convolution(model.graph, node, linear, shapes.get(linear.values))
         else:
             nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    for weight in [weight for weight in model.graph.initializer if weight.name not in used]:
-        model.graph.initializer.remove(weight)
+    replace_nodes(model.graph, nodes)
     save_external(model, path)
 
 

@@ -38,12 +38,6 @@ def localize(
         source=candidates,
     )
     config = load_preset(preset).localization
-    matches = localize_candidates(
-        query_rows,
-        ref_rows,
-        pairs,
-        network=config.cosine if cosine else config.score_normalized,
-        candidates_per_query=config.candidates_per_query,
-    )
+    matches = localize_candidates(query_rows, ref_rows, pairs, config=config, use_score_norm=not cosine)
     write_matches(output, matches)
     say(f"{len(matches)} matches are in {output}")

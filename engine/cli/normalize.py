@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import (
-    EnginesOption,
-    GpusOption,
-    QueriesOption,
-    ReferencesOption,
-    open_engines,
-    search_device,
-)
+from engine.cli.options import EnginesOption, GpusOption, QueriesOption, ReferencesOption, open_engines, search_device
 from engine.console import say
 
 
@@ -43,7 +36,8 @@ def normalize(
 
     from engine.search.exact_copies import read_queries
     from engine.search.score_norm import ScoreNormalizer
-    from engine.store.store import read_descriptors, write_npz
+    from engine.store.challenge_npz import write_npz
+    from engine.store.store import read_descriptors
 
     opened = open_engines(engines)
     if norm_set is None:
@@ -56,6 +50,6 @@ def normalize(
     device = search_device(gpus)
     ref_rows = read_descriptors(references, role="reference")
     query_rows = read_queries(queries, ref_rows, device=device)
-    write_npz(output / "queries.npz", list(normalizer.queries(query_rows, device=device)))
-    write_npz(output / "references.npz", list(normalizer.references(ref_rows)))
+    write_npz(output / "queries.npz", normalizer.queries(query_rows, device=device))
+    write_npz(output / "references.npz", normalizer.references(ref_rows))
     say(f"normalized descriptors are in {output} (FAISS on {device})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +29,9 @@ def search(
 
     Example: vsc-engine search --queries n/queries.npz --references n/references.npz --output candidates.csv
     """
-    from engine.config import load_preset
+    from engine.config import Search, load_preset
     from engine.search.candidates import find_candidates
-    from engine.search.exact import ExactSearch
+    from engine.search.exact import global_top_k
     from engine.search.exact_copies import read_sides
     from engine.store.tables import write_candidates
 
@@ -38,9 +39,11 @@ def search(
     config = load_preset(preset).search
     candidates = find_candidates(
         *read_sides(queries, references, device=device),
-        search=ExactSearch(device),
-        retrieve_per_query=retrieve_per_query or config.retrieve_per_query,
-        candidates_per_query=candidates_per_query or config.candidates_per_query,
+        config=Search(
+            retrieve_per_query=retrieve_per_query or config.retrieve_per_query,
+            candidates_per_query=candidates_per_query or config.candidates_per_query,
+        ),
+        search=partial(global_top_k, device=device),
     )
     write_candidates(output, candidates)
     say(f"{len(candidates)} candidate pairs are in {output} (FAISS on {device})")

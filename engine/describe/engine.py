@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from engine.build.cache import user_engines
@@ -111,7 +110,7 @@ class Engine:
         self.decoder.start()
         with ExitStack() as stack:
             ensemble = self._enter(stack, "ensemble")
-            shared = SharedRunner(ensemble, batch_size=ensemble.batch_size)
+            shared = SharedRunner(ensemble)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
             self._describer = Describer(
@@ -131,20 +130,13 @@ class Engine:
         config = self.preset.gate
         if config.mode == "off":
             return None
-        features = ensemble
-        if isinstance(config, ClipGate):
-            runner = self._enter(stack, "edit_features")
-            features = SharedRunner(runner, batch_size=runner.batch_size)
+        features = SharedRunner(self._enter(stack, "edit_features")) if isinstance(config, ClipGate) else ensemble
         return GateRunners(config, features, self._enter(stack, "edit_score"))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._describer = None
         self._resources.close()
         logger.info(stages_line(self.times.as_dict()))
-        if summary := self.decoder.summary():
-            logger.info(summary)
 
     def extract(self, paths: Iterable[str | Path], *, role: Role) -> Iterator[Descriptors]:
         """Describe video files and the videos of folders, in the order of their ids.

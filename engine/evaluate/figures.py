@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import ConfigError
-from engine.evaluate.metrics import PrecisionRecall, best_per_pair, micro_average_precision, segment_average_precision
+from engine.evaluate.metrics import best_per_pair, micro_average_precision, segment_average_precision
 from engine.evaluate.plots import save_precision_recall_plot
 from engine.records import CandidatePair, Match
 from engine.store.tables import GroundTruth
@@ -22,7 +22,8 @@ def candidate_figures(
     Raises ``ConfigError`` without ground truth, ``BackendUnavailable`` if a plot is asked for and cannot be drawn.
     """
     curve = micro_average_precision(candidates, ground_truth.pairs)
-    _plot(curve, plot, title=f"uAP {curve.average_precision:.4f}")
+    if plot is not None:
+        save_precision_recall_plot(curve, plot, title=f"uAP {curve.average_precision:.4f}")
     return {
         "uap": curve.average_precision,
         "recall_at_precision_90": curve.recall_at_precision(0.9),
@@ -40,15 +41,11 @@ def match_figures(matches: Sequence[Match], ground_truth: GroundTruth, *, plot: 
             "the ground truth has no segments (columns query_start, query_end, ref_start, ref_end), which matches need"
         )
     curve = segment_average_precision(matches, ground_truth.matches)
-    _plot(curve, plot, title=f"segment AP {curve.average_precision:.4f}")
+    if plot is not None:
+        save_precision_recall_plot(curve, plot, title=f"segment AP {curve.average_precision:.4f}")
     by_pair = micro_average_precision(best_per_pair(matches), ground_truth.pairs)
     return {
         "segment_ap": curve.average_precision,
         "pairwise_uap": by_pair.average_precision,
         "num_matches": len(matches),
     }
-
-
-def _plot(curve: PrecisionRecall, path: Path | None, *, title: str) -> None:
-    if path is not None:
-        save_precision_recall_plot(curve, path, title=title)

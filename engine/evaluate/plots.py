@@ -7,9 +7,6 @@ from pathlib import Path
 from engine.errors import BackendUnavailable
 from engine.evaluate.metrics import PrecisionRecall
 
-SIZE_INCHES = (6.0, 4.5)
-DOTS_PER_INCH = 150
-
 
 def save_precision_recall_plot(curve: PrecisionRecall, path: Path, *, title: str) -> None:
     """Write a PNG of precision over recall, with the average precision and the largest recall in its legend.
@@ -20,11 +17,11 @@ def save_precision_recall_plot(curve: PrecisionRecall, path: Path, *, title: str
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BackendUnavailable("a plot needs matplotlib; install it with: pip install vsc-engine[plot]") from error
-    figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+    figure = Figure(figsize=(6.0, 4.5), layout="constrained")
     axes = figure.subplots()
     label = f"average precision {curve.average_precision:.4f}, recall up to {curve.max_recall:.4f}"
     axes.plot(curve.recall, curve.precision, label=label)
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
+    figure.savefig(path, format="png", dpi=150)

@@ -15,11 +15,8 @@ from torch.nn import functional
 
 from engine.models.efficientnet_lite import LITE0_STAGES, STEM_CHANNELS, EfficientNetLiteDescriptor
 
-NUM_STATISTICS = 6
-"""Number of features of a channel."""
-
-LITE0_STATISTICS = NUM_STATISTICS * (STEM_CHANNELS + sum(stage.channels for stage in LITE0_STAGES))
-"""Number of features of a frame."""
+LITE0_STATISTICS = 6 * (STEM_CHANNELS + sum(stage.channels for stage in LITE0_STAGES))
+"""Number of features of a frame: six of each channel."""
 
 _NUM_CELLS = 7
 

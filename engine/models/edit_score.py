@@ -8,6 +8,7 @@ Shape legend: B videos, n frames, T = n + 2 tokens, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, assert_never
 
 import torch
@@ -23,13 +24,9 @@ CLS_TOKEN, SEP_TOKEN = 101, 102
 NORM_EPS = 1e-12
 
 
-def build_frame_features(architecture: Literal["clip_vit_l14"]) -> nn.Module:
+def build_frame_features() -> nn.Module:
     """CLIP ViT-L/14 with untrained weights: normalized frames, float ``(B, 3, 224, 224)`` -> features ``(B, 1024)``."""
-    match architecture:
-        case "clip_vit_l14":
-            return ClipVisual(input_resolution=224, patch_size=14, width=1024, layers=24, heads=16)
-        case _:
-            assert_never(architecture)
+    return ClipVisual(input_resolution=224, patch_size=14, width=1024, layers=24, heads=16)
 
 
 def build_edit_score(architecture: Literal["edit_score_bert", "edit_score_pooled"]) -> EditScore | PooledEditScore:
@@ -83,14 +80,9 @@ class EditScore(Freezable):
         self.feature_dim = feature_dim
         self.max_frames = max_frames
         self.frame_proj = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.LayerNorm(hidden_dim))
-        self.bert = _Bert(
-            dim=hidden_dim,
-            intermediate_dim=intermediate_dim,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            vocabulary_size=vocabulary_size,
-            num_positions=num_positions,
-        )
+        embeddings = _Embeddings(hidden_dim, vocabulary_size, num_positions)
+        layers = [_Layer(hidden_dim, intermediate_dim, num_heads) for _ in range(num_layers)]
+        self.bert = _Bert(embeddings, layers, hidden_dim)
         self.output_proj = nn.Linear(2 * hidden_dim, 1)
         self.register_buffer("frozen_table", None, persistent=False)
 
@@ -140,19 +132,9 @@ class EditScore(Freezable):
 class _Bert(nn.Module):
     """A BERT encoder over input embeddings ``(B, T, C)``; ``mask`` ``(B, 1, 1, T)`` is added to the scores."""
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        intermediate_dim: int,
-        num_layers: int,
-        num_heads: int,
-        vocabulary_size: int,
-        num_positions: int,
-    ) -> None:
+    def __init__(self, embeddings: _Embeddings, layers: Sequence[_Layer], dim: int) -> None:
         super().__init__()
-        self.embeddings = _Embeddings(dim=dim, vocabulary_size=vocabulary_size, num_positions=num_positions)
-        layers = (_Layer(dim=dim, intermediate_dim=intermediate_dim, num_heads=num_heads) for _ in range(num_layers))
+        self.embeddings = embeddings
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
         # The checkpoints hold a pooler that the reference never runs.
         self.pooler = nn.ModuleDict({"dense": nn.Linear(dim, dim)})
@@ -167,7 +149,7 @@ class _Bert(nn.Module):
 class _Embeddings(nn.Module):
     """The embedding tables and the LayerNorm behind them."""
 
-    def __init__(self, *, dim: int, vocabulary_size: int, num_positions: int) -> None:
+    def __init__(self, dim: int, vocabulary_size: int, num_positions: int) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(vocabulary_size, dim)
         self.position_embeddings = nn.Embedding(num_positions, dim)
@@ -178,7 +160,7 @@ class _Embeddings(nn.Module):
 class _Layer(nn.Module):
     """A post-norm transformer layer."""
 
-    def __init__(self, *, dim: int, intermediate_dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, intermediate_dim: int, num_heads: int) -> None:
         super().__init__()
         self.attention = nn.ModuleDict({"self": _Attention(dim, num_heads), "output": _AddAndNorm(dim, dim)})
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(dim, intermediate_dim)})

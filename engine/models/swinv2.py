@@ -10,6 +10,7 @@ Shape legend: B frames, H and W tokens of a stage, C channels, N tokens of one w
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -151,7 +152,7 @@ class _Block(Freezable):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = _WindowAttention(dim=dim, window=window, num_heads=num_heads, pretrained_window=pretrained_window)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = _Mlp(dim)
+        self.mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(dim, 4 * dim), gelu=nn.GELU(), fc2=nn.Linear(4 * dim, dim)))
         self.register_buffer("attn_mask", _shift_mask(side=side, window=window, shift=shift) if shift else None)
         self.register_buffer("frozen_bias", None, persistent=False)
 
@@ -183,17 +184,6 @@ class _Block(Freezable):
         across, dim = self.side // self.window, windows.shape[-1]
         grid = windows.reshape(-1, across, across, self.window, self.window, dim)
         return grid.transpose(2, 3).reshape(-1, self.side, self.side, dim)
-
-
-class _Mlp(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        output: Tensor = self.fc2(functional.gelu(self.fc1(tokens)))
-        return output
 
 
 class _WindowAttention(nn.Module):

@@ -22,7 +22,9 @@ from engine.run.messages import Described, Job, Probed
 from engine.run.plan import Workers
 from engine.run.supervisor import Supervisor
 from engine.run.worker import WorkerSettings, serve, serve_probes
-from engine.store.store import Fingerprint, StoreWriter, read_descriptors, write_npz
+from engine.store.challenge_npz import write_npz
+from engine.store.shards import Fingerprint
+from engine.store.store import StoreWriter, read_descriptors
 from engine.timing import stages_line
 from engine.video.decoder import decoders_line
 
@@ -61,7 +63,7 @@ def extract_to_store(
     of other engines or settings.
     """
     fingerprints = _fingerprints(media)
-    with StoreWriter.open(output, identity=engine.identity(role=role)) as writer:
+    with StoreWriter(output, identity=engine.identity(role=role)) as writer:
         writer.discard([key for key, stored in writer.finished.items() if fingerprints.get(key) != stored])
         missing = [item for item in media if item.video_id not in writer.finished]
         failures: tuple[Failure, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from typing import Self
 from engine.config import Preset
 from engine.errors import ConfigError
 from engine.runtime.manifest import CompiledEngine, Manifest
-from engine.runtime.runner import HOST_BATCH_SIZE, TensorSpec
+from engine.runtime.runner import HOST_BATCH_SIZE
 
-_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 _NUM_SLOTS = 2  # sets of buffers of a runner on a GPU (`engine.runtime.device_runner`)
 
 
@@ -136,8 +134,4 @@ def _buffer_bytes(engine: CompiledEngine) -> int:
     num_slots, num_rows = 1, HOST_BATCH_SIZE
     if engine.tensorrt is not None:
         num_slots, num_rows = _NUM_SLOTS, engine.tensorrt.profile.opt_rows
-    return num_slots * sum(_tensor_bytes(spec, num_rows) for spec in (*engine.inputs, *engine.outputs))
-
-
-def _tensor_bytes(spec: TensorSpec, num_rows: int) -> int:
-    return _BYTES[spec.dtype] * math.prod(num_rows if size is None else size for size in spec.shape)
+    return num_slots * sum(spec.num_bytes(num_rows) for spec in (*engine.inputs, *engine.outputs))

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from engine.run.extraction import extract_to_store
 from engine.run.plan import choose_workers
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.candidates import find_candidates
-from engine.search.exact import ExactSearch
+from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
 from engine.search.score_norm import ScoreNormalizer
@@ -99,9 +100,8 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     """
     run = _Run(settings, progress)
     engines, norm_rows = run.norm_set()
-    engine = _open(settings, engines, raw_embeddings=False)
-    references = run.describe(engine, "references", "reference")
-    queries = run.describe(engine, "queries", "query")
+    references = run.describe("references", "reference", engines)
+    queries = run.describe("queries", "query", engines)
     candidates, matches = _compare(settings, queries, references, norm_rows=norm_rows, device=run.device)
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
@@ -127,7 +127,11 @@ class _Run:
         self._progress = progress
         self.failures: list[Failure] = []
 
-    def describe(self, engine: Engine, name: str, role: Role) -> list[Descriptors]:
+    def describe(
+        self, name: str, role: Role, engines: EnginesDirectory, *, raw_embeddings: bool = False
+    ) -> list[Descriptors]:
+        preset, decoder = self._settings.preset, self._settings.decoder
+        engine = Engine.open(engines, preset=preset, raw_embeddings=raw_embeddings, decoder=decoder)
         media, folder = self.media[name], self._settings.output / name
         with self._progress(name, len(media)) as advance:
             summary = extract_to_store(engine, media, role=role, output=folder, workers=self._workers, on_done=advance)
@@ -144,7 +148,7 @@ class _Run:
             rows = settings.engines.norm_set()
             logger.info("norm set: the one that came with the engines, %d rows", len(rows))
             return settings.engines, rows
-        raw = self.describe(_open(settings, settings.engines, raw_embeddings=True), "norm_set", "reference")
+        raw = self.describe("norm_set", "reference", settings.engines, raw_embeddings=True)
         embeddings = np.concatenate([item.descriptors for item in raw])
         engines, pca = _with_pca(settings, embeddings)
         origin = "of the engines" if engines == settings.engines else "fitted on it"
@@ -165,14 +169,14 @@ def _compare(
     queries = resolve_stopped(queries, references, near_identical_cosine=cosine, device=device)
     if settings.use_score_norm:
         normalizer = ScoreNormalizer.fit(norm_rows, beta=preset.score_norm.beta, nk=preset.score_norm.nk)
-        queries, references = list(normalizer.queries(queries, device=device)), list(normalizer.references(references))
-        network = preset.localization.score_normalized
+        queries, references = normalizer.queries(queries, device=device), normalizer.references(references)
     else:
         queries, references = _unit_length(queries), _unit_length(references)
-        network = preset.localization.cosine
-    candidates = find_candidates(queries, references, search=ExactSearch(device), **preset.search.model_dump())
-    per_query = preset.localization.candidates_per_query
-    matches = localize_candidates(queries, references, candidates, network=network, candidates_per_query=per_query)
+    search = partial(global_top_k, device=device)
+    candidates = find_candidates(queries, references, config=preset.search, search=search)
+    matches = localize_candidates(
+        queries, references, candidates, config=preset.localization, use_score_norm=settings.use_score_norm
+    )
     return candidates, matches
 
 
@@ -211,15 +215,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is not the settings of a run ({error}); choose a new --output folder") from error
-
-
-def _open(settings: RunSettings, engines: EnginesDirectory, *, raw_embeddings: bool) -> Engine:
-    return Engine.open(
-        engines,
-        preset=settings.preset,
-        raw_embeddings=raw_embeddings,
-        decoder=settings.decoder,
-    )
 
 
 def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[EnginesDirectory, Pca]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,17 +13,7 @@ from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import EngineError
 from engine.records import Failure, Media, Role
-from engine.run.messages import (
-    Broken,
-    Described,
-    Done,
-    Job,
-    Link,
-    LogLine,
-    Probed,
-    Ready,
-    die_with_parent,
-)
+from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Probed, Ready, die_with_parent
 from engine.video import DecoderName
 from engine.video.media import claimed_duration_s
 
@@ -33,8 +22,7 @@ from engine.video.media import claimed_duration_s
 class WorkerSettings:
     """What one worker process needs to know.
 
-    ``videos_at_once``: threads that decode. ``num_threads``: those of an engine on a
-    CPU, None for all cores. ``gpu``: the only one that it sees, as in ``CUDA_VISIBLE_DEVICES``; None for a CPU.
+    See `engine.run.plan.Workers`; ``gpu`` is None for a CPU.
     """
 
     engines: Path
@@ -65,7 +53,13 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
             decoder=settings.decoder,
         ) as engine:
             link.send(Ready())
-            _Worker(engine, settings, link).serve()
+            pool = ThreadPoolExecutor(settings.videos_at_once, thread_name_prefix="video")
+            running: list[Future[None]] = []
+            while (job := link.receive()) is not None:
+                running = [future for future in running if not future.done()]
+                running.append(pool.submit(_do, job, engine, role=settings.role, link=link))
+            if not all(future.done() for future in running):  # nobody waits for these videos any more
+                os._exit(0)
     except Exception as error:  # noqa: BLE001 - it is raised again in the supervisor
         link.send(Broken(_portable(error)))
 
@@ -88,40 +82,19 @@ class _LogThrough(logging.Handler):
         self._link.send(LogLine(record.levelno, self.format(record)))
 
 
-class _Worker:
-    """The loop of a worker with its engine open."""
+def _do(job: Job, engine: Engine, *, role: Role, link: Link) -> None:
+    try:
+        result = _probe(job.media) if job.action == "probe" else _describe(job.media, engine, role=role)
+        link.send(Done(job.media.video_id, result, engine.times.as_dict()))
+    except Exception as error:  # noqa: BLE001 - it is raised again in the supervisor
+        link.send(Broken(_portable(error)))
 
-    def __init__(self, engine: Engine, settings: WorkerSettings, link: Link) -> None:
-        self._engine = engine
-        self._role = settings.role
-        self._link = link
-        self._pool = ThreadPoolExecutor(settings.videos_at_once, thread_name_prefix="video")
-        self._num_running = 0
-        self._lock = threading.Lock()
 
-    def serve(self) -> None:
-        while (job := self._link.receive()) is not None:
-            with self._lock:
-                self._num_running += 1
-            self._pool.submit(self._do, job)
-        with self._lock:
-            if self._num_running:  # nobody waits for these videos any more
-                os._exit(0)
-
-    def _do(self, job: Job) -> None:
-        try:
-            result = _probe(job.media) if job.action == "probe" else self._describe(job.media)
-            with self._lock:
-                self._num_running -= 1
-            self._link.send(Done(job.media.video_id, result, self._engine.times.as_dict()))
-        except Exception as error:  # noqa: BLE001 - it is raised again in the supervisor
-            self._link.send(Broken(_portable(error)))
-
-    def _describe(self, media: Media) -> Described | Failure:
-        result = self._engine.describe(media, role=self._role)
-        if isinstance(result, Failure):
-            return result
-        return Described(result, self._engine.decoder.refusals.get(result.video_id))
+def _describe(media: Media, engine: Engine, *, role: Role) -> Described | Failure:
+    result = engine.describe(media, role=role)
+    if isinstance(result, Failure):
+        return result
+    return Described(result, engine.decoder.refusal(result.video_id))
 
 
 def _probe(media: Media) -> Probed:

@@ -2,17 +2,17 @@
 
 Each video opens a `RowStream`, submits rows as they are decoded and collects its results at the end. A batch is run by
 the thread that completes it; a batch that nobody can complete, because every open stream waits for results, is run
-part-filled. Fewer than ``batch_size`` rows are ever pending, so memory does not grow with the number of videos.
+part-filled. Fewer rows than a batch are ever pending, so memory does not grow with the number of videos.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,36 +42,31 @@ class _Rows:
 
 
 class SharedRunner:
-    """A runner whose batches are filled by many videos at once. Thread-safe.
+    """A runner that was entered, whose batches are filled by many videos at once. Thread-safe."""
 
-    ``batch_size``: rows per call of the runner, >= 1; results come back to the stream that submitted them.
-    """
-
-    def __init__(self, runner: Runner, *, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size >= 1, got {batch_size}")
+    def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._batch_size = batch_size
+        self._batch_size = runner.batch_size
         self._changed = threading.Condition()
         self._pending: deque[_Rows] = deque()
         self._num_pending = 0
         self._num_open = 0
         self._num_waiting = 0
 
-    def open_stream(self) -> RowStream:
-        """The rows of one video; use as a context manager."""
-        return RowStream(self)
-
-    def _enter(self) -> None:
+    @contextmanager
+    def open_stream(self) -> Iterator[RowStream]:
+        """The rows of one video."""
+        stream = RowStream(self)
         with self._changed:
             self._num_open += 1
-
-    def _leave(self, stream: RowStream) -> None:
-        with self._changed:
-            self._num_open -= 1
-            self._pending = deque(rows for rows in self._pending if rows.stream is not stream)
-            self._num_pending = sum(rows.count for rows in self._pending)
-            self._changed.notify_all()
+        try:
+            yield stream
+        finally:
+            with self._changed:
+                self._num_open -= 1
+                self._pending = deque(rows for rows in self._pending if rows.stream is not stream)
+                self._num_pending = sum(rows.count for rows in self._pending)
+                self._changed.notify_all()
 
     def _submit(self, rows: _Rows) -> None:
         with self._changed:
@@ -86,16 +81,15 @@ class SharedRunner:
                 self._num_waiting += 1
                 try:
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: stream.is_complete or self._is_stalled())
+                    self._changed.wait_for(
+                        lambda: stream.is_complete or (self._num_pending > 0 and self._num_waiting == self._num_open)
+                    )
                 finally:
                     self._num_waiting -= 1
                 if stream.is_complete:
                     return
                 batch = self._take_batch(full_only=False)
             self._run(batch)
-
-    def _is_stalled(self) -> bool:
-        return self._num_pending > 0 and self._num_waiting == self._num_open
 
     def _take_batch(self, *, full_only: bool) -> list[_Rows]:
         with self._changed:
@@ -131,7 +125,7 @@ class SharedRunner:
 
 
 class RowStream:
-    """The rows of one video on their way through a `SharedRunner`. One thread uses it, as a context manager."""
+    """The rows of one video on their way through a `SharedRunner`. One thread uses it."""
 
     def __init__(self, shared: SharedRunner) -> None:
         self._shared = shared
@@ -139,15 +133,6 @@ class RowStream:
         self._num_done = 0
         self._results: list[tuple[int, Outputs]] = []
         self._error: Exception | None = None
-
-    def __enter__(self) -> Self:
-        self._shared._enter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._shared._leave(self)
 
     @property
     def is_complete(self) -> bool:

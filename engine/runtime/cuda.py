@@ -43,20 +43,15 @@ _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU as the driver lists it, after ``CUDA_VISIBLE_DEVICES``."""
+    """A GPU as the driver lists it, after ``CUDA_VISIBLE_DEVICES``, of a compute capability such as ``8.6``."""
 
     index: int
     name: str
-    compute_capability: tuple[int, int]
+    capability: str
     memory_bytes: int
 
     def __str__(self) -> str:
         return f"{self.name} ({self.capability}, {self.memory_bytes // MIB} MiB)"
-
-    @property
-    def capability(self) -> str:
-        """The compute capability as text, such as ``8.6``."""
-        return ".".join(str(part) for part in self.compute_capability)
 
 
 class OutOfDeviceMemory(EngineError):  # noqa: N818 - the established name for this condition
@@ -82,7 +77,7 @@ def devices() -> tuple[Device, ...]:
     if not listed:
         raise BackendUnavailable(_why_none("CUDA_ERROR_NO_DEVICE"))
     return tuple(
-        Device(index, device.name(), tuple(device.compute_capability()), device.total_memory())
+        Device(index, device.name(), ".".join(map(str, device.compute_capability())), device.total_memory())
         for index, device in enumerate(listed)
     )
 

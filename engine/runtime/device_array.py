@@ -17,7 +17,6 @@ class DeviceArray:
     """A C-contiguous array in device memory, cut along its first dimension as a NumPy array is.
 
     ``stream``: handle of the CUDA stream that is still writing it, None if it is finished. ``owner`` holds the memory.
-    It has the ``__cuda_array_interface__`` itself, version 3 (https://numba.readthedocs.io, CUDA Array Interface).
     """
 
     address: int
@@ -28,7 +27,7 @@ class DeviceArray:
 
     @classmethod
     def of(cls, owner: Any) -> DeviceArray:
-        """The memory of any object with ``__cuda_array_interface__``. Raises ``ValueError`` unless C-contiguous."""
+        """The memory of any object with ``__cuda_array_interface__`` (of Numba). ``ValueError`` unless C-contiguous."""
         interface = owner.__cuda_array_interface__
         shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
         strides = interface.get("strides")
@@ -37,11 +36,6 @@ class DeviceArray:
         # Before version 3 nothing is said of streams: then the default one has to be waited for.
         stream = interface.get("stream") if interface["version"] >= 3 else LEGACY_DEFAULT_STREAM
         return cls(interface["data"][0], shape, dtype, stream, owner)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        data = {"shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "strides": None}
-        return data | {"stream": self.stream, "version": 3}
 
     @property
     def row_bytes(self) -> int:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.runtime.cuda import (
-    CudaGraph,
-    DeviceMemory,
-    Gpu,
-    OutOfDeviceMemory,
-    Stream,
-    free_pinned,
-    wait_for_producer,
-)
+from engine.runtime.cuda import CudaGraph, DeviceMemory, Gpu, OutOfDeviceMemory, Stream, free_pinned, wait_for_producer
 from engine.runtime.device_array import DeviceArray, Rows
 from engine.runtime.runner import TensorSpec
 
@@ -39,7 +30,7 @@ class Buffers:
         self._pinned: dict[str, NDArray[Any]] = {}
         try:
             for spec in specs:
-                self._pinned[spec.name] = gpu.allocate_pinned(full_shape(spec, num_rows), spec.dtype)
+                self._pinned[spec.name] = gpu.allocate_pinned(spec.full_shape(num_rows), spec.dtype)
                 self._memory[spec.name] = gpu.allocate(self._pinned[spec.name].nbytes)
                 self.stream.clear(self._memory[spec.name])
             self.stream.synchronize()
@@ -99,16 +90,6 @@ class Buffers:
             memory.free()
         for array in self._pinned.values():
             free_pinned(array)
-
-
-def full_shape(spec: TensorSpec, num_rows: int) -> tuple[int, ...]:
-    """The shape of a tensor with ``num_rows`` rows."""
-    return tuple(num_rows if size is None else size for size in spec.shape)
-
-
-def num_bytes(spec: TensorSpec, num_rows: int) -> int:
-    """Bytes of a tensor with ``num_rows`` rows."""
-    return math.prod(full_shape(spec, num_rows)) * np.dtype(spec.dtype).itemsize
 
 
 def cut(arrays: Sequence[Rows], start: int, stop: int) -> list[Rows]:

@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from engine.errors import ConfigError
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, OutOfDeviceMemory, Stream
 from engine.runtime.device_array import Rows
-from engine.runtime.device_buffers import Buffers, cut, num_bytes
+from engine.runtime.device_buffers import Buffers, cut
 from engine.runtime.manifest import RowProfile
 from engine.runtime.runner import Tensors, TensorSpec, check_tensors
 
@@ -116,15 +115,13 @@ class DeviceRunner:
                 workspace_bytes=workspace_bytes,
             )
         except OutOfDeviceMemory as error:
-            row_bytes = sum(num_bytes(spec, num_rows) for spec in (*self.inputs, *self.outputs))
+            row_bytes = sum(spec.num_bytes(num_rows) for spec in (*self.inputs, *self.outputs))
             needed = workspace_bytes + _NUM_BUFFERS * row_bytes
             raise OutOfDeviceMemory(
                 f"{self._name} needs {needed / MIB:.2f} MiB besides its weights for batches of {num_rows} rows; {error}"
             ) from error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         session, self._session = self._session, None
         if session is not None:
             with self._gpu.current():

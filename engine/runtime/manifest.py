@@ -30,6 +30,7 @@ Frontend = Literal["onnx", "torch-tensorrt"]
 
 Precision = Literal["fp16", "fp32"]
 PrecisionChoice = Literal["auto", "fp16", "fp32"]
+Measure = Literal["cosine", "edit_score"]
 
 
 class _Record(BaseModel):
@@ -71,7 +72,7 @@ class Comparison(_Record):
     """
 
     model: str
-    measure: Literal["cosine", "edit_score"]
+    measure: Measure
     worst: float
     limit: float
     num_inputs: int
@@ -91,8 +92,7 @@ class TensorRtFacts(_Record):
 
     ``version``: that of ``flavour``, which alone can load it. ``compute_capabilities``: of the GPUs it was built for,
     such as ``8.6``. ``precisions``: of each model of the graph; ``precision_choice``: what was asked for.
-    ``graph_sha256``: of the exported ONNX graph. ``refittable``: the weights that can be replaced without building
-    again, by their names in the graph. ``build_s``: seconds that TensorRT took.
+    ``graph_sha256``: of the exported ONNX graph. ``build_s``: seconds that TensorRT took.
     """
 
     flavour: Flavour
@@ -104,7 +104,6 @@ class TensorRtFacts(_Record):
     comparisons: tuple[Comparison, ...]
     profile: RowProfile
     graph_sha256: str
-    refittable: tuple[str, ...]
     build_s: float
 
 
@@ -179,20 +178,19 @@ def digest(*values: Any) -> str:
 
 def parse_manifest(path: Path) -> Manifest:
     """What is recorded in ``manifest.json``, whether or not the files are there. Raises ``ConfigError``."""
+    advice = build_advice("PRESET", path.parent)
     if not path.is_file():
         raise ConfigError(
-            f"{path.parent} is not an engines directory, or its build was cut short: it has no {path.name}; "
-            + build_advice("PRESET", path.parent)
+            f"{path.parent} is not an engines directory, or its build was cut short: it has no {path.name}; {advice}"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}; {build_advice('PRESET', path.parent)}") from error
+        raise ConfigError(f"{path} is not JSON: {error}; {advice}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ConfigError(
-            f"{path} has format version {version}, this version of vsc-engine reads {FORMAT_VERSION}; "
-            + build_advice("PRESET", path.parent)
+            f"{path} has format version {version}, this version of vsc-engine reads {FORMAT_VERSION}; {advice}"
         )
     try:
         return Manifest.model_validate(values)
@@ -200,7 +198,7 @@ def parse_manifest(path: Path) -> Manifest:
         detail = error.errors()[0]
         where = ".".join(str(part) for part in detail["loc"])
         problem = f"{where}: {detail['msg']}, got {str(detail['input'])[:60]!r}"
-        raise ConfigError(f"{path}: {problem}; {build_advice('PRESET', path.parent)}") from error
+        raise ConfigError(f"{path}: {problem}; {advice}") from error
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -26,6 +26,14 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+
+    def full_shape(self, num_rows: int) -> tuple[int, ...]:
+        """The shape with ``num_rows`` rows."""
+        return tuple(num_rows if size is None else size for size in self.shape)
+
+    def num_bytes(self, num_rows: int) -> int:
+        """Bytes with ``num_rows`` rows."""
+        return math.prod(self.full_shape(num_rows)) * np.dtype(self.dtype).itemsize
 
 
 class Runner(Protocol):
@@ -49,9 +57,7 @@ class Runner(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def run(self, *parts: Tensors) -> dict[str, NDArray[Any]]:
         """Run n rows, any n >= 1: ``{input name: (n, ...)} -> {output name: array}``.

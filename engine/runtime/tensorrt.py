@@ -9,7 +9,6 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.runtime.cuda import MIB, DeviceMemory, Gpu, Stream, devices
-from engine.runtime.device_buffers import full_shape
 from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.fit import check_tensorrt_engine
@@ -58,7 +57,7 @@ class TensorRtExecution:
         self._num_rows = 0
         self._workspace: DeviceMemory | None = None
         # TensorRT-RTX compiles kernels while it runs, which cannot be captured from outside; it captures by itself.
-        self._captures_itself = tensorrt.flavour == "tensorrt_rtx"
+        self.is_capturable = tensorrt.flavour == "tensorrt"
         self._runtime = self._log.call(trt.Runtime, doing="start")
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -69,19 +68,14 @@ class TensorRtExecution:
             )
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if self._captures_itself:
+        if not self.is_capturable:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._context = self._checked(self._engine.create_execution_context(runtime_config=config), "prepare")
-
-    @property
-    def is_capturable(self) -> bool:
-        """Whether `enqueue` may be captured from outside."""
-        return not self._captures_itself
 
     def workspace_bytes(self, num_rows: int) -> int:
         """Device memory for ``num_rows`` rows besides inputs and outputs."""
         for spec in self._inputs:
-            shape = full_shape(spec, num_rows)
+            shape = spec.full_shape(num_rows)
             self._checked(self._context.set_input_shape(spec.name, shape), f"take {spec.name} of shape {shape}")
         self._num_rows = num_rows
         return int(self._context.update_device_memory_size_for_shapes())

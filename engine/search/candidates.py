@@ -8,49 +8,44 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ConfigError, StoreError
+from engine.config import Search
+from engine.errors import StoreError
 from engine.records import CandidatePair, Descriptors
-from engine.search.exact import ExactSearch
+from engine.search.exact import global_top_k
 from engine.search.rows import RowPairs, RowSearch
 from engine.store.store import check_same_dimensions
 
-_EXACT = ExactSearch()
+_DEFAULT = Search()
 
 
 def find_candidates(
     queries: Sequence[Descriptors],
     references: Sequence[Descriptors],
     *,
-    retrieve_per_query: int = 1200,
-    candidates_per_query: int = 25,
-    search: RowSearch = _EXACT,
+    config: Search = _DEFAULT,
+    search: RowSearch = global_top_k,
 ) -> list[CandidatePair]:
     """Find the pairs of videos that are likeliest to share footage, best first.
 
     As in the challenge's evaluation (facebookresearch/vsc2022, ``descriptor_eval_lib``): the
-    ``retrieve_per_query * len(queries)`` best pairs of rows over all queries together, then the best score of each
-    pair of videos, then the ``candidates_per_query * len(queries)`` best pairs of videos. Both numbers are averages:
-    one threshold holds for all queries, so that a pair's presence says something about its score.
+    ``config.retrieve_per_query * len(queries)`` best pairs of rows over all queries together, then the best score of
+    each pair of videos, then the ``config.candidates_per_query * len(queries)`` best pairs of videos. Both numbers are
+    averages: one threshold holds for all queries, so that a pair's presence says something about its score.
 
     ``search`` finds the pairs of rows, by default exactly on the CPU. Equal scores keep the order of the queries, then
     of the references, as given. Raises ``StoreError`` where there is nothing to search, a video occurs twice or
-    dimensions differ, ``ConfigError`` for numbers below 1.
+    dimensions differ.
     """
-    if min(retrieve_per_query, candidates_per_query) < 1:
-        raise ConfigError(
-            "expected retrieve_per_query and candidates_per_query of at least 1, got "
-            f"{retrieve_per_query} and {candidates_per_query}"
-        )
     check_same_dimensions(queries, references)
     for videos in (queries, references):
         _check_unique(videos)
-    pairs = search.global_top_k(
+    pairs = search(
         np.concatenate([video.descriptors for video in queries]),
         np.concatenate([video.descriptors for video in references]),
-        k=retrieve_per_query * len(queries),
+        k=config.retrieve_per_query * len(queries),
     )
     query_videos, ref_videos, scores = _best_of_videos(pairs, queries, references)
-    wanted = slice(candidates_per_query * len(queries))
+    wanted = slice(config.candidates_per_query * len(queries))
     return [
         CandidatePair(queries[query].video_id, references[ref].video_id, score)
         for query, ref, score in zip(query_videos[wanted], ref_videos[wanted], scores[wanted], strict=True)

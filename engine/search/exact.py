@@ -4,14 +4,11 @@ What "exact" means here. Matrix products in float32 round differently for differ
 machines, by less than a known bound. They are used to find the pairs that *may* belong to the result; these few are
 scored again, each alone, in float64, and rounded once to float32. So a score depends only on its two rows, equal rows
 give equal scores, and neither block sizes nor the rows around a pair can change what is returned.
-
-`engine.search.faiss_backend` does the products, on a CPU or on GPUs, and knows how far they can be off.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +16,16 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
 from engine.records import FloatArray
-from engine.search.faiss_backend import CPU, CpuNearest, Nearest, SearchDevice, query_blocks, reference_blocks
+from engine.search.faiss_backend import (
+    CPU,
+    CpuNearest,
+    Nearest,
+    SearchDevice,
+    error_bounds,
+    lengths,
+    query_blocks,
+    reference_blocks,
+)
 from engine.search.rows import Neighbours, RowPairs
 
 logger = logging.getLogger(__name__)
@@ -33,40 +39,29 @@ _FIRST_WIDTH = 2
 _MIN_WIDTH = 32
 
 
-@dataclass(frozen=True)
-class ExactSearch:
-    """The `RowSearch` of `global_top_k` on a device."""
-
-    device: SearchDevice = CPU
-
-    def global_top_k(self, queries: FloatArray, references: FloatArray, *, k: int) -> RowPairs:
-        """See the function of this name."""
-        return global_top_k(queries, references, k=k, device=self.device)
-
-
 def global_top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> RowPairs:
-    """Find the ``k`` highest inner products among all pairs of ``queries (Q, D)`` and ``references (R, D)``.
+    """Find the ``k`` highest inner products of all pairs of rows: a `engine.search.rows.RowSearch` that misses none.
 
-    Best first; equal scores are ordered by query row, then reference row, also where the cut falls among them. All
-    Q x R pairs are returned if ``k`` is not smaller. Memory is O(k) and one block, whatever the scores. The result does
-    not depend on ``device``.
+    Equal scores keep their order also where the cut falls among them. All Q x R pairs are returned if ``k`` is not
+    smaller. Memory is O(k) and one block, whatever the scores. The result does not depend on ``device``.
 
     A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept. GPUs find the
     nearest of each row; rows with more pairs above the threshold than they can find are searched on the CPU, which is
-    said. Raises ``ConfigError`` for ``k < 1``, ``StoreError`` where the dimensions differ, ``ValueError`` for arrays
-    that are not finite float32 with at least one row, and what `SearchDevice.check` does.
+    said. Raises as a `RowSearch`, ``ValueError`` for arrays that are not finite float32 with at least one row, and what
+    `SearchDevice.check` does.
     """
     _check(queries, references, k=k)
     best = _BestPairs(queries, references, k=k)
+    errors = error_bounds(queries, longest=float(lengths(references).max()))
     rows = np.arange(len(queries))
     if device != CPU:
-        errors = device.error_bounds(queries, references)
         rows = _offer_nearest(best, device.open(references), queries, errors, k=k)
         if len(rows):
             logger.info(
                 "%d of %d query rows have too many pairs for a GPU; searched on the CPU", len(rows), len(queries)
             )
-    _offer_all(best, queries, references, rows)
+    if len(rows):
+        _offer_all(best, queries, references, errors, rows)
     return best.result()
 
 
@@ -85,7 +80,7 @@ def _offer_nearest(
             pairs = _Pairs(query_rows, ref_rows.ravel(), scores.ravel(), errors[query_rows])
             best.offer(pairs.take(pairs.scores + pairs.errors >= best.threshold))
         best.tighten()
-        if width == nearest.num_rows:
+        if width == best.num_references:
             return rows[:0]
         # A reference that was not found scores at most the last one found, give or take the error.
         rows = rows[last + errors[rows] >= best.threshold]
@@ -96,11 +91,11 @@ def _offer_nearest(
     return rows
 
 
-def _offer_all(best: _BestPairs, queries: FloatArray, references: FloatArray, rows: NDArray[np.intp]) -> None:
+def _offer_all(
+    best: _BestPairs, queries: FloatArray, references: FloatArray, errors: FloatArray, rows: NDArray[np.intp]
+) -> None:
     """Offer every pair of some query rows that may count."""
-    if len(rows) == 0:
-        return
-    searched, errors = queries[rows], CPU.error_bounds(queries, references)[rows]
+    searched, errors = queries[rows], errors[rows]
     for references_block in reference_blocks(references):
         for block in query_blocks(len(rows)):
             # Scores above the radius are found; those equal to it are wanted too.
@@ -110,32 +105,25 @@ def _offer_all(best: _BestPairs, queries: FloatArray, references: FloatArray, ro
             best.offer(_Pairs(rows[query_rows], pairs.ref_rows, pairs.scores, errors[query_rows]))
 
 
-def top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> Neighbours:
-    """Find the ``k`` references of highest inner product for each row of ``queries (Q, D)`` in ``references (R, D)``.
-
-    Best first; equal scores are ordered by reference row. Raises ``ConfigError`` for ``k`` outside 1..R, else as
-    `global_top_k`.
-    """
-    _check(queries, references, k=k)
-    return NearestRows(references, device=device).top_k(queries, k=k)
-
-
 class NearestRows:
-    """References that are searched many times, for `top_k`; raises as that does."""
+    """The nearest of ``references (R, D)``; raises as `global_top_k`."""
 
     def __init__(self, references: FloatArray, *, device: SearchDevice = CPU) -> None:
+        _check_rows("references", references)
         self._references = references
-        self._device = device
-        self._longest = device.longest(references)
+        self._longest = float(lengths(references).max())
         self._nearest = device.open(references)
 
     def top_k(self, queries: FloatArray, *, k: int) -> Neighbours:
-        """See the function of this name."""
+        """The ``k`` references of highest inner product for each row of ``queries (Q, D)``.
+
+        Best first; equal scores are ordered by reference row. Raises ``ConfigError`` for ``k`` outside 1..R.
+        """
         _check(queries, self._references, k=k)
         if k > len(self._references):
             raise ConfigError(f"cannot take the {k} nearest of {len(self._references)} rows")
         found = Neighbours(np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32))
-        errors = self._device.bounds(queries, self._longest)
+        errors = error_bounds(queries, longest=self._longest)
         for block in query_blocks(len(queries)):
             rows = np.arange(len(queries))[block]
             self._settle(found, queries, errors, rows, width=k + _SPARE_NEIGHBOURS)
@@ -183,6 +171,7 @@ class _BestPairs:
 
     def __init__(self, queries: FloatArray, references: FloatArray, *, k: int) -> None:
         self.threshold = np.float32(-np.inf)
+        self.num_references = len(references)
         self._queries = queries
         self._references = references
         self._k = k
@@ -253,10 +242,14 @@ def _exact_scores(
     return scores
 
 
+def _check_rows(name: str, rows: FloatArray) -> None:
+    if rows.ndim != 2 or len(rows) == 0 or rows.dtype != np.float32:
+        raise ValueError(f"expected {name} as float32 (N, D) with N >= 1, got {rows.dtype} {rows.shape}")
+
+
 def _check(queries: FloatArray, references: FloatArray, *, k: int) -> None:
-    for name, rows in (("queries", queries), ("references", references)):
-        if rows.ndim != 2 or len(rows) == 0 or rows.dtype != np.float32:
-            raise ValueError(f"expected {name} as float32 (N, D) with N >= 1, got {rows.dtype} {rows.shape}")
+    _check_rows("queries", queries)
+    _check_rows("references", references)
     if queries.shape[1] != references.shape[1]:
         raise StoreError(
             f"queries have {queries.shape[1]} dimensions and references {references.shape[1]}; descriptors can only be "

@@ -18,7 +18,7 @@ from engine.errors import StoreError
 from engine.gate_placeholder import without_kept_rows
 from engine.projection import l2_normalize
 from engine.records import Descriptors
-from engine.search.exact import top_k
+from engine.search.exact import NearestRows
 from engine.search.faiss_backend import CPU, SearchDevice
 from engine.store.store import check_same_dimensions, read_descriptors, read_manifest
 
@@ -42,7 +42,7 @@ def resolve_stopped(
     if kept and near_identical_cosine is not None:
         check_same_dimensions(kept, references)
         rows, ref_rows = (np.concatenate([item.descriptors for item in side]) for side in (kept, references))
-        cosines = top_k(l2_normalize(rows), l2_normalize(ref_rows), k=1, device=device).scores[:, 0]
+        cosines = NearestRows(l2_normalize(ref_rows), device=device).top_k(l2_normalize(rows), k=1).scores[:, 0]
         starts = [0, *accumulate(len(video) for video in kept)][:-1]
         nearest = np.maximum.reduceat(cosines, starts)
         exact_copies = {

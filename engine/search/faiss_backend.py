@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, ConfigError, EngineError
 from engine.records import FloatArray
+from engine.search.rows import RowPairs
 
 # The block that faiss multiplies at once: smaller ones wait more often for all threads, larger ones only take memory.
 _QUERY_BLOCK = 4096
@@ -25,20 +26,8 @@ _GPU_MAX_K = 2048
 _FLOAT32_ROUNDOFF = 2.0**-24
 
 
-class RoughPairs(NamedTuple):
-    """Pairs of rows with a score that is nearly right; int64, int64, float32, all ``(P,)``."""
-
-    query_rows: NDArray[np.int64]
-    ref_rows: NDArray[np.int64]
-    scores: FloatArray
-
-
 class Nearest(Protocol):
     """R references, ready to be searched. ``max_k``: the most neighbours of a row that can be asked for."""
-
-    @property
-    def num_rows(self) -> int:
-        """R."""
 
     @property
     def max_k(self) -> int:
@@ -76,34 +65,6 @@ class SearchDevice:
         self.check()
         return self._open_on_gpus(references) if self.num_gpus else CpuNearest(references)
 
-    def error_bounds(self, queries: FloatArray, references: FloatArray) -> FloatArray:
-        """How far a score of each query can be from the exact one, float32 ``(Q,)``.
-
-        A float32 inner product of D terms, summed in any order, is off by at most ``D u / (1 - D u) * |q| |r|`` with
-        ``u = 2**-24`` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Eight more roundings than
-        the D terms need cover those of the lengths here, of sums and differences with the bound, and of the exact score
-        to float32. Raises ``ValueError`` for rows that are not finite.
-        """
-        return self.bounds(queries, self.longest(references))
-
-    def longest(self, references: FloatArray) -> float:
-        """The length of the longest row; what `bounds` needs to know of references. Raises as `error_bounds`."""
-        return float(self._lengths(references).max())
-
-    def bounds(self, queries: FloatArray, longest: float) -> FloatArray:
-        """`error_bounds` for references no longer than ``longest``."""
-        lengths = self._lengths(queries)
-        num_roundings = queries.shape[1] + 8
-        relative = num_roundings * _FLOAT32_ROUNDOFF / (1 - num_roundings * _FLOAT32_ROUNDOFF)
-        bounds: FloatArray = (relative * longest * lengths).astype(np.float32)
-        return bounds
-
-    def _lengths(self, rows: FloatArray) -> FloatArray:
-        lengths: FloatArray = np.sqrt(np.vecdot(rows, rows))
-        if not np.isfinite(lengths).all():
-            raise ValueError("expected finite rows, got NaN, infinity or values whose squares are infinite")
-        return lengths
-
     def _open_on_gpus(self, references: FloatArray) -> Nearest:
         options = faiss.GpuMultipleClonerOptions()
         options.shard = True
@@ -122,16 +83,33 @@ class SearchDevice:
 CPU = SearchDevice()
 
 
+def lengths(rows: FloatArray) -> FloatArray:
+    """The length of each row. Raises ``ValueError`` for rows that are not finite."""
+    found: FloatArray = np.sqrt(np.vecdot(rows, rows))
+    if not np.isfinite(found).all():
+        raise ValueError("expected finite rows, got NaN, infinity or values whose squares are infinite")
+    return found
+
+
+def error_bounds(queries: FloatArray, *, longest: float) -> FloatArray:
+    """How far a score of each query, with a reference no longer than ``longest``, can be from the exact one.
+
+    Float32 ``(Q,)``. An inner product of D terms, summed in any order, is off by at most ``D u / (1 - D u) * |q| |r|``
+    with ``u = 2**-24`` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Eight more roundings than
+    the D terms need cover those of the lengths here, of sums and differences with the bound, and of the exact score to
+    float32. Raises as `lengths`.
+    """
+    num_roundings = queries.shape[1] + 8
+    relative = num_roundings * _FLOAT32_ROUNDOFF / (1 - num_roundings * _FLOAT32_ROUNDOFF)
+    bounds: FloatArray = (relative * longest * lengths(queries)).astype(np.float32)
+    return bounds
+
+
 @dataclass(frozen=True)
 class CpuNearest:
     """Multiplies whole blocks on the CPU; any number of neighbours."""
 
     references: FloatArray
-
-    @property
-    def num_rows(self) -> int:
-        """How many there are."""
-        return len(self.references)
 
     @property
     def max_k(self) -> int:
@@ -150,11 +128,6 @@ class FlatIndexNearest:
 
     index: Any
     max_k: int
-
-    @property
-    def num_rows(self) -> int:
-        """How many there are."""
-        return int(self.index.ntotal)
 
     def search(self, queries: FloatArray, *, k: int) -> tuple[FloatArray, NDArray[np.int64]]:
         """See `Nearest`."""
@@ -184,8 +157,8 @@ class CpuBlock:
     index: Any
     start: int
 
-    def above(self, queries: FloatArray, radius: float) -> RoughPairs:
-        """All pairs with a score above ``radius``; query rows count from the first of ``queries``."""
+    def above(self, queries: FloatArray, radius: float) -> RowPairs:
+        """All pairs with a rough score above ``radius``; query rows count from the first of ``queries``."""
         limits, scores, ref_rows = self.index.range_search(queries, radius)
         counts = np.diff(limits).astype(np.int64)
-        return RoughPairs(np.repeat(np.arange(len(counts)), counts), self.start + ref_rows, scores)
+        return RowPairs(np.repeat(np.arange(len(counts)), counts), self.start + ref_rows, scores)

@@ -26,12 +26,12 @@ class Neighbours(NamedTuple):
 
 
 class RowSearch(Protocol):
-    """Finds the pairs of rows with the highest inner products."""
+    """Finds the ``k`` best pairs of ``queries (Q, D)`` and ``references (R, D)``, float32, by their inner products.
 
-    def global_top_k(self, queries: FloatArray, references: FloatArray, *, k: int) -> RowPairs:
-        """The ``k`` best pairs of ``queries (Q, D)`` and ``references (R, D)``, float32, all together, best first.
+    All together, best first; equal scores are ordered by query row, then reference row. An approximate search may miss
+    pairs; the scores of those that it gives are inner products of the rows. Raises ``ConfigError`` for ``k < 1``,
+    ``StoreError`` where the dimensions differ.
+    """
 
-        Equal scores are ordered by query row, then reference row. An approximate search may miss pairs; the scores of
-        those that it gives are inner products of the rows. Raises ``ConfigError`` for ``k < 1``, ``StoreError`` where
-        the dimensions differ.
-        """
+    def __call__(self, queries: FloatArray, references: FloatArray, *, k: int) -> RowPairs:  # noqa: D102 - see the class
+        ...

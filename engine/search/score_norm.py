@@ -16,7 +16,7 @@ edit gate stopped get ``GATED_BIAS`` (VSC22 descriptor track, first place).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -63,26 +63,22 @@ class ScoreNormalizer:
         dropped_dim = int(variances.argmin())
         return cls(_without_dimension(norm_rows, dropped_dim), dropped_dim, beta, nk)
 
-    def queries(self, descriptors: Iterable[Descriptors], *, device: SearchDevice = CPU) -> Iterator[Descriptors]:
-        """Yield each query, in order, with its bias as the last dimension; ``GATED_BIAS`` where the gate
-        stopped it.
+    def queries(self, descriptors: Sequence[Descriptors], *, device: SearchDevice = CPU) -> list[Descriptors]:
+        """Each query, in order, with its bias as the last dimension; ``GATED_BIAS`` where the gate stopped it.
 
         The result of a video does not depend on the others, nor on ``device``. Raises ``StoreError`` for another D than
         the norm set's.
         """
-        search = NearestRows(self.norm_rows, device=device)
-        waiting: list[Descriptors] = []
-        for video in descriptors:
-            waiting.append(self._adapted(video))
-            if sum(map(len, waiting)) >= _BLOCK_ROWS:
-                yield from self._with_biases(waiting, search)
-                waiting = []
-        yield from self._with_biases(waiting, search)
+        videos = [self._adapted(video) for video in descriptors]
+        biases = iter(self._biases([video.descriptors for video in videos if not video.is_stopped], device=device))
+        return [
+            _append(video, np.full(len(video), GATED_BIAS, dtype=np.float32) if video.is_stopped else next(biases))
+            for video in videos
+        ]
 
-    def references(self, descriptors: Iterable[Descriptors]) -> Iterator[Descriptors]:
-        """Yield each reference, in order, with 1 as the last dimension. Raises ``StoreError`` for another D."""
-        for video in descriptors:
-            yield _append(self._adapted(video), np.ones(len(video), dtype=np.float32))
+    def references(self, descriptors: Iterable[Descriptors]) -> list[Descriptors]:
+        """Each reference, in order, with 1 as the last dimension. Raises ``StoreError`` for another D."""
+        return [_append(self._adapted(video), np.ones(len(video), dtype=np.float32)) for video in descriptors]
 
     def _adapted(self, video: Descriptors) -> Descriptors:
         num_dims = self.norm_rows.shape[1] + 1
@@ -93,21 +89,13 @@ class ScoreNormalizer:
             )
         return replace(video, descriptors=_without_dimension(video.descriptors, self.dropped_dim))
 
-    def _with_biases(self, videos: list[Descriptors], search: NearestRows) -> Iterator[Descriptors]:
-        searched = [video.descriptors for video in videos if not video.is_stopped]
-        biases = self._biases(np.concatenate(searched), search) if searched else np.empty(0, dtype=np.float32)
-        start = 0
-        for video in videos:
-            if video.is_stopped:
-                yield _append(video, np.full(len(video), GATED_BIAS, dtype=np.float32))
-            else:
-                yield _append(video, biases[start : start + len(video)])
-                start += len(video)
-
-    def _biases(self, rows: FloatArray, search: NearestRows) -> FloatArray:
-        closeness = search.top_k(rows, k=self.nk).scores.mean(axis=1, dtype=np.float64)
-        biases: FloatArray = (-self.beta * closeness).astype(np.float32)
-        return biases
+    def _biases(self, queries: Sequence[FloatArray], *, device: SearchDevice) -> list[FloatArray]:
+        """The biases of the rows of each query."""
+        if not queries:
+            return []
+        nearest = NearestRows(self.norm_rows, device=device).top_k(np.concatenate(queries), k=self.nk)
+        biases = (-self.beta * nearest.scores.mean(axis=1, dtype=np.float64)).astype(np.float32)
+        return np.split(biases, np.cumsum([len(rows) for rows in queries])[:-1])
 
 
 def _without_dimension(rows: FloatArray, dimension: int) -> FloatArray:

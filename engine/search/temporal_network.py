@@ -21,6 +21,7 @@ from engine.config import Localization, TemporalNetwork
 from engine.errors import StoreError
 from engine.projection import l2_normalize
 from engine.records import CandidatePair, Descriptors, FloatArray, Match
+from engine.store.store import check_same_dimensions
 
 Box = tuple[int, int, int, int]
 """``(first query row, first reference row, last query row, last reference row)``, the last ones included."""
@@ -28,8 +29,7 @@ Box = tuple[int, int, int, int]
 Edges = list[dict[int, np.float32]]
 """For each node, the nodes with an edge to it, in ascending order, and what the edge gains."""
 
-
-SCORE_NORMALIZED, COSINE = Localization().score_normalized, Localization().cosine
+_DEFAULT = Localization()
 
 
 def localize_candidates(
@@ -37,17 +37,19 @@ def localize_candidates(
     references: Sequence[Descriptors],
     candidates: Sequence[CandidatePair],
     *,
-    network: TemporalNetwork = SCORE_NORMALIZED,
-    candidates_per_query: int = 5,
+    config: Localization = _DEFAULT,
+    use_score_norm: bool = True,
 ) -> list[Match]:
-    """Find the segments of the best candidates: ``candidates_per_query`` for each query on average, best first.
+    """Find the segments of the best candidates, best first; ``use_score_norm``: the descriptors are normalized.
 
-    As in the search for candidates, the number is an average; ``queries`` therefore are all videos that were searched
-    for, with or without candidates. Raises ``StoreError`` for a candidate whose descriptors are missing or do not fit.
+    As in the search for candidates, ``config.candidates_per_query`` is an average; ``queries`` therefore are all videos
+    that were searched for, with or without candidates. Raises ``StoreError`` for a candidate whose descriptors are
+    missing or do not fit.
     """
     queries_by_id = {query.video_id: query for query in queries}
     references_by_id = {reference.video_id: reference for reference in references}
-    best = sorted(candidates, key=lambda pair: pair.score, reverse=True)[: candidates_per_query * len(queries)]
+    best = sorted(candidates, key=lambda pair: pair.score, reverse=True)[: config.candidates_per_query * len(queries)]
+    network = config.score_normalized if use_score_norm else config.cosine
     matches: list[Match] = []
     for pair in best:
         if pair.query_id not in queries_by_id or pair.ref_id not in references_by_id:
@@ -60,17 +62,13 @@ def localize_candidates(
 
 
 def localize(
-    query: Descriptors, reference: Descriptors, score: float, *, network: TemporalNetwork = SCORE_NORMALIZED
+    query: Descriptors, reference: Descriptors, score: float, *, network: TemporalNetwork = _DEFAULT.score_normalized
 ) -> list[Match]:
     """Find the segments that a pair of videos shares; ``score`` is the pair's. Raises ``StoreError`` if D differs.
 
     A segment goes from the start of its first row to the end of its last row.
     """
-    if query.descriptors.shape[1] != reference.descriptors.shape[1]:
-        raise StoreError(
-            f"descriptors of {query.video_id} have {query.descriptors.shape[1]} dimensions and those of "
-            f"{reference.video_id} {reference.descriptors.shape[1]}; expected the same"
-        )
+    check_same_dimensions([query], [reference])
     similarity = _similarity(query.descriptors, reference.descriptors, network=network)
     matches = []
     for scene in _scenes(query, network=network):
@@ -91,7 +89,7 @@ def localize(
     return matches
 
 
-def find_segments(similarity: FloatArray, *, network: TemporalNetwork = SCORE_NORMALIZED) -> list[Box]:
+def find_segments(similarity: FloatArray, *, network: TemporalNetwork = _DEFAULT.score_normalized) -> list[Box]:
     """Boxes of rows that advance together in a similarity matrix, float32 ``(Q, R)``, most similar path first.
 
     The bias is not added here. Equal similarities go to the earlier row. VCSL's ``tn`` gives the same boxes.

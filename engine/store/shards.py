@@ -47,9 +47,7 @@ def write_shard(path: Path, videos: Sequence[StoredVideo]) -> None:
 
 def read_shard(path: Path) -> list[StoredVideo]:
     """Read the videos of a shard in the order of writing. Raises ``StoreError`` if it is damaged or something else."""
-    with _readable(path):
-        table = pq.read_table(path)
-    return _videos_of(table, source=path)
+    return _read(path, source=path)
 
 
 def to_bytes(video: StoredVideo) -> bytes:
@@ -61,9 +59,7 @@ def to_bytes(video: StoredVideo) -> bytes:
 
 def from_bytes(content: bytes, *, source: Path) -> StoredVideo:
     """The video of `to_bytes`. Raises ``StoreError``, naming ``source``, for anything else."""
-    with _readable(source):
-        table = pq.read_table(io.BytesIO(content))
-    (video,) = _videos_of(table, source=source)
+    (video,) = _read(io.BytesIO(content), source=source)
     return video
 
 
@@ -89,7 +85,9 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo]) -> None:
     pq.write_table(pa.table(columns, schema=schema), file, compression="none", use_dictionary=["video_id"])
 
 
-def _videos_of(table: pa.Table, *, source: Path) -> list[StoredVideo]:
+def _read(file: Path | BinaryIO, *, source: Path) -> list[StoredVideo]:
+    with _readable(source):
+        table = pq.read_table(file)
     descriptor_type = table.schema.field("descriptor").type if "descriptor" in table.column_names else None
     if not isinstance(descriptor_type, pa.FixedSizeListType) or table.schema != _schema(descriptor_type.list_size):
         raise StoreError(f"{source} is not a shard of descriptors; its columns are {table.column_names}")
@@ -110,18 +108,13 @@ def _videos_of(table: pa.Table, *, source: Path) -> list[StoredVideo]:
     return videos
 
 
-def read_fingerprints(path: Path) -> dict[str, Fingerprint]:
-    """Read only which videos a shard holds, and the fingerprints of their sources. Raises ``StoreError``."""
+def read_index(path: Path) -> tuple[int, dict[str, Fingerprint]]:
+    """The dimension of a shard's descriptors, and which videos it holds from which files. Raises ``StoreError``."""
     with _readable(path):
         table = pq.read_table(path, columns=["video_id", "size_bytes", "mtime_ns"])
+        num_dims = pq.read_schema(path).field("descriptor").type.list_size
     rows = table.take(_starts(table["video_id"].to_pylist())).to_pylist()
-    return {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
-
-
-def read_num_dims(path: Path) -> int:
-    """Read only the dimension of the descriptors of a shard. Raises ``StoreError``."""
-    with _readable(path):
-        return int(pq.read_schema(path).field("descriptor").type.list_size)
+    return num_dims, {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 
 
 def _starts(video_ids: Sequence[str]) -> list[int]:

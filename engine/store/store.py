@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,27 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from engine.errors import StoreError
 from engine.files import exclusive, written_aside
 from engine.records import Descriptors, Failure, Role
-from engine.store.challenge_npz import read_npz, write_npz
+from engine.store.challenge_npz import read_npz
 from engine.store.journal import Journal
-from engine.store.shards import (
-    Fingerprint,
-    StoredVideo,
-    read_fingerprints,
-    read_num_dims,
-    read_shard,
-    write_shard,
-)
-
-__all__ = [
-    "Fingerprint",
-    "StoreManifest",
-    "StoreWriter",
-    "check_same_dimensions",
-    "read_descriptors",
-    "read_manifest",
-    "read_npz",
-    "write_npz",
-]
+from engine.store.shards import Fingerprint, StoredVideo, read_index, read_shard, write_shard
 
 Json = Any
 
@@ -51,7 +32,6 @@ _SHARDS = "shard-*.parquet"
 _JOURNAL = "journal"
 _FORMAT_BEFORE = "vsc-engine descriptors, version 1"
 _ANEW = "extract into a new folder"
-_FORMAT: Literal["vsc-engine descriptors, version 2"] = "vsc-engine descriptors, version 2"
 
 
 class StoreManifest(BaseModel):
@@ -62,7 +42,7 @@ class StoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["vsc-engine descriptors, version 2"] = _FORMAT
+    format: Literal["vsc-engine descriptors, version 2"] = "vsc-engine descriptors, version 2"
     complete: bool
     identity: dict[str, Json]
     num_dims: int | None = None
@@ -73,48 +53,35 @@ class StoreManifest(BaseModel):
 class StoreWriter:
     """The one writer of a store: takes videos one by one, and each is on the disk when `add` returns.
 
-    A context manager, made by `StoreWriter.open`. Videos gather in a journal until they make a shard of
-    ``rows_per_shard`` rows. What was added stays whatever happens; only `finish` completes the store.
+    A context manager. ``finished``: the videos that are safely on disk, with the fingerprints of their files. They
+    gather in a journal until they make a shard of ``rows_per_shard`` rows. What was added stays whatever happens; only
+    `finish` completes the store. A new or empty folder starts a store; one of the same ``identity`` is gone on with.
+    That is whatever decides the descriptors (engines, settings), as JSON can hold it: results of different ones are
+    never mixed. Raises ``StoreError`` for a folder with other things in it, another identity, a damaged shard, or while
+    another process writes there.
     """
 
-    def __init__(self, folder: Path, *, identity: dict[str, Json], rows_per_shard: int, lock: ExitStack) -> None:
+    def __init__(self, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._rows_per_shard = rows_per_shard
-        self._manifest = _claim(folder, identity)
         self._shards: dict[Path, dict[str, Fingerprint]] = {}
-        self._finished: dict[str, Fingerprint] = {}
-        self._waiting: list[StoredVideo] = []
-        for path in sorted(folder.glob(_SHARDS)):
-            self._take_in(path)
-        self._journal = Journal(folder / _JOURNAL)
-        lock.callback(self._journal.close)
-        self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self._finished]
-        self._write_shard()
-        self._lock = lock.pop_all()
-
-    @classmethod
-    def open(cls, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = ROWS_PER_SHARD) -> Self:
-        """Start a store in a new or empty folder, or go on with one of the same ``identity``.
-
-        ``identity``, which JSON can hold, is whatever decides the descriptors (engines, settings): results of different
-        ones are never mixed. Raises ``StoreError`` for a folder with other things in it, another identity, a damaged
-        shard, or while another process writes there.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as lock:
+        self.finished: dict[str, Fingerprint] = {}
+        with ExitStack() as stack:
             try:
-                lock.enter_context(exclusive(folder / _LOCK))
+                stack.enter_context(exclusive(folder / _LOCK))
             except BlockingIOError as error:
                 raise StoreError(
                     f"another process is writing to {folder}; wait for it or choose another folder"
                 ) from error
-            known = json.loads(json.dumps(identity))
-            return cls(folder, identity=known, rows_per_shard=rows_per_shard, lock=lock)
-
-    @property
-    def finished(self) -> Mapping[str, Fingerprint]:
-        """The videos that are safely on disk, with the fingerprints of their sources: a live view."""
-        return MappingProxyType(self._finished)
+            self._manifest = _claim(folder, json.loads(json.dumps(identity)))
+            for path in sorted(folder.glob(_SHARDS)):
+                self._take_in(path)
+            self._journal = Journal(folder / _JOURNAL)
+            stack.callback(self._journal.close)
+            self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self.finished]
+            self._write_shard()
+            self._resources = stack.pop_all()
 
     def add(self, descriptors: Descriptors, fingerprint: Fingerprint) -> None:
         """Take one whole video. Until `finish`, the store then says that it is not complete.
@@ -122,20 +89,20 @@ class StoreWriter:
         Raises ``StoreError`` for a video that is there already, and for another dimension than that of the others.
         """
         video_id, num_dims = descriptors.video_id, descriptors.descriptors.shape[1]
-        if video_id in self._finished:
+        if video_id in self.finished:
             raise StoreError(f"{self._folder} holds {video_id!r} already; discard it first")
         self._check_num_dims(num_dims, source=repr(video_id))
         self._announce_change()
         video = StoredVideo(descriptors, fingerprint)
         self._journal.append(video)
         self._waiting.append(video)
-        self._finished[video_id] = fingerprint
+        self.finished[video_id] = fingerprint
         if sum(len(item.descriptors) for item in self._waiting) >= self._rows_per_shard:
             self._write_shard()
 
     def discard(self, video_ids: Iterable[str]) -> None:
         """Remove finished videos, because their source changed or is gone."""
-        unwanted = set(video_ids).intersection(self._finished)
+        unwanted = set(video_ids).intersection(self.finished)
         if unwanted:
             self._write_shard()
         for path, videos in list(self._shards.items()):
@@ -150,7 +117,7 @@ class StoreWriter:
                 path.unlink()
                 del self._shards[path]
         for video_id in unwanted:
-            del self._finished[video_id]
+            del self.finished[video_id]
 
     def finish(self, *, failures: Sequence[Failure] = ()) -> None:
         """Mark the store complete; ``failures`` are kept in its manifest."""
@@ -169,10 +136,8 @@ class StoreWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.close()
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
 
     def _write_shard(self) -> None:
         """Make a shard of what waits in the journal, and empty that."""
@@ -182,18 +147,18 @@ class StoreWriter:
             path = self._folder / f"shard-{number:05d}.parquet"
             write_shard(path, self._waiting)
             self._shards[path] = {video.descriptors.video_id: video.fingerprint for video in self._waiting}
-            self._finished.update(self._shards[path])
+            self.finished.update(self._shards[path])
             self._waiting = []
         self._journal.clear()
 
     def _take_in(self, path: Path) -> None:
-        videos = read_fingerprints(path)
-        repeated = self._finished.keys() & videos
+        num_dims, videos = read_index(path)
+        repeated = self.finished.keys() & videos
         if repeated:
             raise StoreError(f"{path} repeats videos of other shards: {sorted(repeated)[:3]}; {_ANEW}")
-        self._check_num_dims(read_num_dims(path), source=str(path))
+        self._check_num_dims(num_dims, source=str(path))
         self._shards[path] = videos
-        self._finished.update(videos)
+        self.finished.update(videos)
 
     def _check_num_dims(self, num_dims: int, *, source: str) -> None:
         known = self._manifest.num_dims

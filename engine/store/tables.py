@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from engine.errors import StoreError
@@ -68,7 +68,7 @@ def read_candidates(path: Path) -> list[CandidatePair]:
 
 def write_candidates(path: Path, candidates: Iterable[CandidatePair]) -> None:
     """Write candidate pairs, in the order given: ``query_id, ref_id, score``."""
-    _write(path, _CANDIDATE, ((pair.query_id, pair.ref_id, pair.score) for pair in candidates))
+    _write(path, _CANDIDATE, candidates)
 
 
 def read_matches(path: Path) -> list[Match]:
@@ -79,19 +79,7 @@ def read_matches(path: Path) -> list[Match]:
 
 def write_matches(path: Path, matches: Iterable[Match]) -> None:
     """Write matches, in the order given: ``query_id, ref_id, query_start, query_end, ref_start, ref_end, score``."""
-    rows = (
-        (
-            match.query_id,
-            match.ref_id,
-            match.query_start_s,
-            match.query_end_s,
-            match.ref_start_s,
-            match.ref_end_s,
-            match.score,
-        )
-        for match in matches
-    )
-    _write(path, _MATCH, rows)
+    _write(path, _MATCH, matches)
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
@@ -107,7 +95,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write the videos that gave no result: ``video_id, path, stage, reason``."""
-    _write(path, _FAILURE, ((item.video_id, str(item.path), item.stage, item.reason) for item in failures))
+    _write(path, _FAILURE, failures)
 
 
 def check_ids(
@@ -155,9 +143,10 @@ def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[
     return frozenset(columns), rows
 
 
-def _write(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str | float, ...]]) -> None:
+def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | Match | Failure]) -> None:
+    """Write records whose fields are the columns, in this order."""
     # A file name need not be UTF-8; a report of failures is written even so.
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows(map(astuple, rows))

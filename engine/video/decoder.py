@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -27,21 +26,16 @@ def default_decoder(device: Device) -> DecoderName:
 class Decoder:
     """PyAV, or DALI on a device with PyAV for what it cannot decode; never changed while a run lasts. Thread-safe.
 
-    ``device`` counts for DALI only.
+    ``device`` counts for DALI only. ``leaves_to_pyav``: some videos may be left to PyAV, so that it is worth saying
+    which.
     """
 
     def __init__(self, name: DecoderName, *, device: Device, fps: float) -> None:
         self.name = name
         self.device = device
         self._fps = fps
-        self._lock = threading.Lock()
-        self._num_opened = 0
         self._refusals: dict[str, str] = {}
-
-    @property
-    def leaves_to_pyav(self) -> bool:
-        """Whether some videos are decoded by PyAV instead, so that it is worth saying which."""
-        return self.name == "dali"
+        self.leaves_to_pyav = name == "dali"
 
     def start(self) -> None:
         """Say what decodes. Raises ``BackendUnavailable`` where DALI is not installed, or no GPU it could use."""
@@ -54,28 +48,15 @@ class Decoder:
         """The frames of a video. Raises ``MediaError`` for one that cannot be used."""
         if self.name == "pyav":
             return PyAvFrameSource(media, fps=self._fps)
-        source = DaliFrameSource(media, fps=self._fps, device=self.device, on_refusal=partial(self._note, media))
-        with self._lock:
-            self._num_opened += 1
-        return source
+        return DaliFrameSource(media, fps=self._fps, device=self.device, on_refusal=partial(self._note, media))
 
-    @property
-    def refusals(self) -> dict[str, str]:
-        """The videos that DALI left to PyAV so far, by id, and why."""
-        with self._lock:
-            return dict(self._refusals)
-
-    def summary(self) -> str:
-        """One line on who decoded how many videos; empty where there was no choice."""
-        if not self.leaves_to_pyav:
-            return ""
-        refusals = self.refusals
-        return decoders_line(self._num_opened - len(refusals), Counter(refusals.values()))
+    def refusal(self, video_id: str) -> str | None:
+        """Why DALI left a video that was opened to PyAV; None where it did not."""
+        return self._refusals.get(video_id)
 
     def _note(self, media: Media, reason: str) -> None:
         logger.info("%s: decoded by PyAV, not by DALI: %s", media.video_id, reason)
-        with self._lock:
-            self._refusals[media.video_id] = reason
+        self._refusals[media.video_id] = reason
 
 
 def decoders_line(num_by_dali: int, refusals: Mapping[Any, int]) -> str:

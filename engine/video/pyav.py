@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 from av.error import FFmpegError
@@ -40,14 +39,6 @@ _PLANAR_FORMATS = {(2, 2): "yuv420p", (2, 1): "yuv422p"}
 """Pixels per chroma sample across and down -> the 8-bit format that keeps them; any other becomes 4:4:4."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """A picture, RGB uint8 ``(H, W, 3)``, and the number of consecutive slots that show it."""
-
-    picture: NDArray[np.uint8]
-    num_slots: int
-
-
 class _IndexMismatchError(Exception):
     """What decodes is not what the packets announced. Callers never see it."""
 
@@ -60,7 +51,8 @@ class PyAvFrameSource:
     frames handed out before that stay valid. Pictures are kept if all of them fit into ``cache_bytes``; otherwise every
     pass decodes anew, and memory does not grow with the length of the video.
 
-    ``timeline`` spares reading the packets again where it is known. Raises ``MediaError`` as
+    ``timeline`` spares reading the packets again where it is known. ``has_one_size`` (all sampled pictures were coded
+    in the size of the first) and ``warnings`` are final after the first full pass. Raises ``MediaError`` as
     `engine.video.media.open_video` does, and for a video that gives no frame.
     """
 
@@ -75,11 +67,11 @@ class PyAvFrameSource:
         self._media = media
         self._fps = fps
         self._cache_bytes = cache_bytes
-        self._cache: list[_Shown] | None = None
-        self._warnings: tuple[str, ...] = ()
+        self._cache: list[Frames] | None = None
+        self.warnings: tuple[str, ...] = ()
         self._reformatter = VideoReformatter()
         self._size_wh: tuple[int, int] | None = None
-        self._has_one_size = True
+        self.has_one_size = True
         self._timeline = timeline or index_timeline(media)
         self._trusts_index = self._timeline.is_exact
         if self._trusts_index:
@@ -100,23 +92,12 @@ class PyAvFrameSource:
         """
         return np.repeat(list(self._runs.keys()), list(self._runs.values()))
 
-    @property
-    def has_one_size(self) -> bool:
-        """Whether all sampled pictures were coded in the size of the first; final after the first full pass."""
-        return self._has_one_size
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """One line for each thing that was lost; final after the first full pass."""
-        return self._warnings
-
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, in one pass (in two where the index turns out to be wrong)."""
         num_frames = self.num_frames
         accumulator = SceneStatisticsAccumulator(num_frames=num_frames)
-        for shown in self._pass():
-            for _ in range(shown.num_slots):
-                accumulator.add(shown.picture)
+        for picture in self.pictures():
+            accumulator.add(picture)
         if self.num_frames != num_frames:
             return self.scene_statistics()
         return accumulator.finish()
@@ -148,107 +129,96 @@ class PyAvFrameSource:
         spans = [view.span.limited(self.num_frames) for view in views]
         end = max(stop for _, stop in spans)
         # A pass that comes to the end ends by itself: that checks the end of the file and fills the cache.
-        shown = self._pass() if end >= self.num_frames else _limit(self._pass(), num_slots=end)
-        waiting: list[list[list[NDArray[np.uint8]]]] = [[] for _ in views]
-        number = 0
-        for run in shown:
+        pictures = self.pictures() if end >= self.num_frames else islice(self.pictures(), end)
+        waiting: list[list[list[Frames]]] = [[] for _ in views]
+        fitted: list[tuple[Frames | None, list[Frames]]] = [(None, []) for _ in views]
+        number = -1
+        for number, picture in enumerate(pictures):
             for place, (view, (start, stop)) in enumerate(zip(views, spans, strict=True)):
-                first, last = (
-                    max(number, start),
-                    min(number + run.num_slots, stop if view.span.stop else number + run.num_slots),
-                )
-                if first >= last:
+                if number < start or (view.span.stop is not None and number >= stop):
                     continue
-                inputs = _fitted(run.picture, specs, region=view.region)
-                for slot in range(first, last):
-                    waiting[place].append(inputs)
-                    if len(waiting[place]) == CHUNK_FRAMES:
-                        yield self._chunk(waiting[place], specs, end=slot + 1, view=place)
-                        waiting[place] = []
-            number += run.num_slots
-            for place, (view, (_, stop)) in enumerate(zip(views, spans, strict=True)):
-                if waiting[place] and view.span.stop and number >= stop:
-                    yield self._chunk(waiting[place], specs, end=stop, view=place)
+                if fitted[place][0] is not picture:
+                    fitted[place] = picture, _fitted(picture, specs, region=view.region)
+                waiting[place].append(fitted[place][1])
+                is_last = view.span.stop is not None and number + 1 == stop
+                if is_last or len(waiting[place]) == CHUNK_FRAMES:
+                    yield self._chunk(waiting[place], specs, end=number + 1, view=place)
                     waiting[place] = []
         for place, rest in enumerate(waiting):
             if rest:
-                yield self._chunk(rest, specs, end=number, view=place)
+                yield self._chunk(rest, specs, end=number + 1, view=place)
 
     def _chunk(
-        self, frames: Sequence[Sequence[NDArray[np.uint8]]], specs: Sequence[InputSpec], *, end: int, view: int
+        self, frames: Sequence[Sequence[Frames]], specs: Sequence[InputSpec], *, end: int, view: int
     ) -> FrameChunk:
         times = slot_timestamps(len(frames), fps=self._fps, first=end - len(frames))
         return FrameChunk(times, _stack(frames, specs), view)
 
     def pictures(self) -> Iterator[Frames]:
-        """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video."""
-        for shown in self._pass():
-            for _ in range(shown.num_slots):
-                yield shown.picture
+        """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video.
+
+        Consecutive slots that show one frame get one array.
+        """
+        if self._cache is not None:
+            yield from self._cache
+            return
+        kept: list[Frames] | None = []
+        for picture in self._decode():
+            if kept is not None and picture.nbytes * len(self._runs) <= self._cache_bytes:
+                kept.append(picture)
+            else:
+                kept = None
+            yield picture
+        self._cache = kept
 
     def close(self) -> None:
         """Drop the kept pictures; nothing else is held between passes."""
         self._cache = None
 
-    def _pass(self) -> Iterator[_Shown]:
-        if self._cache is not None:
-            yield from self._cache
-            return
-        kept: list[_Shown] | None = []
-        for shown in self._decode():
-            if kept is not None and shown.picture.nbytes * len(self._runs) <= self._cache_bytes:
-                kept.append(shown)
-            else:
-                kept = None
-            yield shown
-        self._cache = kept
-
-    def _decode(self) -> Iterator[_Shown]:
+    def _decode(self) -> Iterator[Frames]:
         num_slots = 0
         if self._trusts_index:
             try:
-                for shown in self._decode_by_index():
-                    num_slots += shown.num_slots
-                    yield shown
+                for picture in self._decode_by_index():
+                    num_slots += 1
+                    yield picture
             except (_IndexMismatchError, FFmpegError):
                 self._trusts_index = False
                 self._runs = self._sample_what_decodes()
             else:
                 return
-        yield from _skip(self._decode_by_count(), num_slots=num_slots)
+        yield from islice(self._decode_by_count(), num_slots, None)
 
-    def _decode_by_index(self) -> Iterator[_Shown]:
+    def _decode_by_index(self) -> Iterator[Frames]:
         pts = self._timeline.pts.tolist()
         num_slots = {pts[frame]: count for frame, count in self._runs.items()}
         # The first and the last frame prove that the video begins and ends where the index says.
         needed = sorted({pts[0], *num_slots, pts[-1]})
         with open_video(self._media) as video:
-            awaited, pending = deque(needed), None
+            awaited, pending = deque(needed), list[Frames]()
             for frame in _decode_needed(video, frozenset(needed), may_skip=self._timeline.codec in _SKIPPABLE_CODECS):
                 if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
                     raise _IndexMismatchError
                 if frame.pts == awaited[0]:
                     awaited.popleft()
                     # How long a picture is shown is certain when the next one has come: the video may end before.
-                    if pending is not None:
-                        yield pending
+                    yield from pending
                     count = num_slots.get(frame.pts)
-                    pending = None if count is None else _Shown(self._picture(frame), count)
+                    pending = [self._picture(frame)] * count if count else []
         if awaited:
             raise _IndexMismatchError
-        if pending is not None:
-            yield pending
+        yield from pending
 
-    def _decode_by_count(self) -> Iterator[_Shown]:
+    def _decode_by_count(self) -> Iterator[Frames]:
         with open_video(self._media) as video:
             for number, frame in enumerate(_decode_everything(video, [])):
                 if number in self._runs:
-                    yield _Shown(self._picture(frame), self._runs[number])
+                    yield from [self._picture(frame)] * self._runs[number]
 
-    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def _picture(self, frame: VideoFrame) -> Frames:
         """RGB of a frame, turned upright; all pictures get the size of the first."""
         self._size_wh = self._size_wh or (frame.width, frame.height)
-        self._has_one_size = self._has_one_size and self._size_wh == (frame.width, frame.height)
+        self.has_one_size = self.has_one_size and self._size_wh == (frame.width, frame.height)
         subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
         full_range = self._reformatter.reformat(
             frame,
@@ -289,7 +259,7 @@ class PyAvFrameSource:
             lines.append(f"{num_damaged} of {len(stamps)} decoded frames have errors in the picture")
         if video.read_error is not None:
             lines.append(f"the file cannot be read to its end ({video.read_error})")
-        self._warnings = tuple(lines)
+        self.warnings = tuple(lines)
         return self._sample(times.times_s, end_s=times.end_s)
 
 
@@ -331,35 +301,16 @@ def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
     return rows[:, : plane.width]
 
 
-def _limit(runs: Iterable[_Shown], *, num_slots: int) -> Iterator[_Shown]:
-    """The first ``num_slots`` slots of ``runs``."""
-    for shown in runs:
-        yield replace(shown, num_slots=min(shown.num_slots, num_slots))
-        num_slots -= shown.num_slots
-        if num_slots <= 0:
-            return
-
-
-def _skip(runs: Iterable[_Shown], *, num_slots: int) -> Iterator[_Shown]:
-    """What follows the first ``num_slots`` slots of ``runs``."""
-    for shown in runs:
-        if shown.num_slots > num_slots:
-            yield replace(shown, num_slots=shown.num_slots - num_slots)
-        num_slots = max(num_slots - shown.num_slots, 0)
-
-
-def _fitted(
-    picture: NDArray[np.uint8], specs: Sequence[InputSpec], *, region: Region | None
-) -> list[NDArray[np.uint8]]:
+def _fitted(picture: Frames, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:
     part = picture if region is None else _cut(picture, region)
     return [fit_picture(part, spec) for spec in specs]
 
 
-def _cut(picture: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
+def _cut(picture: Frames, region: Region) -> Frames:
     height, width = picture.shape[:2]
     check_inside(region, size_wh=(width, height))
     return picture[region.y0 : region.y1, region.x0 : region.x1]
 
 
-def _stack(chunk: Sequence[Sequence[NDArray[np.uint8]]], specs: Sequence[InputSpec]) -> dict[str, Frames]:
+def _stack(chunk: Sequence[Sequence[Frames]], specs: Sequence[InputSpec]) -> dict[str, Frames]:
     return {spec.name: np.stack(inputs) for spec, inputs in zip(specs, zip(*chunk, strict=True), strict=True)}

@@ -101,28 +101,16 @@ class SceneStatisticsAccumulator:
     """
 
     def __init__(self, *, num_frames: int) -> None:
-        if num_frames < 1:
-            raise ValueError(f"scene statistics: expected at least one frame, got num_frames={num_frames}")
         self._num_frames = num_frames
         self._num_added = 0
         self._edge_indices = frozenset(edge_frame_indices(num_frames))
-        self._allocate(shape=(0, 0, 3))
-
-    def _allocate(self, *, shape: tuple[int, ...]) -> None:
-        self._sums = np.zeros(shape, dtype=np.uint32)
-        self._square_sums = np.zeros(shape, dtype=np.uint64)
-        self._edge_counts = np.zeros(shape[:2], dtype=np.uint8)
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        """Take the next frame, RGB uint8 ``(H, W, 3)``. Raises ``ValueError`` unless all frames have one size."""
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise ValueError(f"scene statistics: expected a uint8 (H, W, 3) frame, got {frame.dtype} {frame.shape}")
+        """Take the next frame, RGB uint8 ``(H, W, 3)``, all of one size."""
         if self._num_added == 0:
-            self._allocate(shape=frame.shape)
-        if frame.shape != self._sums.shape:
-            raise ValueError(
-                f"scene statistics: frame {self._num_added} is {frame.shape}, the frames before it {self._sums.shape}"
-            )
+            self._sums = np.zeros(frame.shape, dtype=np.uint32)
+            self._square_sums = np.zeros(frame.shape, dtype=np.uint64)
+            self._edge_counts = np.zeros(frame.shape[:2], dtype=np.uint8)
         self._sums += frame
         self._square_sums += np.square(frame, dtype=np.uint16)
         if self._num_added in self._edge_indices:
@@ -131,7 +119,7 @@ class SceneStatisticsAccumulator:
 
     def finish(self) -> SceneStatistics:
         """The statistics of all frames. Raises ``ValueError`` unless as many were added as were announced."""
-        if self._num_added != self._num_frames:
+        if not 0 < self._num_added == self._num_frames:
             raise ValueError(f"scene statistics: expected {self._num_frames} frames, got {self._num_added}")
         return statistics_from_sums(
             num_frames=self._num_frames,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.config import Search
 from engine.describe.near_duplicates import keep_distinct
 from engine.projection import l2_normalize, load_pca
 from engine.records import Descriptors, FloatArray
@@ -78,9 +79,7 @@ def results(facts: dict[str, Any]) -> Results:
         seconds = np.arange(len(rows), dtype=np.float32)
         references.append(Descriptors(video_id, np.stack([seconds, seconds], axis=1), rows))
     normalizer = ScoreNormalizer.fit(norm_rows, beta=facts["beta"], nk=facts["nk"])
-    return Results(
-        norm_rows, queries, normalizer, list(normalizer.queries(queries)), list(normalizer.references(references))
-    )
+    return Results(norm_rows, queries, normalizer, normalizer.queries(queries), normalizer.references(references))
 
 
 def assert_same_videos(found: list[Descriptors], recorded: Path, *, atol: float) -> None:
@@ -125,8 +124,10 @@ def test_candidates(results: Results, facts: dict[str, Any], recorded: str, sett
     found = find_candidates(
         results.queries,
         results.references,
-        retrieve_per_query=facts[settings]["retrieve_per_query"],
-        candidates_per_query=facts[settings]["candidates_per_query"],
+        config=Search(
+            retrieve_per_query=facts[settings]["retrieve_per_query"],
+            candidates_per_query=facts[settings]["candidates_per_query"],
+        ),
     )
     assert len(found) == facts[settings]["n_candidates"]
     scores = {(pair.query_id, pair.ref_id): pair.score for pair in found}

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from engine.records import CandidatePair, Descriptors
-from engine.store.store import read_descriptors, write_npz
+from engine.store.challenge_npz import write_npz
+from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video

@@ -7,9 +7,10 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.records import FloatArray
-from engine.search.exact import global_top_k, top_k
+from engine.search.exact import global_top_k
 from engine.search.faiss_backend import SearchDevice
 from tests.gpu.device import num_gpus
+from tests.search_devices import top_k
 
 pytestmark = pytest.mark.gpu
 

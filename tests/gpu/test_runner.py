@@ -54,7 +54,7 @@ def test_rows_on_the_device_give_the_bits_of_rows_on_the_host(ensemble: Runner, 
 
     frames = graphs.frames(num_rows)
     with ensemble as runner, on_device(frames) as arrays:
-        with SharedRunner(runner, batch_size=BATCH_SIZE).open_stream() as stream:
+        with SharedRunner(runner).open_stream() as stream:
             stream.submit(arrays)
             found = stream.results()
         np.testing.assert_array_equal(found["embedding"], runner.run(frames)["embedding"])

@@ -13,7 +13,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from engine.build.export import Weights, checkpoints_of, export_graph, source_digest
@@ -29,8 +28,6 @@ from engine.video.pyav import PyAvFrameSource
 from engine.video.source import InputSpec
 
 logger = logging.getLogger(__name__)
-
-BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +75,10 @@ class FeatureExtractor:
             for leftover in self._folder.glob("exported.*"):
                 leftover.unlink()
         runner = self._resources.enter_context(OpenVinoRunner(compiled))
-        self._runner = SharedRunner(runner, batch_size=BATCH_SIZE)
+        self._runner = SharedRunner(runner)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._resources.close()
 
     def extract(

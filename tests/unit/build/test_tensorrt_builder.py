@@ -8,8 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engine.build.onnx_graph import fold_pca
-from engine.build.tensorrt_builder import build_engine, check_targets, refit, refittable_weights
+from engine.build.tensorrt_builder import build_engine, check_targets
 from engine.errors import ConfigError, EngineError
 from engine.runtime.manifest import RowProfile
 from engine.runtime.tensorrt_library import TensorRt, import_tensorrt
@@ -24,9 +23,9 @@ def rtx() -> TensorRt:
     return import_tensorrt("tensorrt_rtx")
 
 
-def build(rtx: TensorRt, path: Path, *capabilities: str, refittable: tuple[str, ...] = ()) -> bytes:
+def build(rtx: TensorRt, path: Path, *capabilities: str) -> bytes:
     engine = path.with_suffix(".engine")
-    seconds = build_engine(rtx, path, engine, profile=PROFILE, compute_capabilities=capabilities, refittable=refittable)
+    seconds = build_engine(rtx, path, engine, profile=PROFILE, compute_capabilities=capabilities)
     assert seconds > 0
     return engine.read_bytes()
 
@@ -54,18 +53,6 @@ def test_tensorrt_for_data_centres_builds_for_no_gpu_that_is_not_there(rtx: Tens
     check_targets(other, [])
     with pytest.raises(ConfigError, match="for the GPU of this machine only"):
         check_targets(other, ["8.6"])
-
-
-def test_only_the_pca_is_refittable_and_only_where_it_can_be(rtx: TensorRt) -> None:
-    class Release:
-        def __init__(self, version: str) -> None:
-            self.__version__ = version
-
-    pca = ("pca.weight", "pca.bias")
-    assert refittable_weights(TensorRt("tensorrt", Release("10.13.2")), has_pca=True) == pca
-    assert refittable_weights(TensorRt("tensorrt", Release("11.3.0")), has_pca=True) == ()
-    assert refittable_weights(TensorRt("tensorrt", Release("11.4.0")), has_pca=False) == ()
-    assert refittable_weights(rtx, has_pca=True) == ()
 
 
 def save(
@@ -129,26 +116,3 @@ def test_float64_which_tensorrt_would_narrow_without_a_word_is_refused(rtx: Tens
         EngineError, match=r"g\.onnx: 2 values are float64, such as 'wide'; .*--frontend torch-tensorrt"
     ):
         build(rtx, path, "8.6")
-
-
-def test_weights_to_refit_must_be_in_the_graph(rtx: TensorRt, tmp_path: Path) -> None:
-    graphs.write_ensemble(tmp_path / "g.onnx")
-    with pytest.raises(EngineError, match=r"g.onnx has no weights 'pca.weight' to be refitted"):
-        build(rtx, tmp_path / "g.onnx", "8.6", refittable=("pca.weight",))
-
-
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="says what happens without a GPU")
-def test_without_a_gpu_rtx_builds_nothing_refittable_and_says_so(rtx: TensorRt, tmp_path: Path) -> None:
-    graphs.write_ensemble(tmp_path / "g.onnx")
-    fold_pca(tmp_path / "g.onnx", graphs.random_pca(), tmp_path / "g.onnx")
-    with pytest.raises(EngineError, match=r"cannot build g.onnx: .*CUDA_SUCCESS"):
-        build(rtx, tmp_path / "g.onnx", "8.6", refittable=("pca.weight", "pca.bias"))
-
-
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="says what happens without a GPU")
-def test_without_a_gpu_refitting_says_what_the_driver_says(rtx: TensorRt, tmp_path: Path) -> None:
-    graphs.write_ensemble(tmp_path / "g.onnx")
-    build(rtx, tmp_path / "g.onnx", "8.6")
-    with pytest.raises(EngineError, match=r"cannot load g.engine: .*cudaError 35"):
-        refit(rtx, tmp_path / "g.engine", tmp_path / "new.engine", {})
-    assert not (tmp_path / "new.engine").exists()

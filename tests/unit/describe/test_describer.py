@@ -48,14 +48,14 @@ def describer(
 ) -> Describer:
     """With ``edit_score`` there is a gate that gives it to each video, by default the reference's."""
     preset = load_preset("lite").model_copy(update={"near_duplicates": NearDuplicates(max_cosine=max_cosine)})
-    shared = SharedRunner(NumPyRunner(ensemble), batch_size=4)
+    shared = SharedRunner(NumPyRunner(ensemble))
     runners = None
     if edit_score is not None:
         score = NumPyRunner(lambda tensors: _score(tensors, edit_score, calls))
         config = gate or load_preset("vsc22").gate
         assert isinstance(config, ClipGate | EnsembleGate)
         clip = NumPyRunner(lambda tensors: {"features": embed(tensors["frames_224"])})
-        features = shared if gate is not None else SharedRunner(clip, batch_size=4)
+        features = shared if gate is not None else SharedRunner(clip)
         runners = GateRunners(config, features, score)
     return Describer(
         preset=preset,

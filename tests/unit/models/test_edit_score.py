@@ -143,6 +143,6 @@ def test_batches_of_padded_videos_train_every_used_weight(model: EditScore) -> N
 def test_tensors_are_those_of_the_reference_checkpoints(name: str) -> None:
     recorded = json.loads((golden_root() / "checkpoints" / f"{name}.json").read_text())
     with torch.device("meta"):
-        model = build_edit_score("edit_score_bert") if name == "vsm" else build_frame_features(name)
+        model = build_edit_score("edit_score_bert") if name == "vsm" else build_frame_features()
     assert {key: list(tensor.shape) for key, tensor in model.state_dict().items()} == recorded["state_dict"]
     assert sum(parameter.numel() for parameter in model.parameters()) == recorded["parameter_elements"]

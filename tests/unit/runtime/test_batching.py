@@ -17,8 +17,9 @@ from tests.runners import NumPyRunner
 class Doubling(NumPyRunner):
     """A runner that is its own oracle: y = 2 x. Records the batch sizes it saw; refuses negative rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch_size: int) -> None:
         super().__init__(self._double)
+        self.batch_size = batch_size
         self.batch_sizes: list[int] = []
 
     def _double(self, tensors: Tensors) -> dict[str, NDArray[Any]]:
@@ -33,8 +34,8 @@ def rows(*values: float) -> dict[str, NDArray[np.float32]]:
 
 
 def test_rows_of_two_streams_share_a_batch() -> None:
-    runner = Doubling()
-    shared = SharedRunner(runner, batch_size=4)
+    runner = Doubling(batch_size=4)
+    shared = SharedRunner(runner)
     with shared.open_stream() as first, shared.open_stream() as second:
         first.submit(rows(1, 2))
         second.submit(rows(3, 4))
@@ -44,8 +45,8 @@ def test_rows_of_two_streams_share_a_batch() -> None:
 
 
 def test_a_long_chunk_is_split_and_the_rest_is_run_when_nobody_can_fill_the_batch() -> None:
-    runner = Doubling()
-    with SharedRunner(runner, batch_size=4).open_stream() as stream:
+    runner = Doubling(batch_size=4)
+    with SharedRunner(runner).open_stream() as stream:
         stream.submit(rows(*range(10)))
         assert runner.batch_sizes == [4, 4]
         assert stream.results()["y"].ravel().tolist() == [2 * value for value in range(10)]
@@ -53,8 +54,8 @@ def test_a_long_chunk_is_split_and_the_rest_is_run_when_nobody_can_fill_the_batc
 
 
 def test_closing_a_stream_drops_its_pending_rows() -> None:
-    runner = Doubling()
-    shared = SharedRunner(runner, batch_size=4)
+    runner = Doubling(batch_size=4)
+    shared = SharedRunner(runner)
     with shared.open_stream() as kept:
         with shared.open_stream() as dropped:
             dropped.submit(rows(-1))
@@ -64,7 +65,7 @@ def test_closing_a_stream_drops_its_pending_rows() -> None:
 
 
 def test_an_error_reaches_every_stream_of_the_batch_and_no_other() -> None:
-    shared = SharedRunner(Doubling(), batch_size=2)
+    shared = SharedRunner(Doubling(batch_size=2))
     with shared.open_stream() as bad, shared.open_stream() as beside, shared.open_stream() as later:
         bad.submit(rows(-1))
         beside.submit(rows(1))
@@ -77,19 +78,14 @@ def test_an_error_reaches_every_stream_of_the_batch_and_no_other() -> None:
 
 
 def test_results_without_rows_fails() -> None:
-    with SharedRunner(Doubling(), batch_size=2).open_stream() as stream, pytest.raises(ValueError, match="no rows"):
+    with SharedRunner(Doubling(batch_size=2)).open_stream() as stream, pytest.raises(ValueError, match="no rows"):
         stream.results()
-
-
-def test_batch_size_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="batch_size >= 1"):
-        SharedRunner(Doubling(), batch_size=0)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_many_threads_get_their_own_rows_in_order(num_threads: int) -> None:
-    runner = Doubling()
-    shared = SharedRunner(runner, batch_size=5)
+    runner = Doubling(batch_size=5)
+    shared = SharedRunner(runner)
 
     def one_video(index: int) -> list[float]:
         generator = np.random.default_rng(index)

@@ -59,7 +59,7 @@ def test_without_pycuda() -> None:
 
 def test_lists_devices(stub_driver: StubDriver) -> None:
     stub_driver.devices([(AMPERE, 100 * MIB), (HOPPER, 200 * MIB)])
-    assert devices() == (Device(0, "Stub 8.6", AMPERE, 100 * MIB), Device(1, "Stub 9.0", HOPPER, 200 * MIB))
+    assert devices() == (Device(0, "Stub 8.6", "8.6", 100 * MIB), Device(1, "Stub 9.0", "9.0", 200 * MIB))
     assert [str(device) for device in devices()] == ["Stub 8.6 (8.6, 100 MiB)", "Stub 9.0 (9.0, 200 MiB)"]
 
 

@@ -40,12 +40,6 @@ def test_a_slice_lies_where_numpy_would_put_it(rows: slice) -> None:
         assert part.address - 4096 == offset
 
 
-def test_gives_the_interface_itself() -> None:
-    array = DeviceArray.of(Owner((5, 2), dtype="<f4", stream=None))[1:3]
-    again = DeviceArray.of(array)
-    assert (again.address, again.shape, again.dtype, again.stream) == (4104, (2, 2), np.float32, None)
-
-
 def test_strides_may_be_named_if_they_are_those_of_packed_rows() -> None:
     assert DeviceArray.of(Owner((5, 2, 3), strides=(6, 3, 1))).shape == (5, 2, 3)
     with pytest.raises(ValueError, match=r"C-contiguous .* shape \(5, 2, 3\) with strides \(12, 3, 1\)"):

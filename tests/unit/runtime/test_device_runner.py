@@ -85,7 +85,7 @@ def check(result: dict[str, NDArray[Any]], frames: dict[str, NDArray[np.uint8]])
 
 
 def run_one_video(runner: DeviceRunner, arrays: dict[str, Any]) -> dict[str, NDArray[Any]]:
-    with SharedRunner(runner, batch_size=4).open_stream() as stream:
+    with SharedRunner(runner).open_stream() as stream:
         stream.submit(arrays)
         return stream.results()
 
@@ -156,8 +156,8 @@ def test_a_batch_at_an_odd_address_is_copied(graph: Path, stub_driver: StubDrive
 
 def test_videos_on_the_device_and_on_the_host_share_a_batch(graph: Path, stub_driver: StubDriver) -> None:
     videos = [graphs.frames(count, seed=count) for count in (1, 2, 3)]
-    with device_runner(HostExecution(graph)) as runner:
-        shared = SharedRunner(runner, batch_size=6)
+    with device_runner(HostExecution(graph), batch_size=6) as runner:
+        shared = SharedRunner(runner)
         with (
             on_device(videos[0]) as one,
             on_device(videos[2]) as three,

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from engine.errors import ConfigError, StoreError
+from engine.config import Search
+from engine.errors import StoreError
 from engine.records import CandidatePair, Descriptors
 from engine.search.candidates import find_candidates
-from engine.search.exact import ExactSearch
+from engine.search.exact import global_top_k
 from engine.search.faiss_backend import SearchDevice
 from engine.store.challenge_npz import read_npz
 from engine.store.tables import read_candidates
@@ -56,9 +59,8 @@ def test_equals_the_procedure_written_out(retrieve_per_query: int, candidates_pe
     queries, references = videos("Q", 9, seed=0), videos("R", 30, seed=1)
     if tied:
         queries, references = whole_numbers(queries), whole_numbers(references)
-    found = find_candidates(
-        queries, references, retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query
-    )
+    config = Search(retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query)
+    found = find_candidates(queries, references, config=config)
     expected = written_out(
         queries, references, num_frame_pairs=9 * retrieve_per_query, num_candidates=9 * candidates_per_query
     )
@@ -79,9 +81,8 @@ def test_equals_the_reference(
     found = find_candidates(
         read_npz(folder / "query_sn.npz"),
         read_npz(folder / "test_refs_sn.npz"),
-        retrieve_per_query=retrieve_per_query,
-        candidates_per_query=candidates_per_query,
-        search=ExactSearch(device),
+        config=Search(retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query),
+        search=partial(global_top_k, device=device),
     )
     assert_same_but_for_rounding(found, expected)
 
@@ -115,10 +116,5 @@ class TestBadInput:
 
     @pytest.mark.parametrize(("retrieve_per_query", "candidates_per_query"), [(0, 25), (1200, 0), (-1, 25)])
     def test_numbers_below_one_fail(self, retrieve_per_query: int, candidates_per_query: int) -> None:
-        with pytest.raises(ConfigError, match="of at least 1"):
-            find_candidates(
-                videos("Q", 1, seed=0),
-                videos("R", 1, seed=0),
-                retrieve_per_query=retrieve_per_query,
-                candidates_per_query=candidates_per_query,
-            )
+        with pytest.raises(ValidationError, match="greater than 0"):
+            Search(retrieve_per_query=retrieve_per_query, candidates_per_query=candidates_per_query)

@@ -10,9 +10,9 @@ from engine.errors import ConfigError, StoreError
 from engine.records import FloatArray
 from engine.search import exact as index
 from engine.search import faiss_backend as nearest
-from engine.search.exact import Neighbours, RowPairs, global_top_k, top_k
+from engine.search.exact import Neighbours, RowPairs, global_top_k
 from engine.search.faiss_backend import SearchDevice
-from tests.search_devices import DEVICES
+from tests.search_devices import DEVICES, top_k
 
 
 def unit_rows(num_rows: int, num_dims: int = 64, *, seed: int, num_clusters: int = 40) -> FloatArray:

@@ -11,8 +11,9 @@ from engine.errors import StoreError
 from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, GateState
 from engine.search.exact_copies import read_queries, resolve_stopped
+from engine.store.challenge_npz import write_npz
 from engine.store.shards import Fingerprint
-from engine.store.store import StoreWriter, write_npz
+from engine.store.store import StoreWriter
 from engine.video.sampling import slot_timestamps
 
 NUM_DIMS = 16
@@ -96,7 +97,7 @@ def test_other_dimensions_fail(queries: list[Descriptors]) -> None:
 
 
 def store(folder: Path, videos: list[Descriptors], identity: dict[str, object]) -> Path:
-    with StoreWriter.open(folder, identity=identity) as writer:
+    with StoreWriter(folder, identity=identity) as writer:
         for item in videos:
             writer.add(item, Fingerprint(1, 1))
         writer.finish()

@@ -12,19 +12,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from engine.config import TemporalNetwork
+from engine.config import Localization, TemporalNetwork
 from engine.errors import StoreError
 from engine.evaluate.metrics import segment_average_precision
 from engine.records import GATED_BIAS, CandidatePair, Descriptors, FloatArray, Match
-from engine.search.temporal_network import (
-    COSINE,
-    SCORE_NORMALIZED,
-    Box,
-    find_segments,
-    localize,
-    localize_candidates,
-)
+from engine.search.temporal_network import Box, find_segments, localize, localize_candidates
 from tests.conftest import COMMITTED_GOLDEN
+
+SCORE_NORMALIZED, COSINE = Localization().score_normalized, Localization().cosine
 
 
 def with_settings(network: TemporalNetwork, **changes: object) -> TemporalNetwork:
@@ -78,7 +73,8 @@ def test_recorded_boxes(golden: Path) -> None:
 )
 def test_recorded_matches(golden: Path, network: TemporalNetwork, name: str) -> None:
     expected = read_golden_matches(golden_file(golden, name))
-    found = localize_candidates(*recorded_inputs(golden), network=with_settings(network, scenes="together"))
+    config = Localization(score_normalized=with_settings(network, scenes="together"))
+    found = localize_candidates(*recorded_inputs(golden), config=config)
     assert [replace(match, score=0.0) for match in found] == [replace(match, score=0.0) for match in expected]
     # Inner products of 512 float32 numbers: a BLAS may add them up in another order.
     np.testing.assert_allclose([match.score for match in found], [match.score for match in expected], atol=1e-6, rtol=0)
@@ -87,7 +83,8 @@ def test_recorded_matches(golden: Path, network: TemporalNetwork, name: str) -> 
 def test_scenes_apart_give_sound_segments_and_a_better_score(golden: Path) -> None:
     inputs, truth = recorded_inputs(golden), read_golden_matches(golden_file(golden, "ground_truth.csv"))
     apart = localize_candidates(*inputs)
-    together = localize_candidates(*inputs, network=with_settings(SCORE_NORMALIZED, scenes="together"))
+    config = Localization(score_normalized=with_settings(SCORE_NORMALIZED, scenes="together"))
+    together = localize_candidates(*inputs, config=config)
     assert any(match.query_start_s > match.query_end_s for match in together)
     assert all(match.query_start_s < match.query_end_s for match in apart)
     ap = segment_average_precision(apart, truth).average_precision
@@ -271,9 +268,9 @@ def test_rows_of_zeros_have_no_direction() -> None:
 def test_the_best_candidates_are_localized_in_order_of_score() -> None:
     other = describe("R2", as_reference(COPIED[5:]))
     candidates = [CandidatePair("Q1", "R2", 0.1), CandidatePair("Q1", "R1", 0.9)]
-    found = localize_candidates([QUERY], [REFERENCE, other], candidates, network=COSINE)
+    found = localize_candidates([QUERY], [REFERENCE, other], candidates, use_score_norm=False)
     assert [(match.ref_id, match.score) for match in found] == [("R1", 0.9), ("R2", 0.1)]
-    found = localize_candidates([QUERY], [REFERENCE, other], candidates, network=COSINE, candidates_per_query=1)
+    found = localize_candidates([QUERY], [REFERENCE, other], candidates, config=Localization(candidates_per_query=1))
     assert [match.ref_id for match in found] == ["R1"]
     assert localize_candidates([], [REFERENCE], []) == []
 
@@ -285,7 +282,7 @@ def test_candidates_without_descriptors_fail(pair: CandidatePair) -> None:
 
 
 def test_descriptors_of_two_sizes_fail() -> None:
-    with pytest.raises(StoreError, match="Q1 have 129 dimensions and those of R1 128"):
+    with pytest.raises(StoreError, match="'Q1' has 129, 'R1' has 128"):
         localize(QUERY, describe("R1", COPIED), 0.5)
 
 

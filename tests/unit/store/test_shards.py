@@ -13,8 +13,7 @@ from engine.store.shards import (
     Fingerprint,
     StoredVideo,
     from_bytes,
-    read_fingerprints,
-    read_num_dims,
+    read_index,
     read_shard,
     to_bytes,
     write_shard,
@@ -48,10 +47,10 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
 
 
-def test_fingerprints_alone(tmp_path: Path) -> None:
+def test_dimension_and_fingerprints_alone(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.parquet", VIDEOS)
     expected = {video.descriptors.video_id: video.fingerprint for video in VIDEOS}
-    assert read_fingerprints(tmp_path / "a.parquet") == expected
+    assert read_index(tmp_path / "a.parquet") == (5, expected)
 
 
 def test_the_same_videos_give_the_same_bytes(tmp_path: Path) -> None:
@@ -78,11 +77,6 @@ def test_a_fingerprint_notices_a_change(tmp_path: Path) -> None:
     assert Fingerprint.of(path) != before
 
 
-def test_dimension_alone(tmp_path: Path) -> None:
-    write_shard(tmp_path / "a.parquet", VIDEOS)
-    assert read_num_dims(tmp_path / "a.parquet") == 5
-
-
 def test_a_video_as_bytes_is_the_same_again(tmp_path: Path) -> None:
     found = from_bytes(to_bytes(VIDEOS[0]), source=tmp_path)
     assert found.fingerprint == VIDEOS[0].fingerprint
@@ -99,7 +93,7 @@ class TestBadShards:
             read_shard(path)
         write_shard(path, VIDEOS)
         path.write_bytes(path.read_bytes()[:-10])
-        for read in (read_shard, read_fingerprints, read_num_dims):
+        for read in (read_shard, read_index):
             with pytest.raises(StoreError, match=r"a\.parquet is missing or damaged"):
                 read(path)
 
@@ -108,7 +102,7 @@ class TestBadShards:
         with pytest.raises(StoreError, match=r"not a shard of descriptors; its columns are \['video_id', 'score'\]"):
             read_shard(tmp_path / "a.parquet")
         with pytest.raises(StoreError, match=r"a\.parquet"):
-            read_fingerprints(tmp_path / "a.parquet")
+            read_index(tmp_path / "a.parquet")
 
     def test_values_that_are_not_finite_fail(self, tmp_path: Path) -> None:
         video = stored("Q1")

@@ -10,15 +10,9 @@ import pytest
 
 from engine.errors import StoreError
 from engine.records import Descriptors, Failure
-from engine.store.shards import StoredVideo, read_shard, write_shard
-from engine.store.store import (
-    Fingerprint,
-    StoreWriter,
-    check_same_dimensions,
-    read_descriptors,
-    read_manifest,
-    write_npz,
-)
+from engine.store.challenge_npz import write_npz
+from engine.store.shards import Fingerprint, StoredVideo, read_shard, write_shard
+from engine.store.store import StoreWriter, check_same_dimensions, read_descriptors, read_manifest
 from tests.conftest import REPOSITORY
 
 IDENTITY = {"engines": "sha256:1234", "fps": 1.0, "preset": {"name": "lite", "mean": (0.5, 0.5, 0.5)}}
@@ -40,7 +34,7 @@ def fingerprint(video_id: str) -> Fingerprint:
 
 def open_store(folder: Path) -> StoreWriter:
     """Shards of two videos."""
-    return StoreWriter.open(folder, identity=IDENTITY, rows_per_shard=6)
+    return StoreWriter(folder, identity=IDENTITY, rows_per_shard=6)
 
 
 def add(writer: StoreWriter, *video_ids: str) -> None:
@@ -176,7 +170,7 @@ class TestInterruptions:
 
     def test_a_complete_store_can_be_extended(self, tmp_path: Path) -> None:
         write(tmp_path, "a")
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
             assert_holds(tmp_path, "a")
             add(writer, "b")
             with pytest.raises(StoreError, match="is not complete"):
@@ -187,18 +181,18 @@ class TestInterruptions:
 
     def test_one_writer_at_a_time(self, tmp_path: Path) -> None:
         with (
-            StoreWriter.open(tmp_path, identity=IDENTITY),
+            StoreWriter(tmp_path, identity=IDENTITY),
             pytest.raises(StoreError, match="another process is writing to"),
         ):
-            StoreWriter.open(tmp_path, identity=IDENTITY)
-        with StoreWriter.open(tmp_path, identity=IDENTITY):
+            StoreWriter(tmp_path, identity=IDENTITY)
+        with StoreWriter(tmp_path, identity=IDENTITY):
             pass
 
 
 class TestDiscard:
     def test_discarded_videos_are_gone_and_can_be_added_again(self, tmp_path: Path) -> None:
         write(tmp_path, "a", "b", "c", "d", "e")
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
             writer.discard(["c", "d", "a", "unknown"])
             assert set(writer.finished) == {"b", "e"}
             add(writer, "a")
@@ -212,14 +206,14 @@ class TestDiscard:
 
     def test_an_interrupted_discard_leaves_an_incomplete_store(self, tmp_path: Path) -> None:
         write(tmp_path, "a", "b")
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
             writer.discard(["a"])
         with pytest.raises(StoreError, match="is not complete"):
             read_descriptors(tmp_path)
 
     def test_nothing_to_discard_changes_nothing(self, tmp_path: Path) -> None:
         write(tmp_path, "a")
-        with StoreWriter.open(tmp_path, identity=IDENTITY) as writer:
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
             writer.discard([])
         assert_holds(tmp_path, "a")
 
@@ -231,14 +225,14 @@ class TestIdentity:
         with pytest.raises(
             StoreError, match=r"different are fps \(stored 1\.0, now 2\.0\), role \(stored None, now 'query'\)\. Choose"
         ):
-            StoreWriter.open(tmp_path, identity=other)
+            StoreWriter(tmp_path, identity=other)
         assert_holds(tmp_path, "a")
         write(tmp_path, "b")
 
     def test_other_folders_fail(self, tmp_path: Path) -> None:
         (tmp_path / "holiday.mp4").write_bytes(b"")
         with pytest.raises(StoreError, match="holds other files; choose a new or empty folder"):
-            StoreWriter.open(tmp_path, identity=IDENTITY)
+            StoreWriter(tmp_path, identity=IDENTITY)
 
     def test_a_store_of_the_version_before_is_refused_with_the_command_that_makes_it_anew(self, tmp_path: Path) -> None:
         manifest = {"format": "vsc-engine descriptors, version 1", "complete": True, "identity": {"role": "query"}}
@@ -253,7 +247,7 @@ class TestIdentity:
     def test_other_manifests_fail(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(StoreError, match=r"manifest\.json is not the manifest of a descriptor store this version"):
-            StoreWriter.open(tmp_path, identity=IDENTITY)
+            StoreWriter(tmp_path, identity=IDENTITY)
         with pytest.raises(StoreError, match="is not the manifest"):
             read_descriptors(tmp_path)
 
@@ -277,7 +271,7 @@ class TestReading:
         with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged"):
             read_descriptors(tmp_path)
         with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged"):
-            StoreWriter.open(tmp_path, identity=IDENTITY)
+            StoreWriter(tmp_path, identity=IDENTITY)
         (tmp_path / "shard-00001.parquet").unlink()
         with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged"):
             read_descriptors(tmp_path)

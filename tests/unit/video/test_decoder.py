@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from engine.errors import MediaError
 from engine.records import Media
 from engine.video.dali import DaliFrameSource
-from engine.video.decoder import Decoder
+from engine.video.decoder import Decoder, decoders_line
 from engine.video.pyav import PyAvFrameSource
 from tests.videos import moving_frames, write_video
 
@@ -27,7 +28,7 @@ def test_pyav_opens_everything_and_has_no_more_to_say(videos: list[Media]) -> No
     decoder = Decoder("pyav", device="cpu", fps=2)
     assert isinstance(decoder.open(videos[0]), PyAvFrameSource)
     assert decoder.open(videos[1]).num_frames == 2
-    assert decoder.summary() == ""
+    assert not decoder.leaves_to_pyav
 
 
 def test_dali_leaves_to_pyav_what_it_must_says_so_and_counts(
@@ -42,6 +43,8 @@ def test_dali_leaves_to_pyav_what_it_must_says_so_and_counts(
     assert caplog.messages[1:] == [f"{name}: decoded by PyAV, not by DALI: codec h264" for name in ("b", "c")]
     with pytest.raises(MediaError, match=r"d\.mp4: the file is empty"):
         decoder.open(videos[3])
-    assert decoder.refusals == {"b": "codec h264", "c": "codec h264"}
-    assert decoder.summary() == "1 videos decoded by DALI, 2 by PyAV (2 x codec h264)"
+    refusals = [decoder.refusal(name) for name in "abcd"]
+    assert refusals == [None, "codec h264", "codec h264", None]
+    line = decoders_line(1, Counter(filter(None, refusals)))
+    assert line == "1 videos decoded by DALI, 2 by PyAV (2 x codec h264)"
     assert {type(source.scene_statistics().variance) for source in sources} == {np.ndarray}
