@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.config import ClipGate, EnsembleGate, NearDuplicates, load_preset
+from engine.config import ClipGate, EnsembleGate, NearDuplicates, Scenes, load_preset
 from engine.describe.describer import Describer, GateRunners
 from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, Media, Role
@@ -45,9 +45,11 @@ def describer(
     calls: list[Tensors] | None = None,
     use_pca: bool = False,
     max_cosine: float = 2.0,
+    scope: Literal["video", "shots"] = "video",
 ) -> Describer:
     """With ``edit_score`` there is a gate that gives it to each video, by default the reference's."""
-    preset = load_preset("lite").model_copy(update={"near_duplicates": NearDuplicates(max_cosine=max_cosine)})
+    changes = {"near_duplicates": NearDuplicates(max_cosine=max_cosine), "scenes": Scenes(scope=scope)}
+    preset = load_preset("lite").model_copy(update=changes)
     shared = SharedRunner(NumPyRunner(ensemble))
     runners = None
     if edit_score is not None:
@@ -141,6 +143,15 @@ def test_scenes_of_a_query_are_described_one_after_the_other(side_by_side: Media
     np.testing.assert_array_equal(item.timestamps[:6], item.timestamps[6:])
     whole = describe(side_by_side, "reference")
     assert len(whole) == 6
+
+
+def test_scenes_of_shots_come_after_the_whole_frames(side_by_side: Media) -> None:
+    of_video, of_shots = (describe(side_by_side, "query", scope=scope) for scope in ("video", "shots"))
+    whole = describe(side_by_side, "reference")
+    np.testing.assert_array_equal(of_shots.descriptors, np.vstack([whole.descriptors, of_video.descriptors]))
+    np.testing.assert_array_equal(of_shots.timestamps, np.vstack([whole.timestamps, of_video.timestamps]))
+    gated = describe(side_by_side, "query", scope="shots", edit_score=0.9, gate=ensemble_gate())
+    np.testing.assert_array_equal(gated.descriptors, of_shots.descriptors)
 
 
 def test_near_duplicate_frames_of_a_query_are_dropped(tmp_path: Path) -> None:
