@@ -55,6 +55,21 @@ class EditedAugmentation(Strict):
         return self
 
 
+class WideAugmentation(Strict):
+    """Views of `training.views.WideViews`. ``both_probability``: how often both views are edited."""
+
+    kind: Literal["wide"]
+    min_edits: Annotated[int, Field(ge=1, le=7)] = 1
+    max_edits: Annotated[int, Field(ge=1, le=7)] = 4
+    both_probability: Fraction = 0.3
+
+    @model_validator(mode="after")
+    def _edits_in_order(self) -> WideAugmentation:
+        if self.min_edits > self.max_edits:
+            raise ValueError(f"min_edits is {self.min_edits}, more than max_edits, {self.max_edits}")
+        return self
+
+
 class ReferenceAugmentation(Strict):
     """Views of `training.reference_views.ReferenceViews`, the recipe of the VSC2022 winner.
 
@@ -113,14 +128,16 @@ class TrainingPreset(Strict):
     """The full recipe of one descriptor model.
 
     ``held_out_seed``: draws the pictures that are held out; default: ``seed``. A run that goes on from another's
-    weights holds out what that one did.
+    weights holds out what that one did. ``near_duplicate_bits``: pictures whose hashes (`training.picture_hashes`)
+    differ in at most so many of 128 bits are never told apart; default: all are.
     """
 
     name: str
     seed: int
     held_out_seed: int | None = None
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=128)] | None = None
     model: Model
-    augmentation: Annotated[EditedAugmentation | ReferenceAugmentation, Field(discriminator="kind")]
+    augmentation: Annotated[EditedAugmentation | WideAugmentation | ReferenceAugmentation, Field(discriminator="kind")]
     losses: Losses
     optimization: Optimization
     resolutions: tuple[Resolution, ...] = ()
