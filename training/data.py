@@ -21,7 +21,6 @@ from training.frame_store import FrameStore, video_and_slot
 from training.resizing import Frame
 from training.views import Views, easy_view, fit
 
-
 MAX_OTHERS = 8
 """How many pictures two views can have mixed in; further ones are not remembered."""
 

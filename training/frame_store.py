@@ -210,9 +210,7 @@ def _identity(source: Source) -> str:
     return f"{source.name} {source.member} {state.st_size} {state.st_mtime_ns}"
 
 
-def _pictures_of(
-    source: Source, *, fps: float, short_side_px: int, distinct_bits: int
-) -> Iterator[tuple[str, bytes]]:
+def _pictures_of(source: Source, *, fps: float, short_side_px: int, distinct_bits: int) -> Iterator[tuple[str, bytes]]:
     if source.is_video:
         kept: list[Hash] = []
         with closing(PyAvFrameSource(Media(source.path.stem, source.path), fps=fps)) as frames:

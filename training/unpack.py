@@ -23,7 +23,8 @@ from engine.errors import ConfigError, EngineError
 from engine.models.descriptor import build_descriptor_model
 from engine.runtime.shipped import shipped_folder
 
-_PREFIX = "members.0.1.model."
+_PREFIXES = ("members.0.1.", "model.")
+"""Before the names in a graph; the second where the model gives edit features too."""
 _HALF = ".half"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,7 +34,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     output: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
     preset: Annotated[str, typer.Option(help="Name of a preset whose weights are in the package.")] = "lite",
-    folder: Annotated[Path | None, typer.Option(help="Folder that training.pack wrote; default: the package's.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder that training.pack wrote; default: the package's.")
+    ] = None,
 ) -> None:
     """Write the weights of the first descriptor model of a preset."""
     try:
@@ -55,10 +58,12 @@ def unpack(graph: Path, model: nn.Module) -> dict[str, Tensor]:
 
     Raises ``ConfigError`` where the graph lacks one or holds it in another shape.
     """
-    stored = {
-        tensor.name.removeprefix(_PREFIX).removesuffix(_HALF): tensor
-        for tensor in onnx.load(str(graph)).graph.initializer
-    }
+    stored = {}
+    for tensor in onnx.load(str(graph)).graph.initializer:
+        name = tensor.name.removesuffix(_HALF)
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        stored[name] = tensor
     tensors = {}
     for name, expected in model.state_dict().items():
         if name not in stored or tuple(stored[name].dims) != tuple(expected.shape):

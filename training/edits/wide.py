@@ -1,4 +1,4 @@
-"""Which edits training draws for hard views, how often, and how strong: from slight to beyond what is seen in copies."""
+"""Which edits training draws for hard views, how often, and how strong: from slight to beyond what copies show."""
 
 from __future__ import annotations
 
