@@ -33,7 +33,7 @@ def picture_hash(picture: Frame) -> Hash:
 
 def distances(one: Hash, others: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Bits, 0-128, in which a hash differs from others ``(N, 2)``: int64 ``(N,)``."""
-    return np.bitwise_count(others ^ one).sum(axis=-1, dtype=np.int64)
+    return np.asarray(np.bitwise_count(others ^ one).sum(axis=-1), np.int64)
 
 
 def near_pairs(hashes: Sequence[Hash], *, max_bits: int) -> list[tuple[int, int]]:
