@@ -134,7 +134,7 @@ def measure(
 
 def threshold_of(scores: Sequence[FloatArray], *, false_positive_rate: float) -> float:
     """The score that this share of the wrong pairs exceeds. ``scores``: ``(Q, R)``, of which pair (i, i) is true."""
-    wrong = np.concatenate([rows[~np.eye(*rows.shape, dtype=bool)] for rows in scores])
+    wrong = np.concatenate([rows[np.eye(*rows.shape) == 0] for rows in scores])
     return float(np.quantile(wrong, 1 - false_positive_rate))
 
 
