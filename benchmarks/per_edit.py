@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -138,12 +139,15 @@ def threshold_of(scores: Sequence[FloatArray], *, false_positive_rate: float) ->
     return float(np.quantile(wrong, 1 - false_positive_rate))
 
 
-def open_embed(path: Path, *, preset: str) -> Embed:
-    """The descriptors of an engines directory (after its PCA, if it has one) or of a checkpoint."""
+def open_embed(path: Path, *, preset: str, resources: ExitStack) -> Embed:
+    """The descriptors of an engines directory (after its PCA, if it has one) or of a checkpoint.
+
+    ``resources`` keep its runner open.
+    """
     if path.suffix == ".safetensors":
         return _open_checkpoint(path, preset=preset)
     manifest = read_manifest(path)
-    runner = open_runner(manifest, path, "ensemble")
+    runner = resources.enter_context(open_runner(manifest, path, "ensemble"))
     output = "descriptor" if manifest.pca is not None else "embedding"
     specs = [InputSpec(spec.name, int(spec.shape[1] or 0)) for spec in runner.inputs]
 
@@ -223,10 +227,12 @@ def main() -> None:
         pictures = read_pictures(
             store, num_originals=arguments.num_pictures, num_others=arguments.num_others, seed=arguments.seed
         )
-    embeds = {name: open_embed(path, preset=arguments.preset) for name, path in arguments.weights}
-    with progress("cells", sum(len(levels_of(kind)) for kind in arguments.kinds)) as advance:
+    with (
+        ExitStack() as resources,
+        progress("cells", sum(len(levels_of(kind)) for kind in arguments.kinds)) as advance,
+    ):
         cells, thresholds = measure(
-            embeds,
+            {name: open_embed(path, preset=arguments.preset, resources=resources) for name, path in arguments.weights},
             pictures,
             kinds=arguments.kinds,
             false_positive_rate=arguments.false_positive_rate,
