@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,16 @@ from PIL import Image
 pytest.importorskip("lmdb")
 
 from benchmarks.edit_strengths import LEVELS, STRENGTHS, edit_of, levels_of
-from benchmarks.per_edit import Cell, Pictures, edited_pictures, measure, read_pictures, table, threshold_of
+from benchmarks.per_edit import (
+    Cell,
+    Pictures,
+    edited_pictures,
+    measure,
+    open_embed,
+    read_pictures,
+    table,
+    threshold_of,
+)
 from engine.errors import ConfigError
 from engine.projection import l2_normalize
 from engine.records import FloatArray
@@ -110,6 +120,25 @@ def test_pictures_that_are_alike_are_drawn_once(tmp_path: Path) -> None:
         assert min(pictures.references[0].shape[:2]) == 120
         with pytest.raises(ConfigError, match="has 6 different pictures"):
             read_pictures(store, num_originals=4, num_others=3, seed=1)
+
+
+@pytest.mark.torch
+def test_a_checkpoint_gives_unit_rows_that_do_not_depend_on_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from engine.models.checkpoints import random_weights
+    from engine.models.descriptor import build_descriptor_model
+
+    model = build_descriptor_model("efficientnet_lite0_gem512")
+    random_weights(model, seed=1)
+    save_file(model.state_dict(), tmp_path / "best.safetensors")
+    with ExitStack() as resources:
+        embed = open_embed(tmp_path / "best.safetensors", preset="lite", resources=resources)
+        rows = embed(PICTURES.references[:3])
+        assert rows.shape == (3, 512)
+        assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
+        assert embed(PICTURES.references[2:3])[0] == pytest.approx(rows[2], abs=1e-4)
 
 
 def test_the_table_has_a_line_for_each_kind_and_weights_side_by_side() -> None:
