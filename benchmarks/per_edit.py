@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.edit_strengths import LEVELS, STRENGTHS, edit_of, levels_of
 from benchmarks.harness import report
@@ -151,15 +150,11 @@ def open_embed(path: Path, *, preset: str, resources: ExitStack) -> Embed:
     output = "descriptor" if manifest.pca is not None else "embedding"
     specs = [InputSpec(spec.name, int(spec.shape[1] or 0)) for spec in runner.inputs]
 
-    def embed(pictures: Sequence[Frame]) -> FloatArray:
-        rows = []
-        for start in range(0, len(pictures), BATCH_SIZE):
-            part = pictures[start : start + BATCH_SIZE]
-            inputs = {spec.name: np.stack([fit_picture(picture, spec) for picture in part]) for spec in specs}
-            rows.append(runner.run(inputs)[output])
-        return l2_normalize(np.concatenate(rows))
+    def run(part: Sequence[Frame]) -> FloatArray:
+        inputs = {spec.name: np.stack([fit_picture(picture, spec) for picture in part]) for spec in specs}
+        return np.asarray(runner.run(inputs)[output], np.float32)
 
-    return embed
+    return _in_batches(run)
 
 
 def _open_checkpoint(path: Path, *, preset: str) -> Embed:
@@ -175,15 +170,18 @@ def _open_checkpoint(path: Path, *, preset: str) -> Embed:
     model.to(memory_format=torch.channels_last).eval()
     normalize, spec = Normalize(settings.mean, settings.std), InputSpec("frames", settings.input_px)
 
-    def embed(pictures: Sequence[Frame]) -> FloatArray:
-        rows: list[NDArray[np.float32]] = []
-        for start in range(0, len(pictures), BATCH_SIZE):
-            fitted = np.stack([fit_picture(picture, spec) for picture in pictures[start : start + BATCH_SIZE]])
-            with torch.inference_mode():
-                rows.append(np.asarray(model(normalize(torch.from_numpy(fitted))).numpy(), np.float32))
-        return l2_normalize(np.concatenate(rows))
+    def run(part: Sequence[Frame]) -> FloatArray:
+        fitted = np.stack([fit_picture(picture, spec) for picture in part])
+        with torch.inference_mode():
+            return np.asarray(model(normalize(torch.from_numpy(fitted))).numpy(), np.float32)
 
-    return embed
+    return _in_batches(run)
+
+
+def _in_batches(run: Embed) -> Embed:
+    return lambda pictures: l2_normalize(
+        np.concatenate([run(pictures[start : start + BATCH_SIZE]) for start in range(0, len(pictures), BATCH_SIZE)])
+    )
 
 
 def table(cells: Sequence[Cell]) -> list[str]:
