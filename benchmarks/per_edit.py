@@ -70,8 +70,7 @@ def read_pictures(store: FrameStore, *, num_originals: int, num_others: int, see
 
     Raises ``ConfigError`` for a store of fewer pictures than asked for.
     """
-    names = store.names()
-    keys = [video_of(name) or name for name in names]
+    keys = [video_of(name) or name for name in (names := store.names())]
     hashes = [picture_hash(store.picture(index)) for index in range(len(store))]
     alike = [(keys[i], keys[j]) for i, j in near_pairs(hashes, max_bits=_SAME_BITS)]
     _, firsts = np.unique(group_names(names, same=alike), return_index=True)
