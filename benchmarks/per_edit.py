@@ -70,10 +70,10 @@ def read_pictures(store: FrameStore, *, num_originals: int, num_others: int, see
 
     Raises ``ConfigError`` for a store of fewer pictures than asked for.
     """
-    keys = [video_of(name) or name for name in (names := store.names())]
+    keys = [video_of(name) or name for name in store.names()]
     hashes = [picture_hash(store.picture(index)) for index in range(len(store))]
     alike = [(keys[i], keys[j]) for i, j in near_pairs(hashes, max_bits=_SAME_BITS)]
-    _, firsts = np.unique(group_names(names, same=alike), return_index=True)
+    _, firsts = np.unique(group_names(store.names(), same=alike), return_index=True)
     if len(firsts) <= num_originals + num_others:
         raise ConfigError(
             f"{store.folder} has {len(firsts)} different pictures; more than {num_originals + num_others} are needed"
