@@ -70,6 +70,7 @@ MODELS = {
     "swinv2_base_w16_256": Model(43.94, 0.20, "23%, FasterTransformer, batch 32"),
     "vit_base_patch32_384": Model(26.54, 0.35, "36% for ViT-B/16 at 224, FasterTransformer, batch 32"),
     "clip_vit_l14": Model(156.92, 0.35, "43% for ViT-L/16 at 224, FasterTransformer, batch 32"),
+    "resnet50_gem512": Model(16.684, 0.20, "none at hand; taken as for SwinV2-B"),
     "efficientnet_lite0_gem512": Model(0.769, 0.02, "1.3% for EfficientNet-B0, PyTorch, TF32, batch 256"),
 }
 REGIONS_OF_SPLIT = 2

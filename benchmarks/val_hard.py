@@ -3,8 +3,8 @@
 All take the references of VAL, and as unrelated footage its plain queries, those without a copy. Everything follows
 from the seed, so that the recipe is kept here and the videos nowhere.
 
-- ``val-hard``: three or four strong edits on every copy, of all kinds, also those that training never draws
-  (`training.descriptor.views.NEVER_TRAINED`).
+- ``val-hard``: three or four strong edits on every copy, of all kinds, also those that the first two stages of `lite`
+  never drew (`training.descriptor.views.NEVER_TRAINED`).
 - ``vsc-shape``: 77% of the queries are plain, as in VSC2022, and copies have one to four edits.
 - ``exact-copies``: VAL with whole, unedited references among the queries, which an edit gate takes for plain.
 """

@@ -47,6 +47,21 @@ class EditedAugmentation(Strict):
         return self
 
 
+class WideAugmentation(Strict):
+    """Views of `training.descriptor.views.WideViews`. ``both_probability``: how often both views are edited."""
+
+    kind: Literal["wide"]
+    min_edits: Annotated[int, Field(ge=1, le=7)] = 1
+    max_edits: Annotated[int, Field(ge=1, le=7)] = 4
+    both_probability: Fraction = 0.3
+
+    @model_validator(mode="after")
+    def _edits_in_order(self) -> WideAugmentation:
+        if self.min_edits > self.max_edits:
+            raise ValueError(f"min_edits is {self.min_edits}, more than max_edits, {self.max_edits}")
+        return self
+
+
 class ReferenceAugmentation(Strict):
     """Views of `training.descriptor.reference_views.ReferenceViews`, the recipe of the VSC2022 winner.
 
@@ -110,7 +125,8 @@ class TrainingPreset(Strict):
 
     ``validation_share``: of the pictures, the held-out ones, at most a half. ``num_validations``: how often the
     run is validated. ``held_out_seed``: draws the held-out pictures; default: ``seed``. A run that goes on
-    from another's weights holds out what that one did.
+    from another's weights holds out what that one did. ``near_duplicate_bits``: pictures whose hashes
+    (`training.picture_hashes`) differ in at most so many of 128 bits are never told apart; default: all are.
     """
 
     name: str
@@ -118,8 +134,9 @@ class TrainingPreset(Strict):
     held_out_seed: int | None = None
     validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     num_validations: Annotated[int, Field(gt=0)] = 20
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=128)] | None = None
     model: Model
-    augmentation: Annotated[EditedAugmentation | ReferenceAugmentation, Field(discriminator="kind")]
+    augmentation: Annotated[EditedAugmentation | WideAugmentation | ReferenceAugmentation, Field(discriminator="kind")]
     losses: Losses
     optimization: Optimization
     resolutions: tuple[Resolution, ...] = ()

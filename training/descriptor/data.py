@@ -21,6 +21,9 @@ from training.descriptor.views import Views, easy_view, fit
 from training.footage.resizing import Frame
 from training.store.frame_store import FrameStore, video_and_slot
 
+MAX_OTHERS = 8
+"""How many pictures two views can have mixed in; further ones are not remembered."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -34,7 +37,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """``views``: uint8 ``(2N, px, px, 3)``, first views then second views; ``groups``: int64 ``(N,)``."""
+    """``views``: uint8 ``(2N, px, px, 3)``, first views then second views.
+
+    ``groups``: int64 ``(N, 1 + MAX_OTHERS)``, of each picture and of those that were mixed into one of its views, -1
+    where there are fewer.
+    """
 
     views: Tensor
     groups: Tensor
@@ -83,8 +90,12 @@ class PlannedBatches(Sampler[list[Item]]):
             ]
 
 
-class ViewPairs(Dataset[tuple[Frame, Frame, int]]):
-    """Draws the two views, and the group, of an item."""
+Pair = tuple[Frame, Frame, list[int]]
+"""Two views, and the groups of what they show: the picture's own comes first."""
+
+
+class ViewPairs(Dataset[Pair]):
+    """Draws the two views of an item, and the groups of what they show."""
 
     def __init__(
         self,
@@ -99,7 +110,7 @@ class ViewPairs(Dataset[tuple[Frame, Frame, int]]):
         self._store, self._pictures, self._views = store, pictures, views
         self._groups, self._annotated, self._seed = groups, annotated, seed
 
-    def __getitem__(self, item: Item) -> tuple[Frame, Frame, int]:
+    def __getitem__(self, item: Item) -> Pair:
         rng = np.random.default_rng([self._seed, item.step, item.place])
         if item.index < 0:
             if self._annotated is None:
@@ -107,18 +118,19 @@ class ViewPairs(Dataset[tuple[Frame, Frame, int]]):
             query, ref = self._annotated.draw(rng)
             # Nearly native, because the query has been edited already.
             first, second = (fit(easy_view(rng, self._store.picture(index)), item.input_px) for index in (query, ref))
-            return first, second, int(self._groups[ref])
-        picture = self._store.picture(item.index)
-        first, second = self._views.draw(rng, picture, lambda: self._other(rng), input_px=item.input_px)
-        return first, second, int(self._groups[item.index])
+            return first, second, [int(self._groups[ref])]
+        shown = [int(self._groups[item.index])]
 
-    def _other(self, rng: np.random.Generator) -> Frame:
-        return self._store.picture(int(self._pictures[rng.integers(len(self._pictures))]))
+        def other() -> Frame:
+            index = int(self._pictures[rng.integers(len(self._pictures))])
+            shown.append(int(self._groups[index]))
+            return self._store.picture(index)
+
+        first, second = self._views.draw(rng, self._store.picture(item.index), other, input_px=item.input_px)
+        return first, second, shown
 
 
-def load_batches(
-    dataset: ViewPairs, batches: PlannedBatches, *, num_workers: int
-) -> DataLoader[tuple[Frame, Frame, int]]:
+def load_batches(dataset: ViewPairs, batches: PlannedBatches, *, num_workers: int) -> DataLoader[Pair]:
     """Batches in the order of the plan, made by ``num_workers`` processes (0: in this one)."""
     return DataLoader(
         dataset,
@@ -137,16 +149,20 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(items: list[tuple[Frame, Frame, int]]) -> Batch:
-    firsts, seconds, groups = zip(*items, strict=True)
-    return Batch(torch.from_numpy(np.stack([*firsts, *seconds])), torch.tensor(groups, dtype=torch.int64))
+def _collate(items: list[Pair]) -> Batch:
+    firsts, seconds, shown = zip(*items, strict=True)
+    groups = torch.full((len(items), 1 + MAX_OTHERS), -1, dtype=torch.int64)
+    for row, numbers in zip(groups, shown, strict=True):
+        kept = numbers[: len(row)]
+        row[: len(kept)] = torch.tensor(kept)
+    return Batch(torch.from_numpy(np.stack([*firsts, *seconds])), groups)
 
 
 def group_names(names: Sequence[str], *, same: Sequence[tuple[str, str]] = ()) -> NDArray[np.int64]:
     """A number for each picture that is equal for what must not be told apart: pictures of one video.
 
     Names of a video's pictures end in a slot, ``clips/V0001/000007``. ``same``: pairs of video ids that are one group,
-    such as those of the ground truth. Returns int64 ``(len(names),)``.
+    such as those of the ground truth; a picture file counts by its name. Returns int64 ``(len(names),)``.
     """
     parents: dict[str, str] = {}
 

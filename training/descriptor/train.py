@@ -17,16 +17,17 @@ from engine.console import LogLines, progress, say
 from engine.errors import ConfigError, EngineError
 from engine.records import Match
 from training.descriptor.annotated_pairs import AnnotatedPairSource
-from training.descriptor.config import EditedAugmentation, TrainingPreset, load_training_preset
-from training.descriptor.data import PlannedBatches, ViewPairs, group_names, load_batches
+from training.descriptor.config import EditedAugmentation, TrainingPreset, WideAugmentation, load_training_preset
+from training.descriptor.data import PlannedBatches, ViewPairs, group_names, load_batches, video_of
 from training.descriptor.hand_over import write_engine_preset
 from training.descriptor.reference_views import ReferenceViews
 from training.descriptor.start import start_model
 from training.descriptor.trainer import BEST, Intervals, Trainer
 from training.descriptor.validation import PictureRetrieval
-from training.descriptor.views import EditedViews, Views
+from training.descriptor.views import EditedViews, Views, WideViews
 from training.distributed import Ranks, joined_ranks
 from training.ground_truth import read_segments
+from training.picture_hashes import near_pairs, picture_hash
 from training.report import write_report
 from training.run_folder import LOG
 from training.store.frame_store import FrameStore
@@ -90,7 +91,8 @@ def train(
     """Train, or go on training, the model of ``preset`` in the run folder ``output``."""
     output.mkdir(parents=True, exist_ok=True)
     names = store.names()
-    groups = group_names(names, same=[(match.query_id, match.ref_id) for match in matches])
+    same = [(match.query_id, match.ref_id) for match in matches]
+    groups = group_names(names, same=[*same, *_near_duplicates(store, names, max_bits=preset.near_duplicate_bits)])
     split_seed = preset.seed if preset.held_out_seed is None else preset.held_out_seed
     shown, held_out = _split(groups, share=preset.validation_share, seed=split_seed)
     batch = preset.optimization.pairs_per_rank * ranks.world_size
@@ -130,6 +132,17 @@ def train(
     return trainer
 
 
+def _near_duplicates(store: FrameStore, names: list[str], *, max_bits: int | None) -> list[tuple[str, str]]:
+    """Pairs of names, of videos where pictures are theirs, that show nearly the same."""
+    if max_bits is None:
+        return []
+    hashes = [picture_hash(store.picture(index)) for index in range(len(store))]
+    keys = [video_of(name) or name for name in names]
+    found = [(keys[i], keys[j]) for i, j in near_pairs(hashes, max_bits=max_bits) if keys[i] != keys[j]]
+    logger.info("%d pairs of pictures differ in at most %d bits", len(found), max_bits)
+    return found
+
+
 def _split(groups: NDArray[np.int64], *, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of pictures to train on, and of held-out ones; all pictures of a group are on one side."""
     numbers = np.unique(groups)
@@ -143,6 +156,10 @@ def _views(preset: TrainingPreset) -> Views:
     if isinstance(settings, EditedAugmentation):
         return EditedViews(
             min_edits=settings.min_edits, max_edits=settings.max_edits, crop_probability=settings.crop_probability
+        )
+    if isinstance(settings, WideAugmentation):
+        return WideViews(
+            min_edits=settings.min_edits, max_edits=settings.max_edits, both_probability=settings.both_probability
         )
     return ReferenceViews(
         hard_mix=settings.hard_mix,

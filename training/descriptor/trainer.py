@@ -108,7 +108,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * factor
         own = functional.normalize(self._forward(batch.views))
-        groups = self._gathered_views(batch.groups.to(self.ranks.device).repeat(2))
+        groups = self._gathered_views(batch.groups.to(self.ranks.device).repeat(2, 1))
         embeddings = self._gathered_views(own)
         contrast = info_nce(
             embeddings,
@@ -153,7 +153,8 @@ class Trainer:
         if size:
             kept = self.memory if len(self.memory) else embeddings[:0]
             self.memory = torch.cat([embeddings, kept])[:size]
-            self.memory_groups = torch.cat([groups, self.memory_groups])[:size]
+            kept_groups = self.memory_groups if len(self.memory_groups) else groups[:0]
+            self.memory_groups = torch.cat([groups, kept_groups])[:size]
 
     @property
     def validated(self) -> nn.Module:

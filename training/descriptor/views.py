@@ -14,14 +14,16 @@ import numpy as np
 
 from training.footage.edits import EDIT_GROUPS, Edit
 from training.footage.edits.appearance import ColorJitter, JpegCompression
+from training.footage.edits.bars import CaptionBar
 from training.footage.edits.overlay import OverlayText
+from training.footage.edits.wide import draw_wide
 from training.footage.resizing import Frame, resize, size_of
 
 DrawPicture = Callable[[], Frame]
 """Another picture, for edits that mix one in."""
 
 NEVER_TRAINED = frozenset(("pixelization", "pad_blurred", "overlay_shapes", "perspective_transform"))
-"""Kinds of edit that training never draws, so that validation can tell learning from memory."""
+"""Kinds of edit that `EditedViews` never draw, so that validation can tell learning from memory."""
 
 _NOT_FOR_PICTURES = frozenset(("change_video_speed", "fps", "encoding_quality"))
 """Edits of time, and a video encoder that costs more than the rest and looks like JPEG on a single picture."""
@@ -53,12 +55,40 @@ class EditedViews:
         """The hard and the easy view, ``(input_px, input_px, 3)`` each."""
         hard = random_crop(rng, picture, area=_HARD_AREA) if rng.random() < self.crop_probability else picture
         for kind in draw_kinds(rng, num_edits=int(rng.integers(self.min_edits, self.max_edits, endpoint=True))):
-            edit = kind.draw(rng)
-            if isinstance(edit, OverlayText):
-                # Any text, or the model would learn to look past the few phrases of the synthesizer.
-                edit = replace(edit, text=_any_text(rng))
-            hard = edit_picture(edit, hard, other)
+            hard = edit_picture(_with_any_text(rng, kind.draw(rng)), hard, other)
         return [fit(view, input_px) for view in (hard, easy_view(rng, picture))]
+
+
+@dataclass(frozen=True)
+class WideViews:
+    """A hard and an easier view, with ``min_edits`` to ``max_edits`` edits of `training.footage.edits.wide`.
+
+    ``both_probability``: how often the second view has one or two such edits as well; else it is `easy_view`'s.
+    """
+
+    min_edits: int = 1
+    max_edits: int = 4
+    both_probability: float = 0.3
+
+    def draw(self, rng: np.random.Generator, picture: Frame, other: DrawPicture, *, input_px: int) -> list[Frame]:
+        """The hard and the easier view, ``(input_px, input_px, 3)`` each."""
+        hard = self._edited(rng, picture, other, self.min_edits, self.max_edits)
+        if rng.random() < self.both_probability:
+            easier = self._edited(rng, picture, other, 1, 2)
+        else:
+            easier = easy_view(rng, picture)
+        return [fit(view, input_px) for view in (hard, easier)]
+
+    @staticmethod
+    def _edited(rng: np.random.Generator, picture: Frame, other: DrawPicture, least: int, most: int) -> Frame:
+        for edit in draw_wide(rng, num_edits=int(rng.integers(least, most, endpoint=True))):
+            picture = edit_picture(_with_any_text(rng, edit), picture, other)
+        return picture
+
+
+def _with_any_text(rng: np.random.Generator, edit: Edit) -> Edit:
+    """Any text, or the model would learn to look past the few phrases of the synthesizer."""
+    return replace(edit, text=_any_text(rng)) if isinstance(edit, OverlayText | CaptionBar) else edit
 
 
 def _any_text(rng: np.random.Generator) -> str:

@@ -21,6 +21,9 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder of the store.")],
     fps: Annotated[float, typer.Option(min=1e-3, help="Pictures per second of video.")] = 1.0,
     short_side_px: Annotated[int, typer.Option(min=16, help="Larger pictures are shrunk to this.")] = 400,
+    distinct_bits: Annotated[
+        int, typer.Option(min=0, help="Pictures of one video must differ in so many of the 128 bits of their hash.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Build a frame store, or go on with one that was cut short.
@@ -31,7 +34,13 @@ def main(
         sources = find_sources(paths)
         with progress("shards", num_shards(sources)) as advance:
             failures = build_store(
-                sources, output, fps=fps, short_side_px=short_side_px, num_workers=workers, advance=advance
+                sources,
+                output,
+                fps=fps,
+                short_side_px=short_side_px,
+                distinct_bits=distinct_bits,
+                num_workers=workers,
+                advance=advance,
             )
         say(f"{output}: {len(FrameStore.open(output))} pictures of {len(sources)} sources, {len(failures)} failed")
     except EngineError as error:

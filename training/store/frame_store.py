@@ -30,6 +30,7 @@ from engine.records import Media
 from engine.video.media import VIDEO_SUFFIXES
 from engine.video.pyav import PyAvFrameSource
 from training.footage.resizing import Frame, limit_short_side, resize, size_of
+from training.picture_hashes import Hash, distances, picture_hash
 from training.processes import in_processes
 
 FORMAT_VERSION = 1
@@ -104,21 +105,25 @@ def build_store(
     *,
     fps: float = 1.0,
     short_side_px: int = 400,
+    distinct_bits: int = 0,
     num_workers: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> list[SourceFailure]:
     """Write the pictures of ``sources`` into ``output``; what is there from the same sources is kept.
 
-    Videos give ``fps`` pictures a second, by the engine's sampling rule. Pictures are shrunk to a short side of at most
+    Videos give ``fps`` pictures a second, by the engine's sampling rule, but none whose hash differs in fewer than
+    ``distinct_bits`` of 128 bits from one of the same video. Pictures are shrunk to a short side of at most
     ``short_side_px``; picture files that need not be shrunk are stored as they are, all else as JPEG. ``advance`` is
     called after each shard. Returns the sources that gave nothing, which the manifest lists too.
 
     Raises ``ConfigError`` if ``output`` holds a store of other settings or no source gave a picture.
     """
     settings = {"format": FORMAT_VERSION, "fps": fps, "short_side_px": short_side_px}
+    if distinct_bits:
+        settings["distinct_bits"] = distinct_bits
     shards = _plan_shards(sources)
     _claim(output, settings)
-    write = partial(_write_shard, output=output, fps=fps, short_side_px=short_side_px)
+    write = partial(_write_shard, output=output, fps=fps, short_side_px=short_side_px, distinct_bits=distinct_bits)
     records = []
     for record in in_processes(write, list(enumerate(shards)), num_workers=num_workers):
         records.append(record)
@@ -160,7 +165,9 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
     _write_json(path, settings)
 
 
-def _write_shard(numbered: tuple[int, list[Source]], *, output: Path, fps: float, short_side_px: int) -> dict[str, Any]:
+def _write_shard(
+    numbered: tuple[int, list[Source]], *, output: Path, fps: float, short_side_px: int, distinct_bits: int
+) -> dict[str, Any]:
     number, sources = numbered
     path = output / f"shard-{number:05d}.lmdb"
     digest = hashlib.sha256("\n".join(map(_identity, sources)).encode()).hexdigest()
@@ -174,7 +181,7 @@ def _write_shard(numbered: tuple[int, list[Source]], *, output: Path, fps: float
     with written_aside(path) as aside, _new_shard(aside) as environment:
         for source in sources:
             try:
-                pictures = list(_pictures_of(source, fps=fps, short_side_px=short_side_px))
+                pictures = list(_pictures_of(source, fps=fps, short_side_px=short_side_px, distinct_bits=distinct_bits))
             except (MediaError, OSError, zipfile.BadZipFile) as error:
                 failures.append(SourceFailure(source.name, str(error)))
                 continue
@@ -202,10 +209,16 @@ def _identity(source: Source) -> str:
     return f"{source.name} {source.member} {state.st_size} {state.st_mtime_ns}"
 
 
-def _pictures_of(source: Source, *, fps: float, short_side_px: int) -> Iterator[tuple[str, bytes]]:
+def _pictures_of(source: Source, *, fps: float, short_side_px: int, distinct_bits: int) -> Iterator[tuple[str, bytes]]:
     if source.is_video:
+        kept: list[Hash] = []
         with closing(PyAvFrameSource(Media(source.path.stem, source.path), fps=fps)) as frames:
             for slot, picture in enumerate(frames.pictures()):
+                if distinct_bits:
+                    own = picture_hash(picture)
+                    if kept and distances(own, np.stack(kept)).min() < distinct_bits:
+                        continue
+                    kept.append(own)
                 yield f"{source.name}/{slot:06d}", _encode(_limited(picture, short_side_px))
         return
     content = _read_member(source)

@@ -36,7 +36,7 @@ def test_the_counts_are_those_of_the_models(architecture: str) -> None:
     from engine.models.edit_score import build_frame_features
 
     is_clip = architecture == "clip_vit_l14"
-    size_px = {"swinv2_base_w16_256": 256, "vit_base_patch32_384": 384}.get(architecture, 224)
+    size_px = {"swinv2_base_w16_256": 256, "vit_base_patch32_384": 384, "resnet50_gem512": 320}.get(architecture, 224)
     with torch.device("meta"):
         model = build_frame_features() if is_clip else build_descriptor_model(architecture)  # type: ignore[arg-type]
         frame = torch.zeros(1, 3, size_px, size_px)

@@ -26,6 +26,7 @@ from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.norm_set import load_norm_set
 from training.pack import CHECKED_BATCHES, drawn_picture, pack
 from training.store.frame_store import build_store, find_sources
+from training.unpack import unpack
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -121,3 +122,13 @@ def test_other_formats_fail(trained: Path, tmp_path: Path) -> None:
 def test_missing_checkpoints_fail(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"best\.safetensors is not a readable safetensors file"):
         pack(make_preset(), tmp_path / "packed", checkpoints=tmp_path, store=trained / "store")
+
+
+def test_unpacked_weights_are_the_rounded_ones_and_fit_the_model(packed: Path, trained: Path) -> None:
+    model = build_descriptor_model("efficientnet_lite0_gem512")
+    tensors = unpack(packed / "ensemble.onnx", model)
+    stored = load_file(trained / "best.safetensors")
+    assert all(torch.equal(tensor, stored[name].half().float()) for name, tensor in tensors.items())
+    model.load_state_dict(tensors)
+    with pytest.raises(ConfigError, match="is of another model"):
+        unpack(packed / "ensemble.onnx", torch.nn.Linear(2, 3))

@@ -61,6 +61,25 @@ def test_entropy_loss_is_the_formula(groups: list[int]) -> None:
     assert loss.item() == pytest.approx(entropy_oracle(rows, groups), rel=1e-12)
 
 
+def test_rows_that_show_a_group_of_each_other_are_no_negatives() -> None:
+    rows = torch.tensor(unit_rows(6, 5, seed=6))
+    memory = torch.tensor(unit_rows(2, 5, seed=7))
+    mixed = torch.tensor([[0, 1], [1, -1], [2, -1]]).repeat(2, 1)
+    joined = torch.tensor([0, 0, 2]).repeat(2)
+    told_apart = torch.tensor([0, 1, 2]).repeat(2)
+    losses = [
+        info_nce(rows, groups, temperature=0.1, memory=memory, memory_groups=memory_groups).item()
+        for groups, memory_groups in (
+            (mixed, torch.tensor([[5, 1], [6, -1]])),
+            (joined, torch.tensor([0, 6])),
+            (told_apart, torch.tensor([5, 6])),
+        )
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    assert losses[0] < losses[2]
+    assert entropy_loss(rows, mixed).item() == pytest.approx(entropy_loss(rows, joined).item(), rel=1e-12)
+
+
 @pytest.mark.parametrize("loss", [lambda rows, groups: info_nce(rows, groups, temperature=0.5), entropy_loss])
 def test_gradients_are_those_of_finite_differences(loss) -> None:
     rows = torch.tensor(unit_rows(6, 4, seed=4), requires_grad=True)

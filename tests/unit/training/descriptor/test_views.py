@@ -4,18 +4,23 @@ import numpy as np
 import pytest
 
 from training.descriptor.reference_views import ReferenceViews
-from training.descriptor.views import NEVER_TRAINED, EditedViews, Views, draw_kinds, random_crop
+from training.descriptor.views import NEVER_TRAINED, EditedViews, Views, WideViews, draw_kinds, random_crop
 from training.footage.edits import EDITS, Edit
+from training.footage.edits.wide import MORE_EDITS, draw_wide
 from training.footage.resizing import Frame
 
-VIEWS = [EditedViews(), ReferenceViews(hard_mix=(0.5, 0.5), overlay_probability=0.5, min_crop_area=0.5)]
+VIEWS = [
+    EditedViews(),
+    ReferenceViews(hard_mix=(0.5, 0.5), overlay_probability=0.5, min_crop_area=0.5),
+    WideViews(max_edits=7, both_probability=0.5),
+]
 
 
 def picture(seed: int, height: int = 60, width: int = 80) -> Frame:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("views", VIEWS, ids=["edited", "reference"])
+@pytest.mark.parametrize("views", VIEWS, ids=["edited", "reference", "wide"])
 def test_views_are_squares_that_the_seed_decides(views: Views) -> None:
     for seed in range(30):
         drawn = [views.draw(np.random.default_rng(seed), picture(1), lambda: picture(2), input_px=32) for _ in range(2)]
@@ -25,14 +30,14 @@ def test_views_are_squares_that_the_seed_decides(views: Views) -> None:
             np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize("views", VIEWS, ids=["edited", "reference"])
+@pytest.mark.parametrize("views", VIEWS, ids=["edited", "reference", "wide"])
 @pytest.mark.parametrize("size", [(2, 3), (200, 11)])
 def test_odd_pictures_do_not_break_them(views: Views, size: tuple[int, int]) -> None:
     for seed in range(60):
         assert len(views.draw(np.random.default_rng(seed), picture(3, *size), lambda: picture(4), input_px=16)) == 2
 
 
-@pytest.mark.parametrize("views", VIEWS, ids=["edited", "reference"])
+@pytest.mark.parametrize("views", VIEWS, ids=["edited", "reference", "wide"])
 def test_the_picture_itself_is_not_changed(views: Views) -> None:
     original = picture(5)
     kept = original.copy()
@@ -68,3 +73,27 @@ def test_a_crop_has_the_area_that_was_asked_for() -> None:
     # Where a stretched side would be longer than the picture it is cut, which makes the area smaller.
     assert min(areas) > 0.4
     assert max(areas) < 0.61
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_second_wide_view_is_edited_as_often_as_asked_for(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(rng: np.random.Generator, *, num_edits: int) -> list[Edit]:
+        counts.append(num_edits)
+        return draw_wide(rng, num_edits=num_edits)
+
+    monkeypatch.setattr("training.descriptor.views.draw_wide", counted)
+    for seed in range(20):
+        views = WideViews(min_edits=3, max_edits=4, both_probability=share)
+        views.draw(np.random.default_rng(seed), picture(7), lambda: picture(8), input_px=16)
+    assert set(counts) == ({1, 2, 3, 4} if share else {3, 4})
+
+
+def test_wide_edits_are_of_all_kinds_for_pictures_a_group_each() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_wide(rng, num_edits=4) for _ in range(600)]
+    assert {edit.name for edits in drawn for edit in edits} == (
+        set(EDITS | MORE_EDITS) - {"change_video_speed", "fps", "encoding_quality"}
+    )
+    assert all(len(edits) == 4 for edits in drawn)

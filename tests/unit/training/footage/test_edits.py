@@ -36,6 +36,7 @@ from training.footage.edits.geometry import (
 )
 from training.footage.edits.overlay import OverlayEmoji, OverlayShapes, OverlayText, Shape
 from training.footage.edits.temporal import ChangeVideoSpeed, Fps
+from training.footage.edits.wide import MORE_EDITS
 
 Frame = NDArray[np.uint8]
 CLIP = moving_frames(13, height=91, width=122, seed=1)
@@ -54,7 +55,7 @@ def flat(*color: int) -> Frame:
     return np.full((90, 120, 3), color, np.uint8)
 
 
-@pytest.mark.parametrize("kind", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize("kind", (EDITS | MORE_EDITS).values(), ids=EDITS | MORE_EDITS)
 class TestEveryKind:
     def test_frames_stay_frames_of_one_size(self, kind: type[Edit]) -> None:
         for seed in range(5):

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from engine.errors import ConfigError, StoreError
 from engine.records import Media
 from engine.video.pyav import PyAvFrameSource
 from tests.conftest import REPOSITORY
+from tests.videos import moving_frames
+from training.footage.clips import write_clip
 from training.store.frame_store import FrameStore, build_store, decode_picture, find_sources
 
 VIDEO = REPOSITORY / "tests" / "golden" / "sampling" / "videos" / "h264_25fps.mp4"
@@ -40,6 +43,16 @@ def test_pictures_of_a_folder_come_back_as_they_are_in_the_order_of_names(pictur
     assert store.names() == ["pictures/a/c.png", "pictures/b.png"]
     for index, seed in enumerate((2, 1)):
         np.testing.assert_array_equal(store.picture(index), np.array(picture(seed)))
+
+
+def test_pictures_of_one_video_that_are_alike_are_stored_once(tmp_path: Path) -> None:
+    still = np.full((48, 64, 3), 90, np.uint8)
+    frames = [still, still, *moving_frames(1, height=48, width=64, seed=5), still, np.array(picture(1, (64, 48)))]
+    write_clip(tmp_path / "clip.mp4", iter(frames), fps=Fraction(1))
+    build_store(find_sources([tmp_path / "clip.mp4"]), tmp_path / "store", distinct_bits=20)
+    assert FrameStore.open(tmp_path / "store").names() == ["clip/000000", "clip/000002", "clip/000004"]
+    with pytest.raises(ConfigError, match="holds a store made with"):
+        build_store(find_sources([tmp_path / "clip.mp4"]), tmp_path / "store")
 
 
 def test_a_closed_store_can_be_opened_again(pictures: Path, tmp_path: Path) -> None:
