@@ -278,11 +278,10 @@ def graph_parts(preset: Preset) -> dict[str, dict[str, Any]]:
 
     Those of a gate that is off are among them: it can be turned on without building again.
     """
-    # Without what has its default: engines from before it could be chosen stay what they are.
-    models = [
-        model.model_dump(mode="json", exclude={"checkpoint"} | ({"interpolation"} - model.model_fields_set))
-        for model in preset.models
-    ]
+    models = [model.model_dump(mode="json", exclude={"checkpoint"}) for model in preset.models]
+    for model in models:
+        if model["interpolation"] == "bicubic":  # engines from before it could be chosen stay what they are
+            del model["interpolation"]
     parts: dict[str, dict[str, Any]] = {"ensemble": {"models": models}}
     gate = preset.gate.model_dump(mode="json")
     if isinstance(preset.gate, ClipGate):
