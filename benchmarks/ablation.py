@@ -1,6 +1,6 @@
 """What each part brings: `python -m benchmarks.ablation DATA... [--exact-copies DATA] [--output benchmarks/results]`.
 
-Every row is what `vsc-engine run` gives with the same switches. Descriptors that two rows share are computed once, and
+Every row is what `vsc-engine run` gives with the same switches or preset. Descriptors that two rows share are computed once, and
 the seconds of a row count them as if they had been computed for it. Nothing is random here; the sets that
 `benchmarks.val_hard` makes follow from their seeds.
 """
@@ -70,12 +70,16 @@ def planned_rows(engines: EnginesDirectory, *, one_model: EnginesDirectory | Non
         )
     first = one_model or engines
     every = first.manifest.preset.with_gate(enabled=False)
-    base = _without_scenes(every)
+    base = _with_scenes(every, enabled=False)
     rows = [
         Row("base", first, base, use_score_norm=False),
         Row("+ score normalization", first, base),
-        Row("+ scenes", first, every),
+        Row("+ scenes", first, _with_scenes(every, scope="video", max_insets=0)),
     ]
+    if every.scenes.scope == "shots":
+        rows.append(Row("+ shots", first, _with_scenes(every, max_insets=0)))
+    if every.scenes.max_insets:
+        rows.append(Row("+ insets", first, every))
     if has_gate(every):
         rows.append(Row("+ gate", first, every.with_gate(enabled=True)))
     if one_model is not None:
@@ -102,8 +106,8 @@ def has_gate(preset: Preset) -> bool:
     return not isinstance(preset.gate, NoGate)
 
 
-def _without_scenes(preset: Preset) -> Preset:
-    return preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
+def _with_scenes(preset: Preset, **changes: bool | int | str) -> Preset:
+    return preset.model_copy(update={"scenes": preset.scenes.model_copy(update=changes)})
 
 
 @dataclass

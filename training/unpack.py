@@ -25,7 +25,8 @@ from engine.models.descriptor import build_descriptor_model
 
 _PREFIXES = ("members.0.1.", "model.")
 """Before the names in a graph; the second where the model gives edit features too."""
-_HALF = ".half"
+_FLOAT16 = ".float16"
+"""What `engine.build.onnx_graph.store_float16` adds to the name of what it rounds."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,7 +61,7 @@ def unpack(graph: Path, model: nn.Module) -> dict[str, Tensor]:
     """
     stored = {}
     for tensor in onnx.load(str(graph)).graph.initializer:
-        name = tensor.name.removesuffix(_HALF)
+        name = tensor.name.removesuffix(_FLOAT16)
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
         stored[name] = tensor

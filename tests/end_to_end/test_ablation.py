@@ -66,6 +66,18 @@ def test_two_models_need_engines_of_the_first(engines: EnginesDirectory) -> None
     assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ scenes"
 
 
+def test_shots_and_insets_are_rows_of_presets_that_describe_them(engines: EnginesDirectory) -> None:
+    preset = engines.manifest.preset
+    scenes = preset.scenes.model_copy(update={"scope": "shots", "max_insets": 4})
+    shots = preset.model_copy(update={"models": preset.models[:1], "scenes": scenes})
+    one = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": shots}))
+    rows = {row.name: row.preset.scenes for row in planned_rows(one, one_model=None)}
+    assert list(rows) == ["base", "+ score normalization", "+ scenes", "+ shots", "+ insets"]
+    assert (rows["+ scenes"].scope, rows["+ scenes"].max_insets) == ("video", 0)
+    assert (rows["+ shots"].scope, rows["+ shots"].max_insets) == ("shots", 0)
+    assert rows["+ insets"] == scenes
+
+
 def test_the_gate_experiment_needs_a_gate(engines: EnginesDirectory) -> None:
     with pytest.raises(ConfigError, match="have no edit gate"):
         gate_rows(engines)

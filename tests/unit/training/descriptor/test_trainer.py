@@ -60,7 +60,7 @@ def make_trainer(folder: Path, *, num_steps: int = NUM_STEPS, **changes: Any) ->
 def batches(*, first: int = 0) -> Iterator[Batch]:
     for step in range(first, NUM_STEPS):
         views = np.random.default_rng(step).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-        yield Batch(torch.from_numpy(views), torch.arange(4) + 4 * step)
+        yield Batch(torch.from_numpy(views), (torch.arange(4) + 4 * step)[:, None])
 
 
 def run(trainer: Trainer, validation: Any = None, *, validate_steps: int = 2, kill_after: int | None = None) -> None:
