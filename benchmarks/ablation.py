@@ -1,7 +1,7 @@
 """What each part brings: `python -m benchmarks.ablation DATA... [--exact-copies DATA] [--output benchmarks/results]`.
 
-Every row is what `vsc-engine run` gives with the same switches or preset. Descriptors that two rows share are computed once, and
-the seconds of a row count them as if they had been computed for it. Nothing is random here; the sets that
+Every row is what `vsc-engine run` gives with the same switches or preset. Descriptors that two rows share are computed
+once, and the seconds of a row count them as if they had been computed for it. Nothing is random here; the sets that
 `benchmarks.val_hard` makes follow from their seeds.
 """
 

@@ -16,11 +16,18 @@ from engine.errors import ConfigError
 DescriptorArchitecture = Literal[
     "swinv2_base_w16_256", "vit_base_patch32_384", "efficientnet_lite0_gem512", "resnet50_gem512"
 ]
-Rgb = tuple[float, float, float]
+Number = Annotated[float, Field(strict=True)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+NotNegative = Annotated[float, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Cosine = Annotated[float, Field(strict=True, ge=-1)]
+Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
+Rgb = tuple[Number, Number, Number]
+RgbStd = tuple[Positive, Positive, Positive]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DescriptorModel(_Strict):
@@ -29,9 +36,9 @@ class DescriptorModel(_Strict):
     name: str
     architecture: DescriptorArchitecture
     checkpoint: str
-    input_px: Annotated[int, Field(gt=0)]
+    input_px: Count
     mean: Rgb
-    std: Rgb
+    std: RgbStd
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
 
@@ -49,8 +56,8 @@ class _EditGate(_Strict):
 
     mode: Literal["off", "vsc"]
     score_checkpoint: str
-    score_threshold: Annotated[float, Field(ge=0, le=1)]
-    max_frames: Annotated[int, Field(gt=0)]
+    score_threshold: Share
+    max_frames: Count
 
 
 class ClipGate(_EditGate):
@@ -58,9 +65,9 @@ class ClipGate(_EditGate):
 
     architecture: Literal["clip_vit_l14"]
     checkpoint: str
-    input_px: Annotated[int, Field(gt=0)]
+    input_px: Count
     mean: Rgb
-    std: Rgb
+    std: RgbStd
     score_architecture: Literal["edit_score_bert"]
 
 
@@ -75,7 +82,7 @@ class EnsembleGate(_EditGate):
     architecture: Literal["efficientnet_lite0_statistics"]
     model: str
     score_architecture: Literal["edit_score_pooled"]
-    near_identical_cosine: Annotated[float, Field(gt=0, le=1)] | None = None
+    near_identical_cosine: Annotated[Positive, Field(le=1)] | None = None
 
 
 def _gate_architecture(values: Any) -> Any:
@@ -89,11 +96,6 @@ Gate = Annotated[
     | Annotated[EnsembleGate, Tag("efficientnet_lite0_statistics")],
     Discriminator(_gate_architecture),
 ]
-
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
 
 
 class Sampling(_Strict):
@@ -131,7 +133,7 @@ class Scenes(_Strict):
     scope: Literal["video", "shots"] = "video"
     max_cut_cosine: Share = 0.35
     min_shot_frames: Count = 3
-    max_insets: Annotated[int, Field(ge=0)] = 0
+    max_insets: Annotated[int, Field(strict=True, ge=0)] = 0
     min_side_contrasts: tuple[Share, Share, Share, Share] = (0.85, 0.6, 0.45, 0.3)
     min_frames: Count = 5
     min_trimmed_px: Count = 20
@@ -156,20 +158,20 @@ class Scenes(_Strict):
 class NearDuplicates(_Strict):
     """Frames of one query closer than this cosine similarity are dropped; 1 or more keeps all."""
 
-    max_cosine: float = 0.975
+    max_cosine: Cosine = 0.975
 
 
 class PcaConfig(_Strict):
     """Dimensions kept of the concatenated embedding, and the reference's fitted PCA where a user holds it."""
 
-    num_components: Annotated[int, Field(gt=0)] = 512
+    num_components: Count = 512
     checkpoint: str | None = None
 
 
 class ScoreNorm(_Strict):
     """``bias = -beta * mean(nk largest similarities to the norm set)``."""
 
-    beta: float = 1.2
+    beta: NotNegative = 1.2
     nk: Count = 1
 
 
@@ -200,15 +202,15 @@ class TemporalNetwork(_Strict):
     """
 
     similarity: Literal["inner_product", "cosine"] = "inner_product"
-    similarity_bias: float = 0.5
+    similarity_bias: Number = 0.5
     score: Literal["segment", "candidate"] = "segment"
     scenes: Literal["apart", "together"] = "apart"
     top_k: Count = 5
     max_step: Count = 5
-    min_similarity: Annotated[float, Field(ge=0)] = 0.2
+    min_similarity: NotNegative = 0.2
     min_length: Count = 4
     max_paths: Count = 11
-    max_iou: float = 0.3
+    max_iou: NotNegative = 0.3
 
 
 class Localization(_Strict):
@@ -309,15 +311,15 @@ def load_preset(name_or_path: str | Path) -> Preset:
     if text_path.suffix == ".toml":
         if not text_path.is_file():
             raise ConfigError(f"preset file {text_path} does not exist")
-        text, source = text_path.read_text(encoding="utf-8"), str(text_path)
+        content, source = text_path.read_bytes(), str(text_path)
     elif str(name_or_path) in preset_names():
         source = f"preset {name_or_path}"
-        text = (resources.files("engine") / "presets" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+        content = (resources.files("engine") / "presets" / f"{name_or_path}.toml").read_bytes()
     else:
         raise ConfigError(f"unknown preset {str(name_or_path)!r}; expected one of {preset_names()} or a .toml file")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
     return parse_preset(values, source=source)
 
@@ -341,6 +343,8 @@ def _explain(detail: Any, known: list[str]) -> str:
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         return f"unknown key {where}" + (f", did you mean {near[0]!r}?" if near else "")
+    if not where:  # about several keys, which the message names; the value is all of them
+        return str(detail["msg"])
     return f"{where}: {detail['msg']}, got {detail.get('input')!r}"
 
 

@@ -1,1 +1,1 @@
-"""Weights to checked, compiled graphs in an engines directory."""
+"""Weights to checked, compiled graphs in an engines directory. Knows nothing of videos."""

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.files import flush_to_disk
+from engine.files import flush_to_disk, naming
 from engine.store.shards import StoredVideo, from_bytes, to_bytes
 
 _MAGIC = b"vsc-engine journal 1\n"
@@ -37,9 +37,10 @@ class Journal:
             self._file = self._path.open("xb")
             self._file.write(_MAGIC)
         content = to_bytes(video)
-        self._file.write(_HEADER.pack(len(content), zlib.crc32(content)) + content)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            self._file.write(_HEADER.pack(len(content), zlib.crc32(content)) + content)
+            self._file.flush()
+            os.fsync(self._file.fileno())
         if is_new:
             flush_to_disk(self._path.parent)
 
@@ -78,4 +79,6 @@ def _record_at(content: bytes, start: int) -> bytes | None:
     size_bytes, checksum = _HEADER.unpack_from(content, start)
     begin = start + _HEADER.size
     record = content[begin : begin + size_bytes]
-    return record if len(record) == size_bytes and zlib.crc32(record) == checksum else None
+    # Zeros, which a power cut leaves, would be an empty record with a right checksum.
+    is_whole = 0 < size_bytes == len(record) and zlib.crc32(record) == checksum
+    return record if is_whole else None

@@ -88,14 +88,12 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo]) -> None:
 def _read(file: Path | BinaryIO, *, source: Path) -> list[StoredVideo]:
     with _readable(source):
         table = pq.read_table(file)
-    descriptor_type = table.schema.field("descriptor").type if "descriptor" in table.column_names else None
-    if not isinstance(descriptor_type, pa.FixedSizeListType) or table.schema != _schema(descriptor_type.list_size):
-        raise StoreError(f"{source} is not a shard of descriptors; its columns are {table.column_names}")
-    descriptors = table["descriptor"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-    times = np.stack([table["start_s"].to_numpy(), table["end_s"].to_numpy()], axis=1)
-    starts = _starts(table["video_id"].to_pylist())
-    stops = [*starts[1:], len(table)]
-    of_video = table.drop_columns(["descriptor", "start_s", "end_s"]).take(starts).to_pylist()
+        num_dims = _num_dims(table.schema, source)
+        descriptors = table["descriptor"].combine_chunks().flatten().to_numpy().reshape(len(table), num_dims)
+        times = np.stack([table["start_s"].to_numpy(), table["end_s"].to_numpy()], axis=1)
+        starts = _starts(table, source)
+        stops = [*starts[1:], len(table)]
+        of_video = table.drop_columns(["descriptor", "start_s", "end_s"]).take(starts).to_pylist()
     videos = []
     for values, start, stop in zip(of_video, starts, stops, strict=True):
         fingerprint = Fingerprint(values.pop("size_bytes"), values.pop("mtime_ns"))
@@ -111,14 +109,25 @@ def _read(file: Path | BinaryIO, *, source: Path) -> list[StoredVideo]:
 def read_index(path: Path) -> tuple[int, dict[str, Fingerprint]]:
     """The dimension of a shard's descriptors, and which videos it holds from which files. Raises ``StoreError``."""
     with _readable(path):
+        num_dims = _num_dims(pq.read_schema(path), path)
         table = pq.read_table(path, columns=["video_id", "size_bytes", "mtime_ns"])
-        num_dims = pq.read_schema(path).field("descriptor").type.list_size
-    rows = table.take(_starts(table["video_id"].to_pylist())).to_pylist()
+        rows = table.take(_starts(table, path)).to_pylist()
     return num_dims, {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 
 
-def _starts(video_ids: Sequence[str]) -> list[int]:
+def _num_dims(schema: pa.Schema, source: Path) -> int:
+    """The dimension of the descriptors of a shard with this schema."""
+    descriptor_type = schema.field("descriptor").type if "descriptor" in schema.names else None
+    if not isinstance(descriptor_type, pa.FixedSizeListType) or schema != _schema(descriptor_type.list_size):
+        raise StoreError(f"{source} is not a shard of descriptors; its columns are {schema.names}")
+    return int(descriptor_type.list_size)
+
+
+def _starts(table: pa.Table, source: Path) -> list[int]:
     """Positions at which a new video begins."""
+    video_ids = table["video_id"].to_pylist()
+    if not video_ids:
+        raise StoreError(f"{source} is damaged: it has no rows; delete it and extract again")
     return [row for row, video_id in enumerate(video_ids) if row == 0 or video_id != video_ids[row - 1]]
 
 
@@ -143,7 +152,7 @@ def _schema(num_dims: int) -> pa.Schema:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise StoreError(
             f"{path} is missing or damaged ({error}); delete it and extract again: only its videos are described anew"
         ) from error

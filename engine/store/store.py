@@ -75,11 +75,14 @@ class StoreWriter:
                     f"another process is writing to {folder}; wait for it or choose another folder"
                 ) from error
             self._manifest = _claim(folder, json.loads(json.dumps(identity)))
+            self._num_dims = self._manifest.num_dims
             for path in sorted(folder.glob(_SHARDS)):
                 self._take_in(path)
             self._journal = Journal(folder / _JOURNAL)
             stack.callback(self._journal.close)
             self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self.finished]
+            for video in self._waiting:
+                self._check_num_dims(video.descriptors.descriptors.shape[1], source=repr(video.descriptors.video_id))
             self._write_shard()
             self._resources = stack.pop_all()
 
@@ -88,10 +91,10 @@ class StoreWriter:
 
         Raises ``StoreError`` for a video that is there already, and for another dimension than that of the others.
         """
-        video_id, num_dims = descriptors.video_id, descriptors.descriptors.shape[1]
+        video_id = descriptors.video_id
         if video_id in self.finished:
             raise StoreError(f"{self._folder} holds {video_id!r} already; discard it first")
-        self._check_num_dims(num_dims, source=repr(video_id))
+        self._check_num_dims(descriptors.descriptors.shape[1], source=repr(video_id))
         self._announce_change()
         video = StoredVideo(descriptors, fingerprint)
         self._journal.append(video)
@@ -127,6 +130,7 @@ class StoreWriter:
             self._manifest.model_copy(
                 update={
                     "complete": True,
+                    "num_dims": self._num_dims,
                     "shards": {path.name: len(videos) for path, videos in sorted(self._shards.items())},
                     "failures": tuple(failures),
                 }
@@ -161,15 +165,14 @@ class StoreWriter:
         self.finished.update(videos)
 
     def _check_num_dims(self, num_dims: int, *, source: str) -> None:
-        known = self._manifest.num_dims
-        if known not in (None, num_dims):
+        if self._num_dims not in (None, num_dims):
             raise StoreError(
-                f"{source} has descriptors of {num_dims} dimensions, the other videos have {known}; {_ANEW}"
+                f"{source} has descriptors of {num_dims} dimensions, the other videos have {self._num_dims}; {_ANEW}"
             )
-        self._manifest = self._manifest.model_copy(update={"num_dims": num_dims})
+        self._num_dims = num_dims
 
     def _announce_change(self) -> None:
-        manifest = StoreManifest(complete=False, identity=self._manifest.identity, num_dims=self._manifest.num_dims)
+        manifest = StoreManifest(complete=False, identity=self._manifest.identity, num_dims=self._num_dims)
         if manifest != self._manifest:
             self._set_manifest(manifest)
 

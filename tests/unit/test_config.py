@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,45 @@ def test_value_out_of_range_fails() -> None:
         parse_preset(values, source="test")
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("score_norm.beta", math.nan),
+        ("score_norm.beta", -1),
+        ("score_norm.nk", True),
+        ("near_duplicates.max_cosine", math.nan),
+        ("near_duplicates.max_cosine", -2),
+        ("sampling.fps", math.inf),
+        ("search.retrieve_per_query", "12"),
+        ("search.retrieve_per_query", 10**20),
+        ("localization.cosine.similarity_bias", math.nan),
+        ("localization.cosine.max_iou", -3),
+        ("localization.cosine.min_similarity", math.inf),
+        ("models.0.mean", [math.nan, 0.5, 0.5]),
+        ("models.0.std", [0, 0.5, 0.5]),
+    ],
+)
+def test_a_number_that_is_none_or_senseless_fails(place: str, value: Any) -> None:
+    values = values_of("lite")
+    *parents, name = place.split(".")
+    part: Any = values
+    for parent in parents:
+        part = part[int(parent)] if isinstance(part, list) else part.setdefault(parent, {})
+    part[name] = value
+    with pytest.raises(ConfigError, match=place.replace(".", r"\.")):
+        parse_preset(values, source="test")
+
+
+def test_a_preset_file_that_is_not_utf8_fails(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(ConfigError, match=r"binary\.toml is not valid TOML: .*utf-8"):
+        load_preset(tmp_path / "binary.toml")
+
+
 def test_equal_model_names_fail() -> None:
     values = values_of("vsc22")
     values["models"][1]["name"] = "v115"
-    with pytest.raises(ConfigError, match="model names must differ"):
+    with pytest.raises(ConfigError, match=r"^test: Value error, model names must differ, got \[[^{]*\]$"):
         parse_preset(values, source="test")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,28 @@ def test_a_damaged_record_and_what_follows_it_are_dropped(tmp_path: Path, flippe
     content[flipped if flipped < 0 else first + flipped] ^= 1
     path.write_bytes(content)
     assert found(path) == ["V0"]
+
+
+@pytest.mark.parametrize("num_zeros", [1, 12, 4096])
+def test_zeros_at_the_end_as_after_a_power_cut_are_cut_off(tmp_path: Path, num_zeros: int) -> None:
+    path = tmp_path / "journal"
+    written(path, 0, 1)
+    with path.open("ab") as file:
+        file.write(bytes(num_zeros))
+    assert found(path) == ["V0", "V1"]
+    written(path, 5)
+    assert found(path) == ["V0", "V1", "V5"]
+
+
+def test_a_full_disk_is_said_with_the_path(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # the same error as of a full disk, but for its number
+    try:
+        with pytest.raises(OSError, match=r"too large: '.*journal'"):
+            Journal(tmp_path / "journal").append(stored(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found(tmp_path / "journal") == []
 
 
 def test_a_cleared_journal_is_gone(tmp_path: Path) -> None:

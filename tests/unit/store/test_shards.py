@@ -104,6 +104,24 @@ class TestBadShards:
         with pytest.raises(StoreError, match=r"a\.parquet"):
             read_index(tmp_path / "a.parquet")
 
+    @pytest.mark.parametrize("damage", ["an id that is no text", "lists of any length", "no rows"])
+    def test_damage_that_parquet_does_not_notice_fails(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "a.parquet"
+        write_shard(path, VIDEOS)
+        table = pq.read_table(path)
+        if damage == "no rows":
+            pq.write_table(table.slice(0, 0), path)
+        elif damage == "lists of any length":
+            rows = pa.array(table["descriptor"].to_pylist(), pa.list_(pa.float32()))
+            pq.write_table(table.set_column(table.column_names.index("descriptor"), "descriptor", rows), path)
+        else:
+            content = path.read_bytes()
+            assert VIDEOS[0].descriptors.video_id.encode() in content
+            path.write_bytes(content.replace(VIDEOS[0].descriptors.video_id.encode(), b"\xff\xff"))
+        for read in (read_shard, read_index):
+            with pytest.raises(StoreError, match=r"a\.parquet is (missing or damaged|not a shard|damaged)"):
+                read(path)
+
     def test_values_that_are_not_finite_fail(self, tmp_path: Path) -> None:
         video = stored("Q1")
         video.descriptors.descriptors[1, 1] = np.nan

@@ -11,6 +11,7 @@ import pytest
 from engine.errors import StoreError
 from engine.records import Descriptors, Failure
 from engine.store.challenge_npz import write_npz
+from engine.store.journal import Journal
 from engine.store.shards import Fingerprint, StoredVideo, read_shard, write_shard
 from engine.store.store import StoreWriter, check_same_dimensions, read_descriptors, read_manifest
 from tests.conftest import REPOSITORY
@@ -167,6 +168,25 @@ class TestInterruptions:
             writer.finish()
         assert_holds(tmp_path, "a")
         assert not (tmp_path / "journal").exists()
+
+    @pytest.mark.parametrize("gone", [(), ("a",)])
+    def test_a_run_that_only_had_to_finish_gives_a_store_that_can_be_read(
+        self, tmp_path: Path, gone: tuple[str, ...]
+    ) -> None:
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
+            add(writer, "a", "b")
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
+            writer.discard(gone)
+            writer.finish()
+        assert_holds(tmp_path, *sorted({"a", "b"}.difference(gone)))
+
+    def test_a_journal_of_other_dimensions_is_refused(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        journal = Journal(tmp_path / "journal")
+        journal.append(StoredVideo(video("b", num_dims=7), fingerprint("b")))
+        journal.close()
+        with pytest.raises(StoreError, match=r"'b' has descriptors of 7 dimensions, the other videos have 6"):
+            open_store(tmp_path)
 
     def test_a_complete_store_can_be_extended(self, tmp_path: Path) -> None:
         write(tmp_path, "a")
