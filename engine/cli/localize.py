@@ -21,8 +21,7 @@ def localize(
 ) -> None:
     """Find the copied segments of candidate pairs.
 
-    Example: vsc-engine localize --queries n/queries.npz --references n/references.npz
-    --candidates candidates.csv --output matches.csv
+    Example: vsc-engine localize --queries q.npz --references r.npz --candidates c.csv --output m.csv
     """
     from engine.config import load_preset
     from engine.search.exact_copies import read_sides

@@ -102,8 +102,10 @@ def extract_to_npz(
     """Describe videos into one challenge ``.npz``, written when all are done; nothing is kept of an interrupted run.
 
     A placeholder stands for each query that the gate stopped, because other programs search all rows of the file.
-    Raises ``ConfigError``, and writes nothing, if no video could be described.
+    Raises ``ConfigError``, and writes nothing, if no video could be described or ``output`` is a folder.
     """
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder; name a file for the descriptors, or the folder of a store")
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         store = Path(folder)

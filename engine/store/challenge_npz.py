@@ -41,7 +41,7 @@ def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
     if times.ndim == 1:
         times = np.stack([times, times], axis=1)
     edit_scores, gate_states = arrays.get("edit_scores"), arrays.get("gate_states")
-    if "gated" in arrays:  # what older versions wrote
+    if gate_states is None and "gated" in arrays:  # what older versions wrote
         gate_states = np.where(arrays["gated"], "stopped", "passed")
     videos = []
     for rows in _rows_of_videos(ids):

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from engine.build.engines import build_engines
+from engine.config import load_preset
 from engine.store.store import read_descriptors
-from tests.end_to_end.conftest import Catalogue, RunCli
+from engine.store.tables import read_candidates
+from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage
 from tests.packaged import NUM_COMPONENTS, norm_rows, tiny_preset, write_packaged
+from tests.videos import write_video
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,20 @@ def test_a_norm_set_of_ones_own_replaces_it_and_the_pca_stays(
     assert own.stdout != result.stdout
     for one, other in zip(*(read_descriptors(tmp_path / name / "queries") for name in ("own", "given")), strict=True):
         np.testing.assert_array_equal(one.descriptors, other.descriptors)
+
+
+def test_a_black_slate_in_two_unrelated_videos_never_outranks_a_copy(run_cli: RunCli, tmp_path: Path) -> None:
+    build_engines(load_preset("lite"), tmp_path / "engines")
+    black = [np.zeros((144, 192, 3), np.uint8)] * 3 * FPS
+    for side, (plain_seed, slate_seed) in {"queries": (1, 2), "references": (1, 3)}.items():
+        (tmp_path / side).mkdir()
+        write_video(tmp_path / side / "copy.mp4", footage(plain_seed), fps=FPS)
+        write_video(tmp_path / side / "slate.mp4", black + footage(slate_seed, num_seconds=4) + black, fps=FPS)
+    folders = ["--queries", tmp_path / "queries", "--references", tmp_path / "references"]
+    run_cli("run", *folders, "--engines", tmp_path / "engines", "--output", tmp_path / "run")
+    scores = {(pair.query_id, pair.ref_id): pair.score for pair in read_candidates(tmp_path / "run" / "candidates.csv")}
+    assert scores.pop(("copy", "copy")) > 0.5
+    assert max(scores.values()) < 0.2  # black on black would have more, were no black picture in the norm set
 
 
 @pytest.mark.torch

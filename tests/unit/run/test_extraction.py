@@ -164,3 +164,14 @@ def test_a_challenge_file_of_nothing_is_not_written(
     with pytest.raises(ConfigError, match="none of 4 videos could be described"):
         extract_to_npz(engine, media, role="query", output=tmp_path / "out.npz", workers=ONE)
     assert not list(tmp_path.glob("*.npz*"))
+
+
+def test_a_folder_in_place_of_a_challenge_file_is_refused_before_anything_is_described(
+    media: list[Media], tmp_path: Path, use: Callable[[Script], Script]
+) -> None:
+    script = use(Script())
+    (tmp_path / "out.npz").mkdir()
+    engine: Any = Engine()
+    with pytest.raises(ConfigError, match=r"out\.npz is a folder"):
+        extract_to_npz(engine, media, role="query", output=tmp_path / "out.npz", workers=ONE)
+    assert not script.described
