@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from benchmarks.ablation import Bench, gate_rows, planned_rows, table
 from benchmarks.data_sets import DataSet
@@ -20,8 +21,11 @@ SWITCHES = {
     "base": ["--no-scenes", "--no-score-norm"],
     "+ score normalization": ["--no-scenes"],
     "+ scenes": [],
+    "+ shots": [],
+    "+ insets": [],
     "+ second model": [],
 }
+OF_A_PRESET_FILE = ("+ scenes", "+ shots")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,11 @@ def test_rows_equal_runs_with_the_same_switches(
         sides = {"--queries": data.queries, "--references": data.references, "--ground-truth": data.ground_truth}
         options = sides | {"--engines": engines.folder, "--output": tmp_path / str(number)}
         words = [str(word) for option in options.items() for word in option]
+        if figures.row in OF_A_PRESET_FILE:
+            (tmp_path / "row.toml").write_text(
+                tomli_w.dumps(rows[number].preset.model_dump(exclude_none=True)), "utf-8"
+            )
+            words += ["--preset", str(tmp_path / "row.toml")]
         with pytest.raises(SystemExit) as ended:
             main(["run", *words, *SWITCHES[figures.row]])
         assert ended.value.code == 0
@@ -63,7 +72,7 @@ def test_two_models_need_engines_of_the_first(engines: EnginesDirectory) -> None
         planned_rows(one, one_model=one)
     with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
         planned_rows(engines, one_model=None)
-    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ scenes"
+    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ insets"
 
 
 def test_shots_and_insets_are_rows_of_presets_that_describe_them(engines: EnginesDirectory) -> None:
