@@ -15,6 +15,7 @@ from engine.runtime.runner import TensorSpec
 
 EMBEDDING, DESCRIPTOR = "embedding", "descriptor"
 _MIN_STORED_VALUES = 64
+_OWN_DOMAINS = ("", "ai.onnx")
 
 
 def fold_pca(onnx_in: Path, pca: Pca, onnx_out: Path) -> None:
@@ -100,6 +101,15 @@ def float_values(model: onnx.ModelProto) -> set[str]:
 def float64_values(path: Path) -> set[str]:
     """The names of all float64 values of a graph; weights are not read."""
     return _values_of(onnx.load(path, load_external_data=False), TensorProto.DOUBLE)
+
+
+def foreign_operators(path: Path) -> list[tuple[str, str]]:
+    """Names and domains of the operators that neither ONNX nor the graph's file defines; weights are not read."""
+    model = onnx.load(path, load_external_data=False)
+    defined = {(function.name, function.domain) for function in model.functions}
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    used = dict.fromkeys((node.op_type, node.domain) for node in nodes if node.domain not in _OWN_DOMAINS)
+    return [operator for operator in used if operator not in defined]
 
 
 def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.build.onnx_graph import float64_values
+from engine.build.onnx_graph import float64_values, foreign_operators
 from engine.errors import ConfigError, EngineError
 from engine.runtime.manifest import RowProfile
 from engine.runtime.tensorrt_library import ErrorLog, TensorRt, one_line
@@ -47,8 +47,13 @@ def build_engine(
 
     The network is strongly typed: precisions are those of the graph. The first dimension of every input takes the rows
     of ``profile``. ``compute_capabilities``: of TensorRT-RTX's targets; none for the GPU of this machine.
-    Raises ``EngineError`` if TensorRT does not take the graph, and for float64, which it would narrow without a word.
+    Raises ``EngineError`` if TensorRT does not take the graph, and for what it would change without a word: float64,
+    which it narrows, and operators of another domain than ONNX's, which it takes for the standard ones of their names
+    (`findings/tensorrt_parser_ignores_domain.sh`).
     """
+    if foreign := foreign_operators(onnx_path):
+        name, domain = foreign[0]
+        raise EngineError(f"{onnx_path.name}: operator {name} is of the domain {domain!r}, not ONNX's own; {_WAYS_OUT}")
     if doubles := float64_values(onnx_path):
         raise EngineError(f"{onnx_path.name}: {len(doubles)} values are float64, such as {min(doubles)!r}; {_WAYS_OUT}")
     trt = tensorrt.module

@@ -72,7 +72,8 @@ def save(
             helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 7]),
         ],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("example.invalid", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path
 
 
@@ -107,6 +108,14 @@ def test_the_parser_names_the_operator_that_it_does_not_take(
     with pytest.raises(EngineError, match=rf"cannot parse g\.onnx: {message}.*--frontend torch-tensorrt$") as refusal:
         build(rtx, path, "8.6")
     assert "\n" not in str(refusal.value)
+
+
+def test_an_operator_of_another_domain_which_tensorrt_would_take_for_a_standard_one_is_refused(
+    rtx: TensorRt, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "g.onnx", [helper.make_node("Relu", ["x"], ["y"], domain="example.invalid")])
+    with pytest.raises(EngineError, match=r"g\.onnx: operator Relu is of the domain 'example\.invalid', not ONNX's"):
+        build(rtx, path, "8.6")
 
 
 def test_float64_which_tensorrt_would_narrow_without_a_word_is_refused(rtx: TensorRt, tmp_path: Path) -> None:
