@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import OutputOption, command_line, report
 from engine.config import Scenes, load_preset
-from engine.describe.insets import Rectangle, find_rectangles, iou
-from engine.records import Media
+from engine.describe.insets import find_rectangles, overlap
+from engine.records import Media, Region
 from engine.store.tables import read_ground_truth
 from engine.video.media import find_videos
 from engine.video.pyav import PyAvFrameSource
@@ -73,10 +73,11 @@ def put_inset(
     return pictures, (x, y, x + size_wh[0], y + size_wh[1])
 
 
-def boxes_of(pictures: Pictures, config: Scenes) -> list[Rectangle]:
+def boxes_of(pictures: Pictures, config: Scenes) -> list[Region]:
     """The boxes that are found, in pixels of the thumbnails."""
     thumbnails = np.stack([thumbnail(picture) for picture in pictures])
-    return find_rectangles(thumbnails, min_scores=config.min_side_contrasts, max_count=config.max_insets)
+    found = find_rectangles(thumbnails, min_scores=config.min_side_contrasts, max_count=config.max_insets)
+    return [rectangle.region for rectangle in found]
 
 
 def measure(references: Sequence[Pictures], plain: Sequence[Pictures], config: Scenes, *, quality: int) -> list[Recall]:
@@ -94,8 +95,8 @@ def measure(references: Sequence[Pictures], plain: Sequence[Pictures], config: S
             cpu_s += time.process_time() - start_s
             scale = thumbnail(pictures[0]).shape[1] / pictures[0].shape[1]
             x0, y0, x1, y1 = (round(side * scale) for side in box)
-            true = Rectangle(x0, y0, x1, y1, 1.0, 4)
-            hits = [iou(box, true) >= MIN_IOU for box in boxes]
+            true = Region(x0, y0, x1, y1)
+            hits = [overlap(box, true) >= MIN_IOU for box in boxes]
             num_first += bool(hits and hits[0])
             num_found += any(hits)
         found.append(Recall(width, len(references), num_first, num_found, 1000 * cpu_s / len(references)))

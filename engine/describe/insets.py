@@ -32,12 +32,9 @@ MAX_IOU = 0.6
 
 
 class Rectangle(NamedTuple):
-    """Pixels ``x0 <= x < x1``, ``y0 <= y < y1``, and how much of an edge its weakest side is, 0 to 1."""
+    """A region, how much of an edge its weakest side is, 0 to 1, and how many of its sides lie inside the frame."""
 
-    x0: int
-    y0: int
-    x1: int
-    y1: int
+    region: Region
     score: float
     num_sides: int
 
@@ -59,7 +56,7 @@ def find_rectangles(thumbnails: NDArray[np.uint8], *, min_scores: Sequence[float
             sides = [_side(sums[0], x, y0, y1) for x in (x0, x1) if 0 < x < width]
             sides += [_side(sums[1], y, x0, x1) for y in (y0, y1) if 0 < y < height]
             if min(sides) >= min_scores[len(sides) - 1]:
-                found.append(Rectangle(x0, y0, x1, y1, min(sides), len(sides)))
+                found.append(Rectangle(Region(x0, y0, x1, y1), min(sides), len(sides)))
     found.sort(key=lambda item: -(item.score + SIDE_BONUS * item.num_sides))
     return _distinct(found, max_count=max_count)
 
@@ -106,7 +103,7 @@ def _distinct(rectangles: list[Rectangle], *, max_count: int) -> list[Rectangle]
     for rectangle in rectangles:
         if len(kept) == max_count:
             break
-        if all(iou(rectangle, other) <= MAX_IOU for other in kept):
+        if all(overlap(rectangle.region, other.region) <= MAX_IOU for other in kept):
             kept.append(rectangle)
     return kept
 
@@ -117,20 +114,14 @@ def find_insets(statistics: SpanStatistics, *, config: Scenes) -> list[Region]:
     scale_y, scale_x = height / statistics.thumbnails.shape[1], width / statistics.thumbnails.shape[2]
     if not config.max_insets or len(statistics.thumbnails) < config.min_shot_frames:
         return []
+    found = find_rectangles(statistics.thumbnails, min_scores=config.min_side_contrasts, max_count=config.max_insets)
     return [
         Region(round(x0 * scale_x), round(y0 * scale_y), round(x1 * scale_x), round(y1 * scale_y))
-        for x0, y0, x1, y1, *_ in find_rectangles(
-            statistics.thumbnails, min_scores=config.min_side_contrasts, max_count=config.max_insets
-        )
+        for x0, y0, x1, y1 in (rectangle.region.box for rectangle in found)
     ]
 
 
 def overlap(one: Region, other: Region) -> float:
-    """Intersection over union."""
-    return iou(Rectangle(*one.box, 0, 0), Rectangle(*other.box, 0, 0))
-
-
-def iou(one: Rectangle, other: Rectangle) -> float:
     """Intersection over union."""
     width = min(one.x1, other.x1) - max(one.x0, other.x0)
     height = min(one.y1, other.y1) - max(one.y0, other.y0)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.config import Scenes
-from engine.describe.insets import Rectangle, best_lines, find_insets, find_rectangles, iou, lasting_contrast, overlap
+from engine.describe.insets import best_lines, find_insets, find_rectangles, lasting_contrast, overlap
 from engine.records import Region
 from engine.video.statistics import SceneStatistics, SpanStatistics
 from tests.videos import moving_frames
@@ -35,7 +35,7 @@ def with_inset(box: tuple[int, int, int, int], *, seed: int = 0) -> Stack:
 def test_an_inset_is_the_first_rectangle(box: tuple[int, int, int, int], seed: int) -> None:
     found = find_rectangles(with_inset(box, seed=seed), min_scores=SCORES, max_count=4)
     assert found
-    assert iou(found[0], Rectangle(*box, 1.0, 4)) >= 0.9
+    assert overlap(found[0].region, Region(*box)) >= 0.9
     num_inside = sum((box[0] > 0, box[1] > 0, box[2] < WIDTH, box[3] < HEIGHT))
     assert found[0].num_sides == num_inside
 
@@ -52,7 +52,7 @@ def test_there_are_no_more_than_asked_for_and_they_differ() -> None:
     for max_count in (0, 1, 3):
         assert len(find_rectangles(frames, min_scores=SCORES, max_count=max_count)) == max_count
     four = find_rectangles(frames, min_scores=SCORES, max_count=4)
-    assert all(iou(one, other) <= 0.6 for one in four for other in four if one is not other)
+    assert all(overlap(one.region, other.region) <= 0.6 for one in four for other in four if one is not other)
 
 
 def test_the_contrast_is_the_percentile_written_out() -> None:
