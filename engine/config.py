@@ -213,16 +213,49 @@ class TemporalNetwork(_Strict):
     max_iou: NotNegative = 0.3
 
 
+class HoughVoting(_Strict):
+    """How segments are found and scored, see `engine.search.hough_voting`. The defaults are for normalized scores.
+
+    ``similarity``: ``inner_product`` takes descriptors as they are; ``cosine`` L2-normalizes them first.
+    ``unrelated_similarity``: what a similarity must exceed to be evidence of a copy, and what it loses below it.
+    ``max_loss``: a time that does not fit takes at most this from the sum, so that single ones do not end a segment.
+    ``beside_loss``: taken from the evidence of a reference row beside the line.
+    ``votes_per_row``: reference rows that each time of the query votes for.
+    ``other_speeds``: reference seconds in a query second beside 1; below zero the copy runs backwards.
+    ``other_speed_weight``: a sum at these counts so much, since more lines find more by chance.
+    ``min_evidence`` and ``min_rows``: a segment has this sum, and so many times with evidence.
+    ``score_rows``: the score of a segment is the sum of this many of its largest evidences, so that a weak
+    resemblance that lasts does not outweigh a copy.
+    ``max_lines``: lines looked at in a pair of videos.
+    """
+
+    similarity: Literal["inner_product", "cosine"] = "inner_product"
+    unrelated_similarity: Number = -0.25
+    max_loss: NotNegative = 0.25
+    beside_loss: NotNegative = 0.1
+    votes_per_row: Count = 10
+    other_speeds: tuple[Number, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.11, 1.25, 1.43, 1.67, 2.0, -1.0)
+    other_speed_weight: Share = 0.9
+    min_evidence: NotNegative = 0.4
+    min_rows: Count = 3
+    score_rows: Count = 12
+    max_lines: Count = 5
+
+
 class Localization(_Strict):
     """How many candidates a query on average are looked at for segments, and how.
 
+    ``method``: ``temporal_network`` is that of the challenge's baseline, ``hough_voting`` the more exact one.
     ``score_normalized`` and ``cosine``: the settings of the challenge's baseline for descriptors with and without score
     normalization, but scenes apart.
     """
 
     candidates_per_query: Count = 5
+    method: Literal["temporal_network", "hough_voting"] = "temporal_network"
     score_normalized: TemporalNetwork = TemporalNetwork()
     cosine: TemporalNetwork = TemporalNetwork(similarity="cosine", similarity_bias=0.0, score="candidate")
+    hough_score_normalized: HoughVoting = HoughVoting()
+    hough_cosine: HoughVoting = HoughVoting(similarity="cosine", unrelated_similarity=0.25)
 
 
 class Preset(_Strict):

@@ -139,7 +139,11 @@ class CandidatePair:
 
 @dataclass(frozen=True)
 class Match:
-    """A localized copy: the segment of the query, the segment of the reference (seconds), and a score."""
+    """A localized copy: the segment of the query, the segment of the reference (seconds), and a score.
+
+    ``speed``: reference seconds shown in one second of the query, below zero where the copy runs backwards; None where
+    the method does not tell. ``mirrored``: whether the copy is mirrored left to right; None where nobody looked.
+    """
 
     query_id: str
     ref_id: str
@@ -148,6 +152,8 @@ class Match:
     ref_start_s: float
     ref_end_s: float
     score: float
+    speed: float | None = None
+    mirrored: bool | None = None
 
 
 @dataclass(frozen=True)

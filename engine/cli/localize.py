@@ -25,7 +25,7 @@ def localize(
     """
     from engine.config import load_preset
     from engine.search.exact_copies import read_sides
-    from engine.search.temporal_network import localize_candidates
+    from engine.search.localization import localize_candidates
     from engine.store.tables import check_ids, read_candidates, write_matches
 
     query_rows, ref_rows = read_sides(queries, references)
@@ -38,5 +38,5 @@ def localize(
     )
     config = load_preset(preset).localization
     matches = localize_candidates(query_rows, ref_rows, pairs, config=config, use_score_norm=not cosine)
-    write_matches(output, matches)
+    write_matches(output, sorted(matches, key=lambda match: match.score, reverse=True))
     say(f"{len(matches)} matches are in {output}")

@@ -33,8 +33,8 @@ from engine.search.candidates import find_candidates
 from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
+from engine.search.localization import localize_candidates
 from engine.search.score_norm import ScoreNormalizer
-from engine.search.temporal_network import localize_candidates
 from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates, write_matches
 from engine.video import DecoderName
@@ -177,7 +177,7 @@ def _compare(
     matches = localize_candidates(
         queries, references, candidates, config=preset.localization, use_score_norm=settings.use_score_norm
     )
-    return candidates, matches
+    return candidates, sorted(matches, key=lambda match: match.score, reverse=True)
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:

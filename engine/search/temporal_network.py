@@ -17,10 +17,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import Localization, TemporalNetwork
-from engine.errors import StoreError
+from engine.config import TemporalNetwork
 from engine.projection import l2_normalize
-from engine.records import CandidatePair, Descriptors, FloatArray, Match
+from engine.records import Descriptors, FloatArray, Match
 from engine.store.store import check_same_dimensions
 
 Box = tuple[int, int, int, int]
@@ -29,40 +28,11 @@ Box = tuple[int, int, int, int]
 Edges = list[dict[int, np.float32]]
 """For each node, the nodes with an edge to it, in ascending order, and what the edge gains."""
 
-_DEFAULT = Localization()
-
-
-def localize_candidates(
-    queries: Sequence[Descriptors],
-    references: Sequence[Descriptors],
-    candidates: Sequence[CandidatePair],
-    *,
-    config: Localization = _DEFAULT,
-    use_score_norm: bool = True,
-) -> list[Match]:
-    """Find the segments of the best candidates, best first; ``use_score_norm``: the descriptors are normalized.
-
-    As in the search for candidates, ``config.candidates_per_query`` is an average; ``queries`` therefore are all videos
-    that were searched for, with or without candidates. Raises ``StoreError`` for a candidate whose descriptors are
-    missing or do not fit.
-    """
-    queries_by_id = {query.video_id: query for query in queries}
-    references_by_id = {reference.video_id: reference for reference in references}
-    best = sorted(candidates, key=lambda pair: pair.score, reverse=True)[: config.candidates_per_query * len(queries)]
-    network = config.score_normalized if use_score_norm else config.cosine
-    matches: list[Match] = []
-    for pair in best:
-        if pair.query_id not in queries_by_id or pair.ref_id not in references_by_id:
-            raise StoreError(
-                f"no descriptors for candidate {pair.query_id}, {pair.ref_id}; pass those it was found with"
-            )
-        query, reference = queries_by_id[pair.query_id], references_by_id[pair.ref_id]
-        matches.extend(localize(query, reference, pair.score, network=network))
-    return matches
+_DEFAULT = TemporalNetwork()
 
 
 def localize(
-    query: Descriptors, reference: Descriptors, score: float, *, network: TemporalNetwork = _DEFAULT.score_normalized
+    query: Descriptors, reference: Descriptors, score: float, *, network: TemporalNetwork = _DEFAULT
 ) -> list[Match]:
     """Find the segments that a pair of videos shares; ``score`` is the pair's. Raises ``StoreError`` if D differs.
 
@@ -89,7 +59,7 @@ def localize(
     return matches
 
 
-def find_segments(similarity: FloatArray, *, network: TemporalNetwork = _DEFAULT.score_normalized) -> list[Box]:
+def find_segments(similarity: FloatArray, *, network: TemporalNetwork = _DEFAULT) -> list[Box]:
     """Boxes of rows that advance together in a similarity matrix, float32 ``(Q, R)``, most similar path first.
 
     The bias is not added here. Equal similarities go to the earlier row. VCSL's ``tn`` gives the same boxes.

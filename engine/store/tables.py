@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from engine.errors import StoreError
@@ -20,8 +20,10 @@ _PAIR = ("query_id", "ref_id")
 _SEGMENT = ("query_start", "query_end", "ref_start", "ref_end")
 _CANDIDATE = (*_PAIR, "score")
 _MATCH = (*_PAIR, *_SEGMENT, "score")
+_MATCH_WITH_TRAITS = (*_MATCH, "speed", "mirrored")
 _FAILURE = ("video_id", "path", "stage", "reason")
 _IDS_NAMED = 3
+_FLAGS = {"": None, "true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,15 @@ class _Row:
             raise StoreError(f"{self.where}: column {column} holds {value!r}, expected a finite number")
         return number
 
+    def optional_number(self, column: str) -> float | None:
+        return self.number(column) if self.values[column] else None
+
+    def optional_flag(self, column: str) -> bool | None:
+        value = self.values[column]
+        if value not in _FLAGS:
+            raise StoreError(f"{self.where}: column {column} holds {value!r}, expected true, false or nothing")
+        return _FLAGS[value]
+
 
 def read_candidates(path: Path) -> list[CandidatePair]:
     """Read candidate pairs in the order of the file.
@@ -72,14 +83,27 @@ def write_candidates(path: Path, candidates: Iterable[CandidatePair]) -> None:
 
 
 def read_matches(path: Path) -> list[Match]:
-    """Read localized matches in the order of the file. Raises ``StoreError``, see `read_candidates`."""
-    _, rows = _read(path, headers=[_MATCH])
-    return [_match(row, score=row.number("score")) for row in rows]
+    """Read localized matches in the order of the file, with speed and mirror flag or as the challenge's files are.
+
+    Raises ``StoreError``, see `read_candidates`.
+    """
+    columns, rows = _read(path, headers=[_MATCH, _MATCH_WITH_TRAITS])
+    matches = [_match(row, score=row.number("score")) for row in rows]
+    if "speed" not in columns:
+        return matches
+    return [
+        replace(match, speed=row.optional_number("speed"), mirrored=row.optional_flag("mirrored"))
+        for match, row in zip(matches, rows, strict=True)
+    ]
 
 
 def write_matches(path: Path, matches: Iterable[Match]) -> None:
-    """Write matches, in the order given: ``query_id, ref_id, query_start, query_end, ref_start, ref_end, score``."""
-    _write(path, _MATCH, matches)
+    """Write matches, in the order given.
+
+    The columns are ``query_id, ref_id, query_start, query_end, ref_start, ref_end, score`` as in the challenge, then
+    ``speed`` and ``mirrored`` (``true`` or ``false``), empty where they are not known.
+    """
+    _write(path, _MATCH_WITH_TRAITS, matches)
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
@@ -87,7 +111,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
 
     A score says nothing here; every match gets 1. Raises ``StoreError``, see `read_candidates`.
     """
-    columns, rows = _read(path, headers=[(*_PAIR, *_SEGMENT), _PAIR, _MATCH])
+    columns, rows = _read(path, headers=[(*_PAIR, *_SEGMENT), _PAIR, _MATCH, _MATCH_WITH_TRAITS])
     pairs = frozenset((row.text("query_id"), row.text("ref_id")) for row in rows)
     has_segments = columns.issuperset(_SEGMENT)
     return GroundTruth(pairs, tuple(_match(row, score=1.0) for row in rows) if has_segments else None)
@@ -149,4 +173,8 @@ def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | 
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(map(astuple, rows))
+        writer.writerows([_text(value) for value in astuple(row)] for row in rows)
+
+
+def _text(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value

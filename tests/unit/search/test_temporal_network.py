@@ -13,11 +13,12 @@ import pytest
 from pydantic import ValidationError
 
 from engine.config import Localization, TemporalNetwork
-from engine.errors import StoreError
 from engine.evaluate.metrics import segment_average_precision
 from engine.records import GATED_BIAS, CandidatePair, Descriptors, FloatArray, Match
-from engine.search.temporal_network import Box, find_segments, localize, localize_candidates
+from engine.search.localization import localize_candidates
+from engine.search.temporal_network import Box, find_segments, localize
 from tests.conftest import COMMITTED_GOLDEN
+from tests.unit.search.footage import as_query, as_reference, describe, footage
 
 SCORE_NORMALIZED, COSINE = Localization().score_normalized, Localization().cosine
 
@@ -186,26 +187,6 @@ def test_a_reversed_copy_is_no_segment() -> None:
     assert find_segments(np.fliplr(np.eye(20, dtype=np.float32))) == []
 
 
-def describe(video_id: str, rows: FloatArray, *, num_scenes: int = 1) -> Descriptors:
-    """One row a second, scene by scene."""
-    starts = np.tile(np.arange(len(rows) // num_scenes), num_scenes)
-    return Descriptors(video_id, np.stack([starts, starts + 1], axis=1).astype(np.float32), rows)
-
-
-def footage(seed: int, num_rows: int = 20) -> FloatArray:
-    """Frames that have nothing in common."""
-    rows = np.random.default_rng(seed).normal(size=(num_rows, 128))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def as_query(rows: FloatArray, bias: float = -0.6) -> FloatArray:
-    return np.append(rows, np.full((len(rows), 1), bias, np.float32), axis=1)
-
-
-def as_reference(rows: FloatArray) -> FloatArray:
-    return np.append(rows, np.ones((len(rows), 1), np.float32), axis=1)
-
-
 COPIED = footage(1)
 REFERENCE = describe("R1", as_reference(COPIED))
 # The query begins with seconds 4-14 of the reference.
@@ -263,27 +244,6 @@ def test_gated_queries_have_no_segments() -> None:
 def test_rows_of_zeros_have_no_direction() -> None:
     with np.errstate(all="raise"):
         assert localize(describe("Q1", np.zeros((8, 129), np.float32)), REFERENCE, 0.0, network=COSINE) == []
-
-
-def test_the_best_candidates_are_localized_in_order_of_score() -> None:
-    other = describe("R2", as_reference(COPIED[5:]))
-    candidates = [CandidatePair("Q1", "R2", 0.1), CandidatePair("Q1", "R1", 0.9)]
-    found = localize_candidates([QUERY], [REFERENCE, other], candidates, use_score_norm=False)
-    assert [(match.ref_id, match.score) for match in found] == [("R1", 0.9), ("R2", 0.1)]
-    found = localize_candidates([QUERY], [REFERENCE, other], candidates, config=Localization(candidates_per_query=1))
-    assert [match.ref_id for match in found] == ["R1"]
-    assert localize_candidates([], [REFERENCE], []) == []
-
-
-@pytest.mark.parametrize("pair", [CandidatePair("Q1", "R9", 0.5), CandidatePair("Q9", "R1", 0.5)])
-def test_candidates_without_descriptors_fail(pair: CandidatePair) -> None:
-    with pytest.raises(StoreError, match=f"no descriptors for candidate {pair.query_id}, {pair.ref_id}"):
-        localize_candidates([QUERY], [REFERENCE], [pair])
-
-
-def test_descriptors_of_two_sizes_fail() -> None:
-    with pytest.raises(StoreError, match="'Q1' has 129, 'R1' has 128"):
-        localize(QUERY, describe("R1", COPIED), 0.5)
 
 
 @pytest.mark.parametrize("wrong", [{"top_k": 0}, {"max_paths": 0}, {"min_length": 0}, {"min_similarity": -0.1}])

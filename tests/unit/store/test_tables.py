@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,25 @@ class TestRoundTrips:
     def test_matches(self, tmp_path: Path) -> None:
         write_matches(tmp_path / "m.csv", MATCHES)
         assert read_matches(tmp_path / "m.csv") == MATCHES
-        assert (tmp_path / "m.csv").read_text().startswith(MATCH_HEADER + "Q1,R2,0.0,8.1,3.3,7.0,0.333")
+        header = MATCH_HEADER.replace("\n", ",speed,mirrored\n")
+        assert (tmp_path / "m.csv").read_text().startswith(header + "Q1,R2,0.0,8.1,3.3,7.0,0.333")
+
+    def test_speed_and_mirror_flag(self, tmp_path: Path) -> None:
+        matches = [replace(MATCHES[0], speed=-0.5, mirrored=flag) for flag in (True, False, None)]
+        write_matches(tmp_path / "m.csv", matches)
+        assert read_matches(tmp_path / "m.csv") == matches
+        assert [line.split(",")[-1] for line in (tmp_path / "m.csv").read_text().splitlines()[1:]] == [
+            "true",
+            "false",
+            "",
+        ]
+        assert read_ground_truth(tmp_path / "m.csv").matches == (replace(MATCHES[0], score=1.0),) * 3
+
+    @pytest.mark.parametrize(("traits", "named"), [("x,true", "speed"), ("1,yes", "mirrored"), ("inf,", "speed")])
+    def test_bad_traits_fail(self, tmp_path: Path, traits: str, named: str) -> None:
+        text = MATCH_HEADER.replace("\n", ",speed,mirrored\n") + f"Q1,R1,0,1,0,1,1,{traits}\n"
+        with pytest.raises(StoreError, match=f"line 2: column {named} holds"):
+            read_matches(written(tmp_path, text))
 
     def test_empty_tables(self, tmp_path: Path) -> None:
         write_candidates(tmp_path / "c.csv", [])
@@ -114,7 +133,7 @@ class TestBadTables:
     def test_bad_matches_fail(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"line 2: column ref_end holds 'x'"):
             read_matches(written(tmp_path, MATCH_HEADER + "Q1,R1,0,1,0,x,1\n"))
-        with pytest.raises(StoreError, match=r"expected the columns query_id, ref_id, query_start.* score; got"):
+        with pytest.raises(StoreError, match=r"expected the columns query_id, .* score or .*, mirrored; got"):
             read_matches(written(tmp_path, MATCH_HEADER.replace(",score", "")))
 
     def test_bad_ground_truth_fails(self, tmp_path: Path) -> None:

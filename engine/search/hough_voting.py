@@ -1,0 +1,241 @@
+"""Localizes copies by lines in time: which seconds of a query show which seconds of a reference, how fast, which way.
+
+A copied segment plays the reference at one speed, so its rows lie on a line ``reference = speed * query + offset``.
+Temporal Hough voting (Douze et al., "An image-based approach to video copy detection with spatio-temporal
+post-filtering", IEEE TMM 2010) finds such lines: a query row and a reference row that is similar to it vote for the
+offset between them, here once for each of a few speeds. Evidence is a similarity less what unrelated rows reach. It is
+summed up along the lines with most votes, and the segment is where that sum is largest. Its cells are taken out and the
+next one is looked for, so that each showing of an excerpt is found.
+
+A query has rows of scenes, shots and insets beside those of whole frames: at each time the most similar one counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import HoughVoting
+from engine.projection import l2_normalize
+from engine.records import Descriptors, FloatArray, Match
+
+_DEFAULT = HoughVoting()
+_BLOCK_ROWS = 1024
+_MAX_CELLS = 64_000_000
+_BINS_PER_INTERVAL = 2
+_LINES_PER_SPEED = 3
+_SAME_SHARE = 0.5
+
+Times = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+class _Line(NamedTuple):
+    """``reference time = speed * query time + offset_s`` from query time ``first`` to ``last`` (indices, included)."""
+
+    speed: float
+    offset_s: float
+    first: int
+    last: int
+    columns: Indices
+    evidence: FloatArray
+    weighted_sum: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    """How similar the times of a query, ``(T,)``, are to those of a reference, ``(U,)``.
+
+    ``evidence``: float32 ``(T, U)``, similarity above that of unrelated rows; lowered where a segment has used it.
+    """
+
+    query_s: Times
+    ref_s: Times
+    interval_s: float
+    evidence: FloatArray
+
+
+def localize(query: Descriptors, reference: Descriptors, *, settings: HoughVoting = _DEFAULT) -> list[Match]:
+    """Find the segments that a pair of videos with descriptors of one dimension shares.
+
+    A segment begins at the start of its first row and ends at the end of its last one in the query; in the reference,
+    where the line is then, within the video. Of two segments that share more than half of the shorter one in both
+    videos the one with more evidence is kept. Where both videos are very long (the product of their times is above
+    `_MAX_CELLS`) the query is taken in parts, for bounded memory, and a segment ends with its part.
+    """
+    starts_s = np.unique(query.timestamps[:, 0])
+    part_rows = max(1, _MAX_CELLS // len(np.unique(reference.timestamps[:, 0])))
+    if len(starts_s) <= part_rows:
+        return _localize_part(query, reference, settings)
+    matches = []
+    for first in range(0, len(starts_s), part_rows):
+        part = np.isin(query.timestamps[:, 0], starts_s[first : first + part_rows])
+        rows = replace(query, timestamps=query.timestamps[part], descriptors=query.descriptors[part])
+        matches.extend(_localize_part(rows, reference, settings))
+    return matches
+
+
+def _localize_part(query: Descriptors, reference: Descriptors, settings: HoughVoting) -> list[Match]:
+    plane = _plane(query, reference, settings)
+    matches: list[Match] = []
+    for _ in range(settings.max_lines):
+        line = _best_line(plane, settings)
+        if line is None:
+            break
+        _take_out(line, plane, settings)
+        if np.count_nonzero(line.evidence > 0) < settings.min_rows:
+            continue
+        match = _match(line, plane, query, reference, settings)
+        if match.ref_end_s > match.ref_start_s and not any(_are_same(match, other) for other in matches):
+            matches.append(match)
+    return matches
+
+
+def _plane(query: Descriptors, reference: Descriptors, settings: HoughVoting) -> _Plane:
+    sides = []
+    for video in (query, reference):
+        rows = l2_normalize(video.descriptors) if settings.similarity == "cosine" else video.descriptors
+        order = np.argsort(video.timestamps[:, 0], kind="stable")
+        starts_s, first = np.unique(video.timestamps[order, 0], return_index=True)
+        sides.append((starts_s.astype(np.float64), rows[order], first))
+    (query_s, query_rows, query_first), (ref_s, ref_rows, ref_first) = sides
+    evidence = np.empty((len(query_s), len(ref_s)), dtype=np.float32)
+    bounds = [*query_first.tolist(), len(query_rows)]
+    for start in range(0, len(query_s), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(query_s))
+        similarity = query_rows[bounds[start] : bounds[stop]] @ ref_rows.T
+        similarity = np.maximum.reduceat(similarity, query_first[start:stop] - bounds[start], axis=0)
+        evidence[start:stop] = np.maximum.reduceat(similarity, ref_first, axis=1)
+    evidence -= np.float32(settings.unrelated_similarity)
+    interval_s = float(np.median(reference.timestamps[:, 1] - reference.timestamps[:, 0]))
+    return _Plane(query_s, ref_s, interval_s, evidence)
+
+
+def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
+    """The line with the largest sum of evidence, of those with most votes; None where it is too small."""
+    cells = _voting_cells(plane.evidence, settings.votes_per_row)
+    if len(cells[0]) == 0:
+        return None
+    speeds = np.array([1.0, *settings.other_speeds])
+    offsets_s = [_voted_offsets_s(plane, cells, speed) for speed in speeds.tolist()]
+    speed = np.repeat(speeds, [len(offsets) for offsets in offsets_s])
+    best = _strongest_run(plane, speed, np.concatenate(offsets_s), settings)
+    return best if best.weighted_sum >= settings.min_evidence else None
+
+
+def _voting_cells(evidence: FloatArray, votes_per_row: int) -> tuple[Indices, Indices]:
+    """The cells of most evidence in each row, at most ``votes_per_row``, where there is some."""
+    count = min(votes_per_row, evidence.shape[1])
+    blocks = [evidence[start : start + _BLOCK_ROWS] for start in range(0, len(evidence), _BLOCK_ROWS)]
+    columns = np.concatenate([np.argpartition(block, -count, axis=1)[:, -count:] for block in blocks]).ravel()
+    rows = np.repeat(np.arange(len(evidence)), count)
+    has_evidence = evidence[rows, columns] > 0
+    return rows[has_evidence], columns[has_evidence]
+
+
+def _voted_offsets_s(plane: _Plane, cells: tuple[Indices, Indices], speed: float) -> Times:
+    """The offsets with most votes at this speed, weighted with evidence; a vote counts for the bins beside it too."""
+    rows, columns = cells
+    width_s = plane.interval_s / _BINS_PER_INTERVAL
+    bins = np.rint((plane.ref_s[columns] - speed * plane.query_s[rows]) / width_s).astype(np.intp)
+    lowest = int(bins.min())
+    weights = np.bincount(bins - lowest, weights=plane.evidence[rows, columns])
+    votes = np.convolve(weights, (0.5, 1.0, 0.5))[1:-1]
+    most = np.argsort(-votes, kind="stable")[:_LINES_PER_SPEED]
+    return np.asarray((most + lowest) * width_s, dtype=np.float64)
+
+
+def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: HoughVoting) -> _Line:
+    """Of lines, ``(L,)``, the run of query times that has the largest sum of evidence."""
+    ref_s = speed[:, None] * plane.query_s + offset_s[:, None]
+    columns = _nearest(plane.ref_s, ref_s)
+    evidence = _along(plane.evidence, columns, settings)
+    is_outside = (ref_s < plane.ref_s[0] - plane.interval_s / 2) | (ref_s > plane.ref_s[-1] + plane.interval_s / 2)
+    evidence[is_outside] = -np.inf
+    sums, firsts = _running_sums(evidence)
+    sums *= np.where(speed == 1.0, 1.0, settings.other_speed_weight)[:, None]
+    line, last = map(int, np.unravel_index(int(sums.argmax()), sums.shape))
+    first = int(firsts[line, last])
+    run = slice(first, last + 1)
+    return _Line(
+        speed=float(speed[line]),
+        offset_s=float(offset_s[line]),
+        first=first,
+        last=last,
+        columns=columns[line, run],
+        evidence=evidence[line, run],
+        weighted_sum=float(sums[line, last]),
+    )
+
+
+def _nearest(sorted_values: Times, values: Times) -> Indices:
+    right = np.clip(np.searchsorted(sorted_values, values), 1, max(len(sorted_values) - 1, 1))
+    left = right - 1
+    right = np.minimum(right, len(sorted_values) - 1)
+    return np.where(values - sorted_values[left] <= sorted_values[right] - values, left, right)
+
+
+def _along(evidence: FloatArray, columns: Indices, settings: HoughVoting) -> FloatArray:
+    """Evidence of cells ``(L, T)``, or of the row before or behind it in the reference for a small loss."""
+    times = np.arange(len(evidence))
+    beside = [evidence[times, np.clip(columns + shift, 0, evidence.shape[1] - 1)] for shift in (-1, 1)]
+    best = np.maximum(evidence[times, columns], np.maximum(*beside) - np.float32(settings.beside_loss))
+    return np.maximum(best, np.float32(-settings.max_loss))
+
+
+def _running_sums(evidence: FloatArray) -> tuple[Times, Indices]:
+    """The largest sum of a run that ends at each time, and where that run begins (Kadane), for ``(L, T)``."""
+    num_lines, num_times = evidence.shape
+    sums, firsts = np.empty((num_lines, num_times)), np.empty((num_lines, num_times), dtype=np.intp)
+    running, first = np.zeros(num_lines), np.zeros(num_lines, dtype=np.intp)
+    for time in range(num_times):
+        starts_anew = running <= 0
+        running = np.where(starts_anew, 0.0, running) + evidence[:, time]
+        first = np.where(starts_anew, time, first)
+        sums[:, time], firsts[:, time] = running, first
+    return sums, firsts
+
+
+def _take_out(line: _Line, plane: _Plane, settings: HoughVoting) -> None:
+    """Lower the cells on the line and beside it, so that the next line is another one."""
+    times = np.arange(line.first, line.last + 1)
+    for shift in (-1, 0, 1):
+        columns = np.clip(line.columns + shift, 0, len(plane.ref_s) - 1)
+        plane.evidence[times, columns] = -settings.max_loss
+
+
+def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> Match:
+    start_s = float(plane.query_s[line.first])
+    if line.last + 1 < len(plane.query_s):
+        # Frames like an earlier one have no rows, so that the last row may last longer than its interval.
+        end_s = float(plane.query_s[line.last + 1])
+    else:
+        end_s = float(query.timestamps[:, 1].max())
+    # Frames are shown in the middle of their interval, in both videos.
+    middle_s = (1 - line.speed) * plane.interval_s / 2
+    ref_start_s, ref_end_s = sorted(line.speed * time_s + line.offset_s + middle_s for time_s in (start_s, end_s))
+    strongest = np.sort(line.evidence)[::-1][: settings.score_rows]
+    return Match(
+        query_id=query.video_id,
+        ref_id=reference.video_id,
+        query_start_s=start_s,
+        query_end_s=end_s,
+        ref_start_s=max(ref_start_s, float(plane.ref_s[0])),
+        ref_end_s=min(ref_end_s, float(reference.timestamps[:, 1].max())),
+        score=float(strongest.sum(dtype=np.float64)),
+        speed=line.speed,
+    )
+
+
+def _are_same(match: Match, other: Match) -> bool:
+    query_share = _shared(match.query_start_s, match.query_end_s, other.query_start_s, other.query_end_s)
+    ref_share = _shared(match.ref_start_s, match.ref_end_s, other.ref_start_s, other.ref_end_s)
+    return min(query_share, ref_share) > _SAME_SHARE
+
+
+def _shared(start: float, end: float, other_start: float, other_end: float) -> float:
+    """Which share of the shorter of two intervals is in both."""
+    return (min(end, other_end) - max(start, other_start)) / min(end - start, other_end - other_start)

@@ -1,0 +1,58 @@
+"""Localizes copies in the pairs that a search found, by the method that a preset names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.config import Localization
+from engine.errors import StoreError
+from engine.records import CandidatePair, Descriptors, Match
+from engine.search import hough_voting, temporal_network
+from engine.store.store import check_same_dimensions
+
+_DEFAULT = Localization()
+
+
+def localize_candidates(
+    queries: Sequence[Descriptors],
+    references: Sequence[Descriptors],
+    candidates: Sequence[CandidatePair],
+    *,
+    config: Localization = _DEFAULT,
+    use_score_norm: bool = True,
+) -> list[Match]:
+    """Find the segments of the best candidates, those of the best one first.
+
+    ``use_score_norm``: the descriptors are normalized. As in the search for candidates,
+    ``config.candidates_per_query`` is an average; ``queries`` therefore are all videos that were searched for, with or
+    without candidates. Raises ``StoreError`` for a candidate whose descriptors are missing or do not fit.
+    """
+    queries_by_id = {query.video_id: query for query in queries}
+    references_by_id = {reference.video_id: reference for reference in references}
+    best = sorted(candidates, key=lambda pair: pair.score, reverse=True)[: config.candidates_per_query * len(queries)]
+    matches: list[Match] = []
+    for pair in best:
+        if pair.query_id not in queries_by_id or pair.ref_id not in references_by_id:
+            raise StoreError(
+                f"no descriptors for candidate {pair.query_id}, {pair.ref_id}; pass those it was found with"
+            )
+        query, reference = queries_by_id[pair.query_id], references_by_id[pair.ref_id]
+        matches.extend(localize(query, reference, pair.score, config=config, use_score_norm=use_score_norm))
+    return matches
+
+
+def localize(
+    query: Descriptors,
+    reference: Descriptors,
+    score: float,
+    *,
+    config: Localization = _DEFAULT,
+    use_score_norm: bool = True,
+) -> list[Match]:
+    """Find the segments that a pair of videos shares; ``score`` is the pair's. Raises ``StoreError`` if D differs."""
+    check_same_dimensions([query], [reference])
+    if config.method == "temporal_network":
+        network = config.score_normalized if use_score_norm else config.cosine
+        return temporal_network.localize(query, reference, score, network=network)
+    settings = config.hough_score_normalized if use_score_norm else config.hough_cosine
+    return hough_voting.localize(query, reference, settings=settings)

@@ -1,0 +1,171 @@
+"""Lines in time: planted copies of every speed, repeated, backwards and damaged, and a search through all lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.config import HoughVoting
+from engine.records import GATED_BIAS, Descriptors, FloatArray, Match
+from engine.search import hough_voting
+from engine.search.hough_voting import localize
+from tests.unit.search.footage import as_query, as_reference, describe, footage, shown_at
+
+SHOWN = footage(1, 40)
+REFERENCE = describe("R1", as_reference(SHOWN))
+
+
+def query(*pieces: FloatArray) -> Descriptors:
+    return describe("Q1", as_query(np.concatenate(pieces)))
+
+
+def times(match: Match) -> tuple[float, float, float, float]:
+    return match.query_start_s, match.query_end_s, match.ref_start_s, match.ref_end_s
+
+
+def test_a_copy_between_other_footage() -> None:
+    (match,) = localize(query(footage(2, 6), SHOWN[10:18], footage(3, 5)), REFERENCE)
+    assert times(match) == (6, 14, 10, 18)
+    assert (match.speed, match.mirrored) == (1.0, None)
+
+
+def test_the_score_is_the_evidence_of_the_strongest_times() -> None:
+    video = query(SHOWN[5:25])
+    expected = sorted((video.descriptors @ REFERENCE.descriptors.T)[np.arange(20), np.arange(5, 25)] + 0.25)[::-1]
+    for score_rows in (1, 12, 99):
+        (match,) = localize(video, REFERENCE, settings=HoughVoting(score_rows=score_rows))
+        assert match.score == pytest.approx(sum(expected[:score_rows]), rel=1e-6)
+
+
+@pytest.mark.parametrize("speed", [0.5, 0.7, 0.8, 1.25, 1.43, 2.0, -1.0])
+def test_speeds(speed: float) -> None:
+    start = 38.0 if speed < 0 else 3.0
+    num_rows = int(min(16, 30 / abs(speed)))
+    video = query(footage(2, 4), shown_at(SHOWN, start + speed * np.arange(num_rows)), footage(3, 4))
+    match = localize(video, REFERENCE)[0]
+    assert match.speed == speed
+    ends = sorted((start + speed * -0.5, start + speed * (num_rows - 0.5)))
+    expected = (4.0, 4.0 + num_rows, ends[0] + 0.5, ends[1] + 0.5)
+    assert times(match) == pytest.approx(expected, abs=1.0)
+
+
+def test_an_excerpt_shown_twice_gives_two_matches() -> None:
+    video = query(footage(2, 8), SHOWN[8:18], footage(3, 8), SHOWN[8:18], footage(4, 4))
+    assert sorted(map(times, localize(video, REFERENCE))) == [(8, 18, 8, 18), (26, 36, 8, 18)]
+
+
+def test_footage_that_the_reference_repeats_gives_two_matches() -> None:
+    reference = describe("R1", as_reference(np.concatenate([SHOWN[:12], footage(2, 3), SHOWN[:12]])))
+    assert sorted(map(times, localize(query(SHOWN[:12]), reference))) == [(0, 12, 0, 12), (0, 12, 15, 27)]
+
+
+def test_forwards_and_then_backwards() -> None:
+    video = query(SHOWN[10:20], SHOWN[19:9:-1])
+    # At the turn one more row is within a row of the first line.
+    backwards, forwards = sorted(localize(video, REFERENCE), key=lambda match: match.speed)
+    assert (backwards.speed, *times(backwards)) == pytest.approx((-1, 10, 20, 10, 20), abs=1.01)
+    assert (forwards.speed, *times(forwards)) == pytest.approx((1, 0, 10, 10, 20), abs=1.01)
+
+
+def test_three_seconds_are_enough_and_two_are_not() -> None:
+    (match,) = localize(query(footage(2, 6), SHOWN[10:13], footage(3, 6)), REFERENCE)
+    assert times(match) == (6, 9, 10, 13)
+    assert localize(query(footage(2, 6), SHOWN[10:12], footage(3, 6)), REFERENCE) == []
+
+
+def test_single_times_that_do_not_fit_do_not_end_a_segment() -> None:
+    copied = SHOWN[4:34].copy()
+    copied[[5, 15, 25]] = footage(9, 1)
+    (match,) = localize(query(copied), REFERENCE)
+    assert times(match) == (0, 30, 4, 34)
+
+
+def test_the_most_similar_of_the_rows_of_a_time_counts() -> None:
+    wrong, right = footage(5, 10), SHOWN[12:22]
+    mixed = np.concatenate(
+        [np.where(np.arange(10)[:, None] % 2, wrong, right), np.where(np.arange(10)[:, None] % 2, right, wrong)]
+    )
+    (match,) = localize(describe("Q1", as_query(mixed), num_scenes=2), REFERENCE)
+    assert times(match) == (0, 10, 12, 22)
+
+
+def test_a_row_lasts_until_the_next_one_where_frames_like_it_were_dropped() -> None:
+    starts_s = [0, 1, 2, 3, 8, 9, 10]
+    rows = np.concatenate([SHOWN[10:14], footage(2, 3)])
+    still = describe("R1", as_reference(np.concatenate([SHOWN[:14], *[SHOWN[13:14]] * 5, footage(3, 9)])))
+    (match,) = localize(describe("Q1", as_query(rows), starts_s=starts_s), still)
+    assert times(match) == (0, 8, 10, 18)
+
+
+def test_unrelated_and_stopped_videos_share_nothing() -> None:
+    assert localize(query(footage(7, 60)), REFERENCE) == []
+    stopped = Descriptors("Q2", np.array([[0, 1]], np.float32), as_query(SHOWN[:1], GATED_BIAS), gate="stopped")
+    assert localize(stopped, REFERENCE) == []
+
+
+def test_one_row_on_either_side() -> None:
+    assert localize(query(SHOWN[:1]), REFERENCE) == []
+    one = describe("R1", as_reference(SHOWN[:1]))
+    assert localize(query(SHOWN), one) == []
+    alone = HoughVoting(min_rows=1)
+    assert [times(match) for match in localize(query(SHOWN[:1]), one, settings=alone)] == [(0, 1, 0, 1)]
+
+
+def largest_sum_on_any_line(evidence: FloatArray, settings: HoughVoting) -> float:
+    """The definition: every speed, every offset in half rows, every run."""
+    num_times, num_columns = evidence.shape
+    best = 0.0
+    for speed in (1.0, *settings.other_speeds):
+        for offset in np.arange(-2 * num_times - num_columns, 2 * num_times + 2 * num_columns, 0.5):
+            running = 0.0
+            for time in range(num_times):
+                ref = speed * time + offset
+                if not -0.5 <= ref <= num_columns - 0.5:
+                    running = 0.0
+                    continue
+                column = min(max(int(np.ceil(ref - 0.5)), 0), num_columns - 1)
+                beside = [evidence[time, c] for c in (column - 1, column + 1) if 0 <= c < num_columns]
+                value = max(evidence[time, column], max(beside) - settings.beside_loss, -settings.max_loss)
+                running = max(running, 0.0) + value
+                best = max(best, running * (1.0 if speed == 1.0 else settings.other_speed_weight))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_line_has_more_evidence(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    settings = HoughVoting(score_rows=999)
+    speed = [1.0, 0.8, 1.43, -1.0][seed]
+    copied = shown_at(SHOWN, (30 if speed < 0 else 3) + speed * np.arange(14))
+    noisy = copied + 0.04 * rng.normal(size=copied.shape).astype(np.float32)
+    video = query(footage(seed + 20, 5), noisy, footage(seed + 30, 5))
+    evidence = video.descriptors @ REFERENCE.descriptors.T - np.float32(settings.unrelated_similarity)
+    match = localize(video, REFERENCE, settings=settings)[0]
+    weight = 1.0 if match.speed == 1.0 else settings.other_speed_weight
+    assert match.score * weight == pytest.approx(largest_sum_on_any_line(evidence, settings), rel=1e-5)
+
+
+def test_rows_of_any_order_give_the_same() -> None:
+    video = query(footage(2, 6), SHOWN[10:18], footage(3, 5))
+    order = np.random.default_rng(0).permutation(len(video))
+    shuffled = Descriptors("Q1", video.timestamps[order], video.descriptors[order])
+    assert localize(shuffled, REFERENCE) == localize(video, REFERENCE)
+
+
+def test_long_videos_are_compared_in_blocks() -> None:
+    rows = footage(6, 2500)
+    video = query(footage(2, 900), rows[100:2300], footage(3, 300))
+    (match,) = localize(video, describe("R1", as_reference(rows)))
+    assert times(match) == (900, 3100, 100, 2300)
+
+
+def test_very_long_videos_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    video = query(footage(2, 6), SHOWN[5:35], footage(3, 6))
+    monkeypatch.setattr(hough_voting, "_MAX_CELLS", 20 * 40)
+    assert sorted(map(times, localize(video, REFERENCE))) == [(6, 20, 5, 19), (20, 36, 19, 35)]
+
+
+@pytest.mark.parametrize("name", ["min_rows", "votes_per_row", "score_rows", "max_lines"])
+def test_settings_without_sense_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        HoughVoting.model_validate({name: 0})

@@ -1,0 +1,58 @@
+"""What both methods of localization do with the candidates of a search."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from engine.config import Localization
+from engine.errors import StoreError
+from engine.records import CandidatePair
+from engine.search.localization import localize, localize_candidates
+from tests.unit.search.footage import as_query, as_reference, describe, footage
+
+COPIED = footage(1)
+REFERENCE = describe("R1", as_reference(COPIED))
+# The query begins with seconds 4-14 of the reference, the other reference with second 5.
+QUERY = describe("Q1", as_query([*COPIED[4:14], *footage(2, 8)]))
+OTHER = describe("R2", as_reference(COPIED[5:]))
+
+Method = Literal["temporal_network", "hough_voting"]
+both_methods = pytest.mark.parametrize("method", ["temporal_network", "hough_voting"])
+
+
+@both_methods
+@pytest.mark.parametrize("use_score_norm", [True, False])
+def test_a_copy_is_found_where_it_is(method: Method, use_score_norm: bool) -> None:
+    sides = (
+        (QUERY, REFERENCE) if use_score_norm else (describe("Q1", QUERY.descriptors[:, :-1]), describe("R1", COPIED))
+    )
+    (match,) = localize(*sides, 0.7, config=Localization(method=method), use_score_norm=use_score_norm)
+    assert (match.query_id, match.ref_id) == ("Q1", "R1")
+    times = match.query_start_s, match.query_end_s, match.ref_start_s, match.ref_end_s
+    assert times == pytest.approx((0, 10, 4, 14), abs=1.01 if use_score_norm else 0.01)
+
+
+@both_methods
+def test_the_best_candidates_are_localized_in_order_of_score(method: Method) -> None:
+    candidates = [CandidatePair("Q1", "R2", 0.1), CandidatePair("Q1", "R1", 0.9)]
+    found = localize_candidates([QUERY], [REFERENCE, OTHER], candidates, config=Localization(method=method))
+    assert [match.ref_id for match in found] == ["R1", "R2"]
+    one = Localization(method=method, candidates_per_query=1)
+    assert [match.ref_id for match in localize_candidates([QUERY], [REFERENCE, OTHER], candidates, config=one)] == [
+        "R1"
+    ]
+    assert localize_candidates([], [REFERENCE], []) == []
+
+
+@pytest.mark.parametrize("pair", [CandidatePair("Q1", "R9", 0.5), CandidatePair("Q9", "R1", 0.5)])
+def test_candidates_without_descriptors_fail(pair: CandidatePair) -> None:
+    with pytest.raises(StoreError, match=f"no descriptors for candidate {pair.query_id}, {pair.ref_id}"):
+        localize_candidates([QUERY], [REFERENCE], [pair])
+
+
+@both_methods
+def test_descriptors_of_two_sizes_fail(method: Method) -> None:
+    with pytest.raises(StoreError, match="'Q1' has 129, 'R1' has 128"):
+        localize(QUERY, describe("R1", COPIED), 0.5, config=Localization(method=method))
