@@ -22,7 +22,7 @@ import typer
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import OutputOption, command_line, report
 from engine.build.cache import user_engines
-from engine.config import EnsembleGate, NoGate, Preset
+from engine.config import EnsembleGate, Localization, NoGate, Preset, Search
 from engine.console import progress
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
@@ -69,7 +69,8 @@ def planned_rows(engines: EnginesDirectory, *, one_model: EnginesDirectory | Non
             "are needed with two, and make no sense with one"
         )
     first = one_model or engines
-    every = first.manifest.preset.with_gate(enabled=False)
+    final = first.manifest.preset.with_gate(enabled=False)
+    every = final.model_copy(update={"localization": Localization(), "search": Search()})
     base = _with_scenes(every, enabled=False)
     rows = [
         Row("base", first, base, use_score_norm=False),
@@ -80,8 +81,10 @@ def planned_rows(engines: EnginesDirectory, *, one_model: EnginesDirectory | Non
         rows.append(Row("+ shots", first, _with_scenes(every, max_insets=0)))
     if every.scenes.max_insets:
         rows.append(Row("+ insets", first, every))
-    if has_gate(every):
-        rows.append(Row("+ gate", first, every.with_gate(enabled=True)))
+    if final != every:
+        rows.append(Row("+ segments", first, final))
+    if has_gate(final):
+        rows.append(Row("+ gate", first, final.with_gate(enabled=True)))
     if one_model is not None:
         rows.append(Row("+ second model", engines, preset.with_gate(enabled=has_gate(preset))))
     return rows

@@ -156,9 +156,14 @@ class Scenes(_Strict):
 
 
 class NearDuplicates(_Strict):
-    """Frames of one query closer than this cosine similarity are dropped; 1 or more keeps all."""
+    """Frames of one query closer than this cosine similarity are dropped; 1 or more keeps all.
+
+    ``scope``: ``video`` compares all frames of the video, as the reference does; ``still`` only drops frames while the
+    picture stands still, so that an excerpt that is shown twice has rows twice.
+    """
 
     max_cosine: Cosine = 0.975
+    scope: Literal["video", "still"] = "video"
 
 
 class PcaConfig(_Strict):
@@ -176,10 +181,16 @@ class ScoreNorm(_Strict):
 
 
 class Search(_Strict):
-    """How many pairs of rows, and then pairs of videos, a search keeps for each query on average."""
+    """How many pairs of rows, and then pairs of videos, a search keeps for each query on average.
+
+    ``segment_weight``: the score of a pair whose videos were compared in time rises by this share of the evidence of
+    its best segment (`engine.search.localization.rescore`); 0 leaves it the best similarity of two rows, as the
+    descriptor track does.
+    """
 
     retrieve_per_query: Count = 1200
     candidates_per_query: Count = 25
+    segment_weight: NotNegative = 0.0
 
 
 class TemporalNetwork(_Strict):
@@ -284,6 +295,11 @@ class Preset(_Strict):
         inputs = {(model.input_px, model.interpolation) for model in self.models}
         if len({input_px for input_px, _ in inputs}) < len(inputs):
             raise ValueError("models with inputs of one size must take them with one interpolation")
+        if self.search.segment_weight and self.localization.method != "hough_voting":
+            raise ValueError(
+                "search.segment_weight weighs the evidence of localization.method = 'hough_voting', got "
+                f"{self.localization.method!r}"
+            )
         if isinstance(self.gate, EnsembleGate):
             fitting = [model.name for model in self.models if model.architecture == "efficientnet_lite0_gem512"]
             if self.gate.model not in fitting:

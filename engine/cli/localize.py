@@ -17,6 +17,9 @@ def localize(
     candidates: Annotated[Path, typer.Option(help="CSV of candidate pairs.")],
     output: Annotated[Path, typer.Option(help="CSV of matches to write.")],
     preset: PresetOption = "lite",
+    rescored: Annotated[
+        Path | None, typer.Option(help="CSV of candidate pairs to write, with the scores that `run` gives them.")
+    ] = None,
     cosine: Annotated[bool, typer.Option("--cosine", help="The descriptors are not score-normalized.")] = False,
 ) -> None:
     """Find the copied segments of candidate pairs.
@@ -25,8 +28,8 @@ def localize(
     """
     from engine.config import load_preset
     from engine.search.exact_copies import read_sides
-    from engine.search.localization import localize_candidates
-    from engine.store.tables import check_ids, read_candidates, write_matches
+    from engine.search.localization import localize_candidates, rescore
+    from engine.store.tables import check_ids, read_candidates, write_candidates, write_matches
 
     query_rows, ref_rows = read_sides(queries, references)
     pairs = read_candidates(candidates)
@@ -36,7 +39,9 @@ def localize(
         ref_ids={item.video_id for item in ref_rows},
         source=candidates,
     )
-    config = load_preset(preset).localization
-    matches = localize_candidates(query_rows, ref_rows, pairs, config=config, use_score_norm=not cosine)
+    config = load_preset(preset)
+    matches = localize_candidates(query_rows, ref_rows, pairs, config=config.localization, use_score_norm=not cosine)
+    if rescored is not None:
+        write_candidates(rescored, rescore(pairs, matches, segment_weight=config.search.segment_weight))
     write_matches(output, sorted(matches, key=lambda match: match.score, reverse=True))
     say(f"{len(matches)} matches are in {output}")

@@ -29,7 +29,7 @@ def search(
 
     Example: vsc-engine search --queries n/queries.npz --references n/references.npz --output candidates.csv
     """
-    from engine.config import Search, load_preset
+    from engine.config import load_preset
     from engine.search.candidates import find_candidates
     from engine.search.exact import global_top_k
     from engine.search.exact_copies import read_sides
@@ -39,9 +39,11 @@ def search(
     config = load_preset(preset).search
     candidates = find_candidates(
         *read_sides(queries, references, device=device),
-        config=Search(
-            retrieve_per_query=retrieve_per_query or config.retrieve_per_query,
-            candidates_per_query=candidates_per_query or config.candidates_per_query,
+        config=config.model_copy(
+            update={
+                "retrieve_per_query": retrieve_per_query or config.retrieve_per_query,
+                "candidates_per_query": candidates_per_query or config.candidates_per_query,
+            }
         ),
         search=partial(global_top_k, device=device),
     )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import ClipGate, EnsembleGate, Preset
-from engine.describe.near_duplicates import keep_distinct
+from engine.describe.near_duplicates import keep_changing, keep_distinct
 from engine.describe.scenes import find_scenes
 from engine.describe.shots import scene_views
 from engine.gate_placeholder import placeholder
@@ -86,11 +86,11 @@ class Describer:
         described = self._describe_views(source, role=role, gate=gate, whole=whole, clock=clock)
         embeddings = described.outputs["embedding"]
         with clock.stage("near_duplicates"):
-            kept = self._kept_rows(embeddings, role=role)
+            kept, timestamps = self._kept_rows(described, role=role)
         rows = described.outputs["descriptor"] if self.use_pca else embeddings
         return Descriptors(
             video_id,
-            described.timestamps[kept],
+            timestamps,
             rows[kept],
             edit_score=edit_score,
             gate=gate,
@@ -131,10 +131,15 @@ class Describer:
         order = np.argsort(np.concatenate(places), kind="stable")
         return _EnsembleRows(np.concatenate(times)[order], {name: rows[order] for name, rows in outputs.items()})
 
-    def _kept_rows(self, embeddings: FloatArray, *, role: Role) -> NDArray[np.intp]:
+    def _kept_rows(self, described: _EnsembleRows, *, role: Role) -> tuple[NDArray[np.intp], FloatArray]:
+        """Indices of the rows that remain, and their times."""
+        embeddings, config = described.outputs["embedding"], self.preset.near_duplicates
         if role == "reference":
-            return np.arange(len(embeddings))
-        return keep_distinct(embeddings, max_cosine=self.preset.near_duplicates.max_cosine)
+            return np.arange(len(embeddings)), described.timestamps
+        if config.scope == "still":
+            return keep_changing(embeddings, described.timestamps, max_cosine=config.max_cosine)
+        kept = keep_distinct(embeddings, max_cosine=config.max_cosine)
+        return kept, described.timestamps[kept]
 
 
 class _EnsembleRows(NamedTuple):

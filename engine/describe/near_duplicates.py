@@ -1,4 +1,4 @@
-"""Drops the near-duplicate frames of one video."""
+"""Drops the near-duplicate frames of one video: all, as the reference does, or only while a picture stands still."""
 
 from __future__ import annotations
 
@@ -35,6 +35,40 @@ def keep_distinct(embeddings: FloatArray, *, max_cosine: float) -> NDArray[np.in
             if kept[row]:
                 kept[row + 1 :] &= ~close[row + 1 - start :]
     return np.sort(visit_order[kept])
+
+
+def keep_changing(
+    embeddings: FloatArray, timestamps: FloatArray, *, max_cosine: float
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Choose the rows at which something new is shown; what was shown before and comes back has rows again.
+
+    ``embeddings``: float32 ``(N, E)``; ``timestamps``: float32 ``(N, 2)``, of several views in any order. A row is
+    dropped where its cosine with a row that stands for the time before, or with one of the same time, is above
+    ``max_cosine``; that row stands for this time, too. Returns ascending indices ``(M,)`` of the rows that remain and
+    their times ``(M, 2)``, which end with the last row that they stand for.
+    """
+    unit = l2_normalize(embeddings)
+    ends_s = timestamps[:, 1].copy()
+    order = np.argsort(timestamps[:, 0], kind="stable")
+    _, first = np.unique(timestamps[order, 0], return_index=True)
+    kept: list[int] = []
+    before: list[int] = []
+    for rows in np.split(order, first[1:]):
+        shown: list[int] = []
+        for row in rows.tolist():
+            known = [*before, *(other for other in shown if other not in before)]
+            cosines = unit[known] @ unit[row]
+            if known and cosines.max() > max_cosine:
+                twin = known[int(cosines.argmax())]
+                ends_s[twin] = max(ends_s[twin], timestamps[row, 1])
+            else:
+                twin = row
+                kept.append(row)
+            if twin not in shown:
+                shown.append(twin)
+        before = shown
+    indices = np.sort(np.array(kept, dtype=np.intp))
+    return indices, np.stack([timestamps[indices, 0], ends_s[indices]], axis=1)
 
 
 def _total_cosine(unit: FloatArray) -> NDArray[np.float64]:

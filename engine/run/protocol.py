@@ -33,7 +33,7 @@ from engine.search.candidates import find_candidates
 from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
-from engine.search.localization import localize_candidates
+from engine.search.localization import localize_candidates, rescore
 from engine.search.score_norm import ScoreNormalizer
 from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates, write_matches
@@ -177,6 +177,7 @@ def _compare(
     matches = localize_candidates(
         queries, references, candidates, config=preset.localization, use_score_norm=settings.use_score_norm
     )
+    candidates = rescore(candidates, matches, segment_weight=preset.search.segment_weight)
     return candidates, sorted(matches, key=lambda match: match.score, reverse=True)
 
 

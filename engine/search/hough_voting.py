@@ -28,6 +28,7 @@ _MAX_CELLS = 64_000_000
 _BINS_PER_INTERVAL = 2
 _LINES_PER_SPEED = 3
 _SAME_SHARE = 0.5
+_TIME_DECIMALS = 3
 
 Times = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -95,23 +96,39 @@ def _localize_part(query: Descriptors, reference: Descriptors, settings: HoughVo
 
 
 def _plane(query: Descriptors, reference: Descriptors, settings: HoughVoting) -> _Plane:
-    sides = []
-    for video in (query, reference):
-        rows = l2_normalize(video.descriptors) if settings.similarity == "cosine" else video.descriptors
-        order = np.argsort(video.timestamps[:, 0], kind="stable")
-        starts_s, first = np.unique(video.timestamps[order, 0], return_index=True)
-        sides.append((starts_s.astype(np.float64), rows[order], first))
-    (query_s, query_rows, query_first), (ref_s, ref_rows, ref_first) = sides
+    query_rows, ref_rows = (
+        l2_normalize(video.descriptors) if settings.similarity == "cosine" else video.descriptors
+        for video in (query, reference)
+    )
+    (query_s, query_row, query_first), (ref_s, ref_row, ref_first) = _rows_by_time(query), _rows_by_time(reference)
     evidence = np.empty((len(query_s), len(ref_s)), dtype=np.float32)
-    bounds = [*query_first.tolist(), len(query_rows)]
+    bounds = [*query_first.tolist(), len(query_row)]
     for start in range(0, len(query_s), _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, len(query_s))
-        similarity = query_rows[bounds[start] : bounds[stop]] @ ref_rows.T
+        rows, position = np.unique(query_row[bounds[start] : bounds[stop]], return_inverse=True)
+        similarity = (query_rows[rows] @ ref_rows.T)[position][:, ref_row]
         similarity = np.maximum.reduceat(similarity, query_first[start:stop] - bounds[start], axis=0)
         evidence[start:stop] = np.maximum.reduceat(similarity, ref_first, axis=1)
     evidence -= np.float32(settings.unrelated_similarity)
-    interval_s = float(np.median(reference.timestamps[:, 1] - reference.timestamps[:, 0]))
-    return _Plane(query_s, ref_s, interval_s, evidence)
+    return _Plane(query_s, ref_s, _interval_s(reference), evidence)
+
+
+def _interval_s(video: Descriptors) -> float:
+    """Time from one sampled frame to the next: a row that stands for several frames lasts longer."""
+    return float(np.median(np.diff(np.unique(video.timestamps[:, 0]), append=video.timestamps[:, 1].max())))
+
+
+def _rows_by_time(video: Descriptors) -> tuple[Times, Indices, Indices]:
+    """Times at which something is shown, ``(T,)``; the rows shown at them, time by time; and the first of each time."""
+    starts_s, ends_s = video.timestamps.astype(np.float64).T
+    interval_s = float((ends_s - starts_s).min())
+    num_times = np.maximum(1, np.rint((ends_s - starts_s) / interval_s)).astype(np.intp)
+    rows = np.repeat(np.arange(len(video)), num_times)
+    nth = np.arange(len(rows)) - np.repeat(np.cumsum(num_times) - num_times, num_times)
+    shown_s = np.round(starts_s[rows] + nth * interval_s, _TIME_DECIMALS)
+    order = np.argsort(shown_s, kind="stable")
+    times_s, first = np.unique(shown_s[order], return_index=True)
+    return times_s, rows[order], first
 
 
 def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
@@ -210,7 +227,6 @@ def _take_out(line: _Line, plane: _Plane, settings: HoughVoting) -> None:
 def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> Match:
     start_s = float(plane.query_s[line.first])
     if line.last + 1 < len(plane.query_s):
-        # Frames like an earlier one have no rows, so that the last row may last longer than its interval.
         end_s = float(plane.query_s[line.last + 1])
     else:
         end_s = float(query.timestamps[:, 1].max())

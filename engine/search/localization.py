@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engine.config import Localization
 from engine.errors import StoreError
@@ -56,3 +57,22 @@ def localize(
         return temporal_network.localize(query, reference, score, network=network)
     settings = config.hough_score_normalized if use_score_norm else config.hough_cosine
     return hough_voting.localize(query, reference, settings=settings)
+
+
+def rescore(
+    candidates: Sequence[CandidatePair], matches: Sequence[Match], *, segment_weight: float
+) -> list[CandidatePair]:
+    """Raise the score of each pair by ``segment_weight`` times that of its best match; best first.
+
+    Meant for matches of `engine.search.hough_voting`, whose scores are evidence of 0 or more. Equal scores keep their
+    order, and weight 0 changes nothing.
+    """
+    evidence: dict[tuple[str, str], float] = {}
+    for match in matches:
+        pair = match.query_id, match.ref_id
+        evidence[pair] = max(match.score, evidence.get(pair, 0.0))
+    rescored = [
+        replace(pair, score=pair.score + segment_weight * evidence.get((pair.query_id, pair.ref_id), 0.0))
+        for pair in candidates
+    ]
+    return sorted(rescored, key=lambda pair: pair.score, reverse=True) if segment_weight else list(candidates)

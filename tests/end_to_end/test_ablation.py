@@ -12,6 +12,7 @@ from benchmarks.ablation import Bench, gate_rows, planned_rows, table
 from benchmarks.data_sets import DataSet
 from engine.build.engines import build_engines
 from engine.cli import main
+from engine.config import Localization, Search
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
 from tests.end_to_end.conftest import Catalogue
@@ -23,9 +24,10 @@ SWITCHES = {
     "+ scenes": [],
     "+ shots": [],
     "+ insets": [],
+    "+ segments": [],
     "+ second model": [],
 }
-OF_A_PRESET_FILE = ("+ scenes", "+ shots")
+OF_A_PRESET_FILE = ("base", "+ score normalization", "+ scenes", "+ shots", "+ insets")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_two_models_need_engines_of_the_first(engines: EnginesDirectory) -> None
         planned_rows(one, one_model=one)
     with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
         planned_rows(engines, one_model=None)
-    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ insets"
+    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ segments"
 
 
 def test_shots_and_insets_are_rows_of_presets_that_describe_them(engines: EnginesDirectory) -> None:
@@ -81,10 +83,21 @@ def test_shots_and_insets_are_rows_of_presets_that_describe_them(engines: Engine
     shots = preset.model_copy(update={"models": preset.models[:1], "scenes": scenes})
     one = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": shots}))
     rows = {row.name: row.preset.scenes for row in planned_rows(one, one_model=None)}
-    assert list(rows) == ["base", "+ score normalization", "+ scenes", "+ shots", "+ insets"]
+    assert list(rows) == ["base", "+ score normalization", "+ scenes", "+ shots", "+ insets", "+ segments"]
     assert (rows["+ scenes"].scope, rows["+ scenes"].max_insets) == ("video", 0)
     assert (rows["+ shots"].scope, rows["+ shots"].max_insets) == ("shots", 0)
-    assert rows["+ insets"] == scenes
+    assert rows["+ insets"] == rows["+ segments"] == scenes
+
+
+def test_segments_are_a_row_of_presets_that_do_not_localize_as_the_baseline(engines: EnginesDirectory) -> None:
+    preset = engines.manifest.preset.model_copy(update={"models": engines.manifest.preset.models[:1]})
+    one = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": preset}))
+    rows = {row.name: row.preset for row in planned_rows(one, one_model=None)}
+    assert (rows["+ insets"].localization, rows["+ insets"].search) == (Localization(), Search())
+    assert rows["+ segments"] == preset
+    as_baseline = preset.model_copy(update={"localization": Localization(), "search": Search()})
+    other = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": as_baseline}))
+    assert [row.name for row in planned_rows(other, one_model=None)][-1] == "+ insets"
 
 
 def test_the_gate_experiment_needs_a_gate(engines: EnginesDirectory) -> None:

@@ -36,6 +36,7 @@ class GatedEngines:
     """Engines whose gate stops every query, and the same preset without the rule that exact copies count."""
 
     folder: Path
+    preset: Path
     without_exact_copies: Path
 
 
@@ -49,7 +50,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> GatedEngines:
     preset = write_gate_preset(folder / "gated.toml", score_threshold=NOTHING_PASSES, near_identical_cosine=0.98)
     build_engines(load_preset(preset), folder / "engines", checkpoints=folder)
     other = write_gate_preset(folder / "other.toml", score_threshold=NOTHING_PASSES, near_identical_cosine=None)
-    return GatedEngines(folder / "engines", other)
+    return GatedEngines(folder / "engines", preset, other)
 
 
 def by_id(videos: list[Descriptors]) -> dict[str, Descriptors]:
@@ -103,7 +104,7 @@ def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
 
 
 def test_the_single_commands_give_what_run_gives(
-    catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
+    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
 ) -> None:
     engines = ("--engines", stopping_run / "engines")  # with the PCA
     for name, role, videos, *options in (
@@ -122,8 +123,10 @@ def test_the_single_commands_give_what_run_gives(
     assert all((item.descriptors[:, -1] == -100).all() and len(item) == 1 for item in placeholders)
     sides = ("--queries", tmp_path / "normalized" / "queries.npz")
     sides += ("--references", tmp_path / "normalized" / "references.npz")
-    run_cli("search", *sides, "--output", tmp_path / "candidates.csv")
-    run_cli("localize", *sides, "--candidates", tmp_path / "candidates.csv", "--output", tmp_path / "matches.csv")
+    run_cli("search", *sides, "--output", tmp_path / "searched.csv")
+    outputs = ["--output", tmp_path / "matches.csv", "--rescored", tmp_path / "candidates.csv"]
+    preset = ["--preset", gated.preset]
+    run_cli("localize", *sides, "--candidates", tmp_path / "searched.csv", *outputs, *preset)
     # The norm set differs in the last digits: `run` projects its embeddings outside of the engine.
     for read, name in ((read_candidates, "candidates.csv"), (read_matches, "matches.csv")):
         found, expected = (

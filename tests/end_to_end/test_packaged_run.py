@@ -47,7 +47,10 @@ def test_normalize_gives_the_scores_of_the_run(
     result = run_cli("normalize", *stores, "--engines", tiny_engines, "--output", tmp_path / "sn")
     assert "norm set: the one that came with the engines" in result.stderr
     normalized = ["--queries", tmp_path / "sn" / "queries.npz", "--references", tmp_path / "sn" / "references.npz"]
-    run_cli("search", *normalized, "--output", tmp_path / "candidates.csv")
+    run_cli("search", *normalized, "--output", tmp_path / "searched.csv")
+    localized = ["--candidates", tmp_path / "searched.csv", "--output", tmp_path / "matches.csv"]
+    run_cli("localize", *normalized, *localized, "--rescored", tmp_path / "candidates.csv")
+    assert (tmp_path / "matches.csv").read_bytes() == (tmp_path / "run" / "matches.csv").read_bytes()
     assert (tmp_path / "candidates.csv").read_bytes() == (tmp_path / "run" / "candidates.csv").read_bytes()
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 
 from engine import Engine
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.store import read_descriptors
 from tests.end_to_end.conftest import Catalogue, RunCli
 
@@ -120,8 +122,12 @@ def test_the_steps_by_hand_give_the_result_of_run(
     sides = ["--queries", tmp_path / "queries.npz", "--references", tmp_path / "refs"]
     run_cli("normalize", *sides, "--norm-set", tmp_path / "norm.npz", "--output", tmp_path / "sn")
     sides = ["--queries", tmp_path / "sn" / "queries.npz", "--references", tmp_path / "sn" / "references.npz"]
-    run_cli("search", *sides, "--output", tmp_path / "candidates.csv")
-    run_cli("localize", *sides, "--candidates", tmp_path / "candidates.csv", "--output", tmp_path / "matches.csv")
+    run_cli("search", *sides, "--output", tmp_path / "searched.csv")
+    preset = EnginesDirectory.open(engines).manifest.preset
+    (tmp_path / "preset.toml").write_text(tomli_w.dumps(preset.model_dump(exclude_none=True)), "utf-8")
+    outputs = ["--output", tmp_path / "matches.csv", "--rescored", tmp_path / "candidates.csv"]
+    outputs += ["--preset", tmp_path / "preset.toml"]
+    run_cli("localize", *sides, "--candidates", tmp_path / "searched.csv", *outputs)
     truth = ["--ground-truth", catalogue.ground_truth]
     plot = tmp_path / "pr.png"
     uap = run_cli("evaluate", *truth, "--candidates", tmp_path / "candidates.csv", "--plot", plot)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.describe.near_duplicates import keep_distinct
+from engine.describe.near_duplicates import keep_changing, keep_distinct
 from engine.projection import l2_normalize
 from engine.records import FloatArray
 
@@ -85,3 +85,49 @@ def test_memory_does_not_grow_with_the_square_of_the_frames() -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 4000 * 4000
+
+
+def kept_one_by_one(embeddings: FloatArray, times: list[int], max_cosine: float) -> dict[int, list[int]]:
+    """Which rows stand for which times, the rule written down directly: one row after the other."""
+    unit = embeddings / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    stands_for: dict[int, list[int]] = {}
+    by_time = sorted(set(times))
+    for number, time in enumerate(by_time):
+        before = by_time[number - 1] if number else None
+        for row in (index for index, of_row in enumerate(times) if of_row == time):
+            known = [other for other, held in stands_for.items() if before in held or time in held]
+            twin = max(known, key=lambda other: unit[other] @ unit[row], default=None)
+            if twin is not None and unit[twin] @ unit[row] > max_cosine:
+                stands_for[twin].append(time)
+            else:
+                stands_for[row] = [time]
+    return stands_for
+
+
+@pytest.mark.parametrize("max_cosine", [0.5, 0.9, 0.975])
+def test_what_changes_equals_the_rule_written_row_by_row(max_cosine: float) -> None:
+    embeddings = np.concatenate([video(60, num_shots=8, seed=1), video(60, num_shots=3, seed=2)])
+    starts = list(range(60)) * 2
+    timestamps = np.stack([starts, np.array(starts) + 1], axis=1).astype(np.float32)
+    kept, times = keep_changing(embeddings, timestamps, max_cosine=max_cosine)
+    expected = kept_one_by_one(embeddings, starts, max_cosine)
+    assert kept.tolist() == sorted(expected)
+    assert times.tolist() == [[starts[row], max(expected[row]) + 1] for row in sorted(expected)]
+
+
+def test_what_comes_back_has_rows_again_and_what_stands_still_has_one() -> None:
+    first, second = np.eye(2, 8, dtype=np.float32)
+    rows = np.stack([first, first, first, second, second, first, first])
+    timestamps = np.stack([np.arange(7), np.arange(7) + 1], axis=1).astype(np.float32)
+    kept, times = keep_changing(rows, timestamps, max_cosine=0.975)
+    assert kept.tolist() == [0, 3, 5]
+    assert times.tolist() == [[0, 3], [3, 5], [5, 7]]
+    assert keep_distinct(rows, max_cosine=0.975).tolist() == [0, 3]
+
+
+def test_of_two_equal_views_one_remains_at_each_time() -> None:
+    rows = video(20, num_shots=20, seed=3)
+    timestamps = np.stack([np.arange(20), np.arange(20) + 1], axis=1).astype(np.float32)
+    kept, _ = keep_changing(np.tile(rows, (2, 1)), np.tile(timestamps, (2, 1)), max_cosine=0.975)
+    alone, _ = keep_changing(rows, timestamps, max_cosine=0.975)
+    assert kept.tolist() == alone.tolist()

@@ -89,12 +89,22 @@ def test_the_most_similar_of_the_rows_of_a_time_counts() -> None:
     assert times(match) == (0, 10, 12, 22)
 
 
-def test_a_row_lasts_until_the_next_one_where_frames_like_it_were_dropped() -> None:
-    starts_s = [0, 1, 2, 3, 8, 9, 10]
+def test_a_row_counts_at_every_time_it_stands_for() -> None:
     rows = np.concatenate([SHOWN[10:14], footage(2, 3)])
-    still = describe("R1", as_reference(np.concatenate([SHOWN[:14], *[SHOWN[13:14]] * 5, footage(3, 9)])))
-    (match,) = localize(describe("Q1", as_query(rows), starts_s=starts_s), still)
+    spans = [[0, 1], [1, 2], [2, 3], [3, 8], [8, 9], [9, 10], [10, 11]]
+    still = Descriptors("Q1", np.array(spans, np.float32), as_query(rows))
+    reference = describe("R1", as_reference(np.concatenate([SHOWN[:14], *[SHOWN[13:14]] * 4, footage(3, 9)])))
+    (match,) = localize(still, reference)
     assert times(match) == (0, 8, 10, 18)
+    repeated = describe("Q1", as_query(rows[[0, 1, 2, 3, 3, 3, 3, 3, 4, 5, 6]]))
+    assert localize(repeated, reference) == [match]
+
+
+def test_a_still_picture_that_lasts_is_a_segment() -> None:
+    still = Descriptors("Q1", np.array([[0, 9], [9, 10]], np.float32), as_query([SHOWN[5], *footage(2, 1)]))
+    reference = describe("R1", as_reference(np.concatenate([footage(3, 4), *[SHOWN[5:6]] * 9, footage(4, 4)])))
+    (match,) = localize(still, reference)
+    assert times(match) == (0, 9, 4, 13)
 
 
 def test_unrelated_and_stopped_videos_share_nothing() -> None:
@@ -149,7 +159,9 @@ def test_rows_of_any_order_give_the_same() -> None:
     video = query(footage(2, 6), SHOWN[10:18], footage(3, 5))
     order = np.random.default_rng(0).permutation(len(video))
     shuffled = Descriptors("Q1", video.timestamps[order], video.descriptors[order])
-    assert localize(shuffled, REFERENCE) == localize(video, REFERENCE)
+    (found,), (expected,) = localize(shuffled, REFERENCE), localize(video, REFERENCE)
+    assert (times(found), found.speed) == (times(expected), expected.speed)
+    assert found.score == pytest.approx(expected.score, rel=1e-6)
 
 
 def test_long_videos_are_compared_in_blocks() -> None:
