@@ -9,7 +9,8 @@ and back, a title card (other words on each) or the noise of an empty channel, a
 - ``c_exact``: a reference, byte for byte. ``c_in6``: 6 s of another between unrelated footage.
 - ``c_after_KIND``: the opening, and then 6 s of a reference. What lowers the score of blanks must not lose it.
 
-Every ``u_`` pair should be below every ``c_`` pair, with score normalization and without.
+Every unrelated pair, those of copies with other references too, should be below every copy, with score normalization
+and without.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import cv2
 import numpy as np
 import typer
 
-from benchmarks.builds import STORES, Build, BuildsOption, parse_builds, run_build
+from benchmarks.builds import STORES, Build, BuildsOption, origins, parse_builds, run_build
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import command_line, report
 from benchmarks.val_hard import make_set, plain_queries
@@ -144,18 +145,18 @@ class Score:
     query_id: str
     ref_id: str
     score: float | None
+    is_copy: bool = False
 
 
 def scores_of(candidates: Sequence[CandidatePair], true_refs: dict[str, str], *, build: str, mode: str) -> list[Score]:
-    """The scores of the copies, of ``u_KIND`` with ``r_KIND``, and the best pair of each ``u_`` query beside it."""
+    """The scores of the copies, of ``u_`` queries with ``r_KIND``, and the best other pair of each of these queries."""
     found = {(item.query_id, item.ref_id): item.score for item in candidates}
-    scores = [Score(build, mode, *pair, found.get(pair)) for pair in true_refs.items()]
-    for kind in KINDS:
-        for query_id in (f"u_{kind}", f"u_only_{kind}"):
-            named = query_id, f"r_{kind}"
-            scores.append(Score(build, mode, *named, found.get(named)))
-            others = [score for pair, score in found.items() if pair[0] == query_id and pair != named]
-            scores.append(Score(build, mode, query_id, "any other", max(others, default=None)))
+    unrelated = [(f"{prefix}_{kind}", f"r_{kind}") for kind in KINDS for prefix in ("u", "u_only")]
+    scores = []
+    for named in (*true_refs.items(), *unrelated):
+        scores.append(Score(build, mode, *named, found.get(named), is_copy=named not in unrelated))
+        others = [score for pair, score in found.items() if pair[0] == named[0] and pair != named]
+        scores.append(Score(build, mode, named[0], "any other", max(others, default=None)))
     return scores
 
 
@@ -183,16 +184,14 @@ def measure(builds: Sequence[Build], data: DataSet, true_refs: dict[str, str], r
 
 def lowest_copy(scores: Sequence[Score]) -> float:
     """The lowest score of a copy; one that is no candidate is below everything."""
-    copies = [item.score for item in scores if item.query_id.startswith("c_")]
+    copies = [item.score for item in scores if item.is_copy]
     return min(-np.inf if score is None else score for score in copies)
 
 
 def too_high(scores: Sequence[Score]) -> list[Score]:
     """The unrelated pairs that are not below the lowest copy."""
     limit = lowest_copy(scores)
-    return [
-        item for item in scores if item.query_id.startswith("u_") and item.score is not None and item.score >= limit
-    ]
+    return [item for item in scores if not item.is_copy and item.score is not None and item.score >= limit]
 
 
 def table(scores: Sequence[Score]) -> list[str]:
@@ -208,7 +207,7 @@ def table(scores: Sequence[Score]) -> list[str]:
             f"{row[0].query_id:<18}{row[0].ref_id:<14}" + "".join(f"{text:>{width}}" for text in texts).rstrip()
         )
     for (mode, build), mine in by_column.items():
-        num_unrelated = sum(item.query_id.startswith("u_") for item in mine)
+        num_unrelated = sum(not item.is_copy for item in mine)
         counted = f"{len(too_high(mine))} of {num_unrelated} unrelated pairs not below it"
         lines.append(f"{mode}, {build}: lowest copy {lowest_copy(mine):.4f}; {counted}")
     return lines
@@ -232,7 +231,8 @@ def main(
     with data.ground_truth.open(encoding="utf-8", newline="") as file:
         true_refs = {row["query_id"]: row["ref_id"] for row in csv.DictReader(file)}
     scores = measure(compared, data, true_refs, output / "runs")
-    report("blank_evidence", lines=table(scores), figures={"scores": [asdict(item) for item in scores]}, output=results)
+    figures = {"scores": [asdict(item) for item in scores]}
+    report("blank_evidence", lines=[*origins(compared), *table(scores)], figures=figures, output=results)
 
 
 app = command_line(main)

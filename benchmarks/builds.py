@@ -64,6 +64,19 @@ def parse_builds(texts: Sequence[str] | None) -> list[Build]:
     return builds
 
 
+def origins(builds: Sequence[Build]) -> list[str]:
+    """A line for each build: its engines directory, or the commit that changed ``engine/`` of its checkout last."""
+    return [f"{build.name}: {_origin(build)}" for build in builds]
+
+
+def _origin(build: Build) -> str:
+    if build.engines is not None:
+        return f"engines directory {build.engines.name}"
+    command = ["git", "-C", str(build.checkout), "log", "-1", "--format=%h", "--", "engine"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"lite of commit {done.stdout.strip() or 'unknown'}"
+
+
 def run_build(
     build: Build,
     *,
@@ -77,7 +90,8 @@ def run_build(
 ) -> dict[str, Any]:
     """Run the whole protocol into ``output`` and return the figures that the program prints.
 
-    ``cache``: a folder for the engines that another checkout makes of its weights, kept apart from those of this one.
+    ``cache``: a folder for the engines that each checkout makes of its weights, which would replace one another in the
+    user's own cache.
     ``described``: stores (``references``, ``queries``) of an earlier run of the same build, so that they are not
     computed again. A run that was cut short goes on, and a finished one is not repeated: a build that was changed needs
     another ``output``.
@@ -98,8 +112,7 @@ def run_build(
     command = [sys.executable, "-m", "engine", "run", "--score-norm" if score_norm else "--no-score-norm"]
     command += [word for name, path in options.items() for word in (f"--{name}", str(path.absolute()))]
     environment = {**os.environ, "PYTHONPATH": str(build.checkout)}
-    if build.checkout != REPOSITORY:
-        environment["XDG_CACHE_HOME"] = str((cache / build.name).absolute())
+    environment["XDG_CACHE_HOME"] = str((cache / build.name).absolute())
     # `python -m` looks for modules in the working folder first.
     done = subprocess.run(command, cwd=build.checkout, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -1,7 +1,8 @@
 """Are copies found that nobody changed: `python -m benchmarks.exact_copies DATA --output DIR`.
 
 DATA is a set with references among its queries, byte for byte (`benchmarks.val_hard --sets exact-copies`). A copy is
-found if its reference is the best candidate of the query, strictly above every false one, and has a match.
+found if its reference is the best candidate of the query, strictly above every false one, and has a match. Only the
+exact copies are queries here.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.builds import BuildsOption, parse_builds, run_build
+from benchmarks.builds import BuildsOption, origins, parse_builds, run_build
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import command_line, report
+from benchmarks.val_hard import make_set
 from engine.errors import ConfigError
 from engine.records import CandidatePair, Match
 from engine.store.tables import read_candidates, read_ground_truth, read_matches
@@ -52,6 +54,14 @@ def exact_pairs(data: DataSet) -> list[Pair]:
     if not pairs:
         raise ConfigError(f"no query of {data.queries} is a reference byte for byte; there is nothing to look for")
     return pairs
+
+
+def link_copies(data: DataSet, pairs: Sequence[Pair], output: Path) -> None:
+    """Links in ``output`` to those queries that are exact copies."""
+    copies = {query_id for query_id, _ in pairs}
+    for media in find_videos([data.queries]):
+        if media.video_id in copies:
+            (output / media.path.name).symlink_to(media.path.resolve())
 
 
 def _digest(path: Path) -> str:
@@ -106,15 +116,17 @@ def main(
     Example: python -m benchmarks.exact_copies sets/exact-copies --output runs/
     """
     data_set = find_data_set(data)
+    compared = parse_builds(builds)
     pairs, truth = exact_pairs(data_set), read_ground_truth(data_set.ground_truth)
-    copies = []
-    for build in parse_builds(builds):
-        folder = output / build.name
-        run_build(build, queries=data_set.queries, references=data_set.references, output=folder, cache=output)
+    copies, queries, runs = [], output / "queries", output / "runs"
+    make_set(queries, lambda folder: link_copies(data_set, pairs, folder))
+    for build in compared:
+        folder = runs / build.name
+        run_build(build, queries=queries, references=data_set.references, output=folder, cache=runs)
         candidates, matches = read_candidates(folder / "candidates.csv"), read_matches(folder / "matches.csv")
         copies += copies_of(pairs, candidates, matches, true_pairs=truth.pairs, build=build.name)
     figures = {"copies": [{**asdict(copy), "is_found": copy.is_found} for copy in copies]}
-    report("exact_copies", lines=table(copies), figures=figures, output=results)
+    report("exact_copies", lines=[*origins(compared), *table(copies)], figures=figures, output=results)
 
 
 app = command_line(main)

@@ -21,7 +21,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.builds import Build, BuildsOption, parse_builds, run_build
+from benchmarks.builds import Build, BuildsOption, origins, parse_builds, run_build
 from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import command_line, report
 from benchmarks.val_hard import make_set
@@ -311,7 +311,7 @@ def main(
     figures = measure(compared, chosen, sets=sets, runs=output / "runs")
     truth = read_ground_truth(find_data_set(sets / "unchanged").ground_truth)
     queries = find_videos([sets / "unchanged" / QUERIES])
-    lines = [f"{len(queries)} queries, {len(truth.pairs)} pairs to find", *table(figures)]
+    lines = [f"{len(queries)} queries, {len(truth.pairs)} pairs to find", *origins(compared), *table(figures)]
     document = {
         "num_queries": len(queries),
         "num_pairs": len(truth.pairs),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.builds import REPOSITORY, STORES, Build, parse_builds, run_build
+from benchmarks.builds import REPOSITORY, STORES, Build, origins, parse_builds, run_build
 from engine.build.engines import build_engines
 from engine.errors import ConfigError
 from engine.store.tables import read_candidates
@@ -26,6 +26,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_path_is_an_engines_directory_or_a_checkout(engines: Path, tmp_path: Path) -> None:
     builds = parse_builds([f"tiny={engines}", f"here={REPOSITORY}"])
     assert builds == [Build("tiny", REPOSITORY, engines), Build("here", REPOSITORY)]
+    first, second = origins(builds)
+    assert first == "tiny: engines directory engines"
+    assert second.startswith("here: lite of commit ")
     assert parse_builds(None) == parse_builds([]) == [Build("now", REPOSITORY)]
     with pytest.raises(ConfigError, match=r"no engines directory .* and no checkout"):
         parse_builds([f"empty={tmp_path}"])

@@ -124,6 +124,8 @@ def test_unrelated_pairs_that_are_not_below_every_copy_are_too_high() -> None:
     candidates = [
         CandidatePair("c_exact", "R1", 0.4),
         CandidatePair("c_in6", "R2", 0.3),
+        CandidatePair("c_in6", "R1", 0.35),
+        CandidatePair("c_exact", "R3", 0.2),
         CandidatePair("u_black", "r_black", 0.3),
         CandidatePair("u_black", "R9", 0.1),
         CandidatePair("u_white", "r_white", 0.29),
@@ -131,18 +133,19 @@ def test_unrelated_pairs_that_are_not_below_every_copy_are_too_high() -> None:
         CandidatePair("u_only_blue", "R8", 0.2),
     ]
     scores = scores_of(candidates, {"c_exact": "R1", "c_in6": "R2"}, build="now", mode="cosine")
-    assert len(scores) == 2 + 4 * len(KINDS)
+    assert len(scores) == 2 * 2 + 4 * len(KINDS)
     assert lowest_copy(scores) == 0.3
     assert [(item.query_id, item.ref_id, item.score) for item in too_high(scores)] == [
+        ("c_in6", "any other", 0.35),
         ("u_black", "r_black", 0.3),
         ("u_only_blue", "any other", 0.5),
     ]
     lines = table(scores)
-    assert sum("!" in line for line in lines) == 2
-    assert lines[-1] == f"cosine, now: lowest copy 0.3000; 2 of {4 * len(KINDS)} unrelated pairs not below it"
+    assert sum("!" in line for line in lines) == 3
+    assert lines[-1] == f"cosine, now: lowest copy 0.3000; 3 of {2 + 4 * len(KINDS)} unrelated pairs not below it"
 
 
 def test_a_copy_that_is_no_candidate_is_below_everything() -> None:
-    scores = [Score("b", "m", "c_exact", "R1", None), Score("b", "m", "u_black", "r_black", -0.5)]
+    scores = [Score("b", "m", "c_exact", "R1", None, is_copy=True), Score("b", "m", "u_black", "r_black", -0.5)]
     assert lowest_copy(scores) == -np.inf
     assert too_high(scores) == [scores[1]]

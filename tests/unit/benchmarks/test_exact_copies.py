@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.data_sets import DataSet
-from benchmarks.exact_copies import copies_of, exact_pairs, table
+from benchmarks.exact_copies import copies_of, exact_pairs, link_copies, table
 from engine.errors import ConfigError
 from engine.records import CandidatePair, Match
 
@@ -32,6 +32,9 @@ def test_pairs_are_equal_byte_for_byte(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     data = DataSet("set", tmp_path / "q", tmp_path / "r", tmp_path / "truth.csv")
     assert exact_pairs(data) == [("a", "A")]
+    (tmp_path / "links").mkdir()
+    link_copies(data, exact_pairs(data), tmp_path / "links")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "links").iterdir()} == {"a.mp4": b"one"}
     (tmp_path / "q" / "a.mp4").write_bytes(b"One")
     with pytest.raises(ConfigError, match="byte for byte"):
         exact_pairs(data)
