@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 import zlib
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+
+_CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 
 
 @contextmanager
@@ -47,10 +50,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until the bytes of a file, or the entries of a folder, are on the disk."""
+    """Wait until the bytes of a file, or the entries of a folder, are on the disk.
+
+    Some mounts (network shares, FUSE) cannot flush a folder; what is in it is then as safe as they make it.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

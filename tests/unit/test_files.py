@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +117,33 @@ def test_damaged_files_fail(tmp_path: Path, compressed: bool) -> None:
     path.write_bytes(whole[:4000] + bytes(16) + whole[4016:])
     with pytest.raises(ValueError, match=r"a\.npz is damaged"):
         load_arrays(path)
+
+
+class TestFoldersThatCannotBeFlushed:
+    """Some network and FUSE mounts answer EINVAL to ``fsync`` of a folder; none can be made here, so the call is."""
+
+    @staticmethod
+    def answer(monkeypatch: pytest.MonkeyPatch, number: int, *, to_folders: bool) -> None:
+        fsync = os.fsync
+
+        def failing(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode) == to_folders:
+                raise OSError(number, os.strerror(number))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", failing)
+
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+    def test_they_hold_files_all_the_same(self, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answer(monkeypatch, number, to_folders=True)
+        with written_aside(tmp_path / "a.csv") as aside:
+            aside.write_text("whole")
+        assert (tmp_path / "a.csv").read_text() == "whole"
+
+    @pytest.mark.parametrize(("number", "to_folders"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])
+    def test_other_errors_and_those_of_files_count(
+        self, tmp_path: Path, number: int, to_folders: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.answer(monkeypatch, number, to_folders=to_folders)
+        with pytest.raises(OSError, match=os.strerror(number)), written_aside(tmp_path / "a.csv") as aside:
+            aside.write_text("whole")
