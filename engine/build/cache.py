@@ -14,15 +14,22 @@ from engine.runtime.engines_directory import EnginesDirectory
 logger = logging.getLogger(__name__)
 
 
+_ADVICE = "set XDG_CACHE_HOME to a folder that can be written, or name engines with --engines"
+
+
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/vsc-engine``, by default ``~/.cache/vsc-engine``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsc-engine"
+    """``$XDG_CACHE_HOME/vsc-engine``, by default ``~/.cache/vsc-engine``. Raises ``ConfigError`` without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsc-engine"
+    except RuntimeError as error:
+        raise ConfigError(f"this user has no home folder to keep built engines in; {_ADVICE}") from error
 
 
 def user_engines(preset_name: str) -> EnginesDirectory:
     """The engines of a preset in `cache_folder`; builds them if they are missing, or of another preset or weights.
 
-    Raises ``BackendUnavailable`` if they must be exported and the extra ``build`` is not installed.
+    Raises ``BackendUnavailable`` if they must be exported and the extra ``build`` is not installed, and ``ConfigError``
+    where the folder cannot be made.
     """
     preset = load_preset(preset_name)
     folder = cache_folder() / "engines" / preset_name
@@ -36,4 +43,10 @@ def user_engines(preset_name: str) -> EnginesDirectory:
     logger.warning("building the engines of preset %s into %s (first use)", preset_name, folder)
     from engine.build.engines import build_engines
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot keep built engines in {folder} ({error.strerror}); {_ADVICE}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"cannot keep built engines in {folder} (not writable); {_ADVICE}")
     return EnginesDirectory(folder, build_engines(preset, folder, progress=logger.info))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from engine.build import cache, engines
 from engine.config import Preset
+from engine.errors import ConfigError
 from engine.runtime.manifest import MANIFEST_NAME
 from tests.packaged import tiny_preset, write_packaged
 
@@ -40,3 +43,38 @@ def test_other_weights_of_the_package_are_built_again(package: Path, tmp_path: P
     package.rename(tmp_path / "old")
     write_packaged(package, seed=1)
     assert cache.user_engines("tiny").manifest.identity != before
+
+
+class TestNoUsableHome:
+    @pytest.fixture(autouse=True)
+    def nobody(self, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert package.is_dir()
+        monkeypatch.delenv("XDG_CACHE_HOME")
+
+    @staticmethod
+    def error() -> str:
+        with pytest.raises(ConfigError) as caught:
+            cache.user_engines("tiny")
+        assert "XDG_CACHE_HOME" in str(caught.value)
+        assert "--engines" in str(caught.value)
+        return str(caught.value)
+
+    def test_a_user_without_an_entry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def unknown(_: int) -> None:
+            raise KeyError
+
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", unknown)
+        assert "no home folder" in self.error()
+
+    @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null"])
+    def test_a_home_that_cannot_be(self, home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", home)
+        assert f"cannot keep built engines in {home}/.cache/vsc-engine/engines/tiny (" in self.error()
+
+    def test_a_home_that_may_not_be_written(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        folder = tmp_path / ".cache" / "vsc-engine" / "engines" / "tiny"
+        folder.mkdir(parents=True)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))  # root may write all
+        assert "not writable" in self.error()
