@@ -5,23 +5,47 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LINE_INTERVAL_S = 15.0
+_TURNS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
 
 def say(text: str) -> None:
-    """One line for people."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints for people
+    """One line for people; see `printable`."""
+    print(printable(text), file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints for people
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for what a terminal would obey: names of files may hold any character.
+
+    These are control characters (line feeds too), half surrogates, line separators, and marks that turn the direction
+    of writing.
+    """
+    return "".join(_escaped(character) if _is_obeyed(character) else character for character in text)
+
+
+def _is_obeyed(character: str) -> bool:
+    is_control = unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
+    return is_control or unicodedata.bidirectional(character) in _TURNS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", errors="surrogatepass").decode("ascii")
 
 
 class LogLines(logging.Handler):
     """Says log records. It looks ``sys.stderr`` up each time, because a progress bar puts itself in front of it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one record."""
-        say(self.format(record))
+        """Say one record, and in lines of its own the exception that it tells of."""
+        say(record.getMessage())
+        if record.exc_info:
+            for line in "".join(traceback.format_exception(*record.exc_info)).splitlines():
+                say(line)
 
 
 @contextmanager

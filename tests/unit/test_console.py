@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -39,3 +40,30 @@ def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: 
         advance()
         advance()
     assert "2/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("naïve 名前 👩\u200d🚀 e\u0301\u200c", "naïve 名前 👩\u200d🚀 e\u0301\u200c"),
+        ("a\rb\nc\td", "a\\rb\\nc\\td"),
+        ("\x1b[2J\x07\x7f\x9b31m", "\\x1b[2J\\x07\\x7f\\x9b31m"),
+        ("caf\udce9", "caf\\udce9"),
+        ("4pm.\u202egpj\u2066\u2028", "4pm.\\u202egpj\\u2066\\u2028"),
+    ],
+)
+def test_a_terminal_obeys_no_name_of_a_file(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(text)
+    LogLines().emit(logging.LogRecord("engine", logging.WARNING, "", 0, "failed: %s", (text,), None))
+    assert capsys.readouterr().err == f"{shown}\nfailed: {shown}\n"
+
+
+def test_an_exception_is_told_in_lines_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        int("\x1b[2J")
+    except ValueError:
+        record = logging.LogRecord("engine", logging.DEBUG, "", 0, "unexpected", (), sys.exc_info())
+    LogLines().emit(record)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["unexpected", "Traceback (most recent call last):"]
+    assert lines[-1] == "ValueError: invalid literal for int() with base 10: '\\x1b[2J'"
