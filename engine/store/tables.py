@@ -171,9 +171,14 @@ def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | 
     """Write records whose fields are the columns, in this order."""
     # A file name need not be UTF-8; a report of failures is written even so.
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_text(value) for value in astuple(row)] for row in rows)
+        plain = csv.writer(file, lineterminator="\n")
+        # The module leaves a bare carriage return unquoted, and takes it for the end of a line when it reads.
+        quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow(columns)
+        for row in rows:
+            values = [_text(value) for value in astuple(row)]
+            writer = quoted if any("\r" in str(value) for value in values) else plain
+            writer.writerow(values)
 
 
 def _text(value: object) -> object:

@@ -58,7 +58,7 @@ class TestRoundTrip:
     def test_recorded_files(self, golden: Path, tmp_path: Path) -> None:
         references = read_npz(golden / "postprocess" / "test_refs_sn.npz")
         assert references[0].video_id == "R200000"
-        np.testing.assert_array_equal(references[0].timestamps[:3], [[0, 0], [1, 1], [2, 2]])
+        np.testing.assert_array_equal(references[0].timestamps[:3], [[0, 1], [1, 2], [2, 3]])
         write_npz(tmp_path / "a.npz", references)
         recorded = np.load(golden / "postprocess" / "test_refs_sn.npz")
         written = np.load(tmp_path / "a.npz")
@@ -88,6 +88,19 @@ class TestReading:
         assert [video.video_id for video in videos] == list(dict.fromkeys(names.tolist()))
         for video in videos:
             np.testing.assert_array_equal(video.descriptors[:, 0], np.flatnonzero(names == video.video_id))
+
+    @pytest.mark.parametrize(
+        ("starts_s", "interval_s"),
+        [([0, 1, 2, 3], 2), ([3, 1.5, 1, 9], 2), ([0, 1.5, 0.5, 2], 0.5), ([4, 4, 4, 4], 1), ([0, 1, 2, 1], 2)],
+    )
+    def test_a_start_alone_lasts_one_sampling_interval(
+        self, tmp_path: Path, starts_s: list[float], interval_s: float
+    ) -> None:
+        ids = np.array(["a", "b", "a", "b"])  # a time between rows of two videos says nothing
+        times = np.array(starts_s, dtype=np.float32)
+        first, second = read_npz(saved(tmp_path, video_ids=ids, features=np.eye(4), timestamps=times))
+        np.testing.assert_array_equal(first.timestamps, np.stack([times[::2], times[::2] + interval_s], axis=1))
+        np.testing.assert_array_equal(second.timestamps, np.stack([times[1::2], times[1::2] + interval_s], axis=1))
 
     @pytest.mark.parametrize("dtype", [np.int64, np.uint16])
     def test_numbers_become_the_ids_of_the_challenge(self, tmp_path: Path, dtype: type) -> None:

@@ -61,6 +61,12 @@ class TestRoundTrips:
         with pytest.raises(StoreError, match=f"line 2: column {named} holds"):
             read_matches(written(tmp_path, text))
 
+    @pytest.mark.parametrize("query_id", ["a\rb", "a\r\nb", "a\nb", "\r", "\x1b[2J", "a,b", '"', " a ", "#a", "a\x00b"])
+    def test_any_id(self, tmp_path: Path, query_id: str) -> None:
+        pairs = [CandidatePair("Q1", "R1", 1.0), CandidatePair(query_id, f"R{query_id}", 0.5)]
+        write_candidates(tmp_path / "c.csv", pairs)
+        assert read_candidates(tmp_path / "c.csv") == pairs
+
     def test_empty_tables(self, tmp_path: Path) -> None:
         write_candidates(tmp_path / "c.csv", [])
         write_matches(tmp_path / "m.csv", [])
