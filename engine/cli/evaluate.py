@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.console import say
 from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from engine.records import CandidatePair, Match
+    from engine.store.tables import GroundTruth
 
 
 def evaluate(
@@ -24,6 +30,7 @@ def evaluate(
     Example: vsc-engine evaluate --candidates out/candidates.csv --ground-truth ground_truth.csv
     """
     from engine.evaluate.figures import candidate_figures, match_figures
+    from engine.evaluate.ids import in_ids_of, unmatched_lines
     from engine.search.candidates import find_candidates
     from engine.search.exact_copies import read_sides
     from engine.store.tables import read_candidates, read_ground_truth, read_matches
@@ -32,10 +39,23 @@ def evaluate(
     if sum(given) != 1 or (queries is None) != (references is None):
         raise ConfigError("give exactly one of --candidates, --matches, or --queries with --references")
     truth = read_ground_truth(ground_truth)
+    truth = read_ground_truth(ground_truth)
+
+    def truth_for(found: Sequence[CandidatePair] | Sequence[Match], among: str) -> GroundTruth:
+        query_ids, ref_ids = {item.query_id for item in found}, {item.ref_id for item in found}
+        known = in_ids_of(truth, query_ids=query_ids, ref_ids=ref_ids)
+        for line in unmatched_lines(known, query_ids=query_ids, ref_ids=ref_ids, among=among):
+            say(line)
+        return known
+
     if matches is not None:
-        figures = match_figures(read_matches(matches), truth, plot=plot)
-    elif candidates is not None:
-        figures = candidate_figures(read_candidates(candidates), truth, plot=plot)
-    elif queries is not None and references is not None:
-        figures = candidate_figures(find_candidates(*read_sides(queries, references)), truth, plot=plot)
+        segments = read_matches(matches)
+        figures = match_figures(segments, truth_for(segments, "the matches"), plot=plot)
+    else:
+        pairs: list[CandidatePair] = []
+        if candidates is not None:
+            pairs = read_candidates(candidates)
+        elif queries is not None and references is not None:
+            pairs = find_candidates(*read_sides(queries, references))
+        figures = candidate_figures(pairs, truth_for(pairs, "the candidates"), plot=plot)
     print(json.dumps(figures))
