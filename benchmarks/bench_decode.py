@@ -29,9 +29,11 @@ from benchmarks.gpu_usage import GpuUsage
 from benchmarks.harness import OutputOption, VideosArgument, command_line, report
 from engine.errors import ConfigError
 from engine.records import Media
+from engine.video.container import open_container
 from engine.video.dali import DaliFrameSource
 from engine.video.dali_codecs import Device
-from engine.video.media import find_videos, index_timeline
+from engine.video.discovery import find_videos
+from engine.video.media import index_timeline
 from engine.video.pyav import PyAvFrameSource
 from engine.video.source import FrameSource, InputSpec
 
@@ -58,7 +60,8 @@ def transcode(source: Path, target: Path, codec: Codec) -> Path:
     """Copy the pictures of a video into another codec, times kept; returns ``target`` with the suffix of the codec."""
     encoder, suffix, options = _ENCODERS[codec]
     target = target.with_suffix(suffix)
-    with av.open(str(source)) as video, av.open(str(target), "w") as copy:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open_container(source) as video, av.open(str(target), "w") as copy:
         original = video.streams.video[0]
         stream = cast(VideoStream, copy.add_stream(encoder, rate=original.average_rate, options=options))
         # Both decoders of this comparison take even sizes only.

@@ -27,7 +27,7 @@ from engine.errors import ConfigError
 from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, Failure, Media
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from engine.video.sampling import slot_timestamps
 
 

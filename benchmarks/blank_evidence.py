@@ -36,7 +36,8 @@ from benchmarks.val_hard import make_set, plain_queries
 from engine.errors import ConfigError
 from engine.records import CandidatePair, Media
 from engine.store.tables import read_candidates
-from engine.video.media import find_videos, index_timeline
+from engine.video.discovery import find_videos
+from engine.video.media import index_timeline
 from training.footage.clips import read_clip, write_clip
 from training.footage.resizing import Frame, cover
 

@@ -22,7 +22,7 @@ from engine.build.parity import Case, load_cases
 from engine.build.precision import Sample, compare_precisions, graph_models, table
 from engine.records import Frames, Media, Span, View
 from engine.runtime.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from engine.video.pyav import PyAvFrameSource
 from engine.video.source import InputSpec
 

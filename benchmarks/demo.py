@@ -24,13 +24,14 @@ from rich.table import Table
 from benchmarks.demo_footage import copy_videos, make_move, plan_moves
 from benchmarks.harness import command_line
 from engine.cli.options import EXIT_SOME_FAILED
-from engine.console import progress, say
+from engine.console import printable, progress, say
 from engine.errors import ConfigError, EngineError, MediaError
 from engine.records import Match, Media
 from engine.store.shards import Fingerprint
 from engine.store.tables import read_ground_truth, read_matches
 from engine.version import __version__
-from engine.video.media import find_videos, index_timeline
+from engine.video.discovery import find_videos
+from engine.video.media import index_timeline
 from training.footage.synthesizer import GROUND_TRUTH, PROVENANCE, QUERIES, synthesize
 from training.processes import in_processes
 
@@ -120,8 +121,9 @@ def _make_footage(folder: Path, *, own: Sequence[Media], seed: int) -> None:
     with progress("footage", len(moves)) as advance:
         for _ in in_processes(make_move, moves, num_workers=num_workers):
             advance()
-    built_in = sorted((folder / "references").iterdir())
-    distractors = sorted((folder / "distractors").iterdir())
+    built_in, distractors = (
+        [Media(path.stem, path) for path in sorted((folder / role).iterdir())] for role in ("references", "distractors")
+    )
     with progress("queries", NUM_COPIES + NUM_PLAIN) as advance:
         synthesize(
             _copied(own) if own else built_in,
@@ -137,7 +139,7 @@ def _make_footage(folder: Path, *, own: Sequence[Media], seed: int) -> None:
         )
 
 
-def _copied(own: Sequence[Media]) -> list[Path]:
+def _copied(own: Sequence[Media]) -> list[Media]:
     """At most 32 of the user's videos, from all over the folder; those that cannot be read are named and left out."""
     readable = []
     for media in own[:: -(-len(own) // MAX_COPIED_VIDEOS)]:
@@ -146,7 +148,7 @@ def _copied(own: Sequence[Media]) -> list[Path]:
         except MediaError as error:
             say(f"left out: {error}")
         else:
-            readable.append(media.path)
+            readable.append(media)
     return readable
 
 
@@ -191,8 +193,8 @@ def matches_table(matches: Sequence[Match], data: DemoData) -> Table:
     for match in matches:
         is_right = any(overlaps(match, true) for true in truth)
         table.add_row(
-            match.query_id,
-            match.ref_id,
+            printable(match.query_id),
+            printable(match.ref_id),
             f"{match.query_start_s:.1f} - {match.query_end_s:.1f} s",
             f"{match.ref_start_s:.1f} - {match.ref_end_s:.1f} s",
             f"{match.score:.3f}",

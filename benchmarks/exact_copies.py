@@ -22,7 +22,7 @@ from benchmarks.val_hard import make_set
 from engine.errors import ConfigError
 from engine.records import CandidatePair, Match
 from engine.store.tables import read_candidates, read_ground_truth, read_matches
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 
 Pair = tuple[str, str]
 

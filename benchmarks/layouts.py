@@ -27,7 +27,7 @@ from engine.config import Scenes, load_preset
 from engine.describe.insets import find_rectangles, overlap
 from engine.records import Media, Region
 from engine.store.tables import read_ground_truth
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from engine.video.pyav import PyAvFrameSource
 from engine.video.statistics import thumbnail
 

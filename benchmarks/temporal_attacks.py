@@ -29,7 +29,7 @@ from engine.console import progress
 from engine.errors import ConfigError
 from engine.records import Match, Media
 from engine.store.tables import GroundTruth, read_ground_truth
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from engine.video.sampling import sample_frames
 from training.footage.clips import read_clip, write_clip
 from training.footage.query_plans import probe_sources
@@ -196,7 +196,7 @@ def make_attacks(source: DataSet, output: Path, *, num_queries: int | None) -> N
         (output / name / REFERENCES).symlink_to(source.references.resolve(), target_is_directory=True)
     with progress("attacked queries", len(queries)) as advance:
         for media in queries:
-            fps = probe_sources([media.path], max_source_s=_MAX_SOURCE_S)[0].fps
+            fps = probe_sources([media], max_source_s=_MAX_SOURCE_S)[0].fps
             frames = list(read_clip(media.path, fps=fps, short_side_px=SHORT_SIDE_PX))
             for number, (name, attack) in enumerate(ATTACKS.items()):
                 rng = np.random.default_rng([SEED, number, *media.video_id.encode()])

@@ -30,7 +30,8 @@ from engine.console import progress, say
 from engine.errors import ConfigError
 from engine.records import Media
 from engine.store.tables import read_ground_truth
-from engine.video.media import find_videos, index_timeline
+from engine.video.discovery import find_videos
+from engine.video.media import index_timeline
 from training.footage.edits import Strengths
 from training.footage.edits.base import either_sign, factor_or_inverse, integer, uniform
 from training.footage.query_plans import Difficulty
@@ -101,8 +102,7 @@ def make_synthetic(source: DataSet, output: Path, recipe: Recipe) -> None:
 
     Raises ``ConfigError`` where ``source`` has no plain query.
     """
-    references = [media.path for media in find_videos([source.references])]
-    distractors = [media.path for media in plain_queries(source)]
+    references, distractors = find_videos([source.references]), plain_queries(source)
     with progress(output.name, recipe.num_copies + recipe.num_plain) as advance:
         synthesize(
             references,

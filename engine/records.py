@@ -28,7 +28,7 @@ GATED_BIAS = -100.0
 
 @dataclass(frozen=True)
 class Media:
-    """A video file and the id under which its results are kept (the file name without its extension)."""
+    """A video file and the id under which its results are kept: see `engine.video.discovery.discover`."""
 
     video_id: str
     path: Path

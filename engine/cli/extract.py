@@ -16,6 +16,7 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    RecursiveOption,
     RoleName,
     ScenesOption,
     WorkersOption,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def extract(
-    paths: Annotated[list[Path], typer.Argument(help="Video files and folders of videos.", metavar="PATH...")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Video files, folders, @FILE with a path a line, - for stdin.", metavar="PATH..."),
+    ],
     role: Annotated[RoleName, typer.Option(help="Queries pass the gate and are split into scenes.")],
     output: Annotated[Path, typer.Option(help="Store folder, or a challenge file ending in .npz.")],
     engines: EnginesOption = None,
@@ -45,6 +49,7 @@ def extract(
     scenes: ScenesOption = True,
     gate: GateOption = None,
     decoder: DecoderOption = None,
+    recursive: RecursiveOption = True,
 ) -> None:
     """Describe videos.
 
@@ -53,9 +58,10 @@ def extract(
     from engine.describe.engine import Engine
     from engine.run.extraction import extract_to_npz, extract_to_store
     from engine.run.plan import choose_workers
-    from engine.video.media import find_videos
+    from engine.video.discovery import discover
 
-    media = find_videos(paths)
+    found = discover(paths, is_recursive=recursive)
+    media = found.media
     opened = open_engines(engines)
     engine = Engine.open(
         opened,
@@ -72,13 +78,14 @@ def extract(
     write = extract_to_npz if output.suffix == ".npz" else extract_to_store
     with progress("extract", len(media)) as advance:
         summary = write(engine, media, role=role, output=output, workers=chosen, on_done=advance)
-    say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(summary.failures)} failed")
+    failures = [*found.failures, *summary.failures]
+    say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(failures)} failed")
     figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
     if engine.decoder.leaves_to_pyav:
         figures["num_left_to_pyav"] = sum(summary.refusals.values())
     is_npz = output.suffix == ".npz"
     failures_csv = output.with_name(f"{output.stem}_failures.csv") if is_npz else output / "failures.csv"
-    finish(summary.failures, failures_csv=failures_csv, result=figures)
+    finish(failures, failures_csv=failures_csv, result=figures)
 
 
 def _print_plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None) -> None:

@@ -39,6 +39,7 @@ GateOption = Annotated[
     bool | None,
     typer.Option("--gate/--no-gate", help="Stop queries that show no sign of an edit; default: as in the preset."),
 ]
+RecursiveOption = Annotated[bool, typer.Option("--recursive/--no-recursive", help="Look into sub-folders too.")]
 DecoderOption = Annotated[
     DecoderName | None,
     typer.Option(help="Decode with PyAV or, on the device of the engines, with DALI; default: DALI on a GPU."),

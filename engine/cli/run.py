@@ -13,6 +13,7 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    RecursiveOption,
     ScenesOption,
     WorkersOption,
     chosen_preset,
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def run(
-    queries: Annotated[Path, typer.Option(help="Folder of query videos.")],
-    references: Annotated[Path, typer.Option(help="Folder of reference videos.")],
+    queries: Annotated[Path, typer.Option(help="Folder of query videos, or @FILE with a path a line.")],
+    references: Annotated[Path, typer.Option(help="The same for reference videos.")],
     output: Annotated[Path, typer.Option(help="Folder for everything; a run in it that was cut short goes on.")],
     norm_set: Annotated[
         Path | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
@@ -43,6 +44,7 @@ def run(
     scenes: ScenesOption = True,
     gate: GateOption = None,
     decoder: DecoderOption = None,
+    recursive: RecursiveOption = True,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
@@ -51,6 +53,7 @@ def run(
     """
     from engine.config import load_preset
     from engine.evaluate.figures import candidate_figures, match_figures
+    from engine.evaluate.ids import in_ids_of, unmatched_lines
     from engine.run.machine import is_installed
     from engine.run.protocol import RunSettings, run_protocol
     from engine.store.tables import read_ground_truth
@@ -69,19 +72,18 @@ def run(
         num_workers=workers,
         num_gpus=gpus,
         decoder=decoder,
+        is_recursive=recursive,
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}
     if truth is not None:
-        strange = [pair for pair in truth.pairs if pair[0] not in result.query_ids or pair[1] not in result.ref_ids]
-        if strange:
-            say(
-                f"{len(strange)} of {len(truth.pairs)} true pairs name videos that are not here, such as {min(strange)}"
-            )
+        known = in_ids_of(truth, query_ids=result.query_ids, ref_ids=result.ref_ids)
+        for line in unmatched_lines(known, query_ids=result.query_ids, ref_ids=result.ref_ids, among="the videos"):
+            say(line)
         plot = output / "precision_recall.png" if is_installed("matplotlib") else None
-        figures |= candidate_figures(result.candidates, truth, plot=plot)
-        if truth.matches is not None:
-            figures |= match_figures(result.matches, truth)
+        figures |= candidate_figures(result.candidates, known, plot=plot)
+        if known.matches is not None:
+            figures |= match_figures(result.matches, known)
     figures |= {
         "num_queries": len(result.query_ids),
         "num_references": len(result.ref_ids),

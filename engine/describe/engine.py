@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from engine.build.cache import user_engines
 from engine.config import ClipGate, Preset, graph_parts
+from engine.console import printable
 from engine.describe.describer import Describer, GateRunners
 from engine.errors import ConfigError, EngineError
 from engine.records import Descriptors, Failure, Media, Role
@@ -25,7 +26,7 @@ from engine.runtime.runner import Runner
 from engine.timing import StageClock, StageTimes, stages_line
 from engine.video import DecoderName
 from engine.video.decoder import Decoder, default_decoder
-from engine.video.media import find_videos
+from engine.video.discovery import discover
 
 logger = logging.getLogger(__name__)
 
@@ -138,13 +139,18 @@ class Engine:
         self._resources.close()
         logger.info(stages_line(self.times.as_dict()))
 
-    def extract(self, paths: Iterable[str | Path], *, role: Role) -> Iterator[Descriptors]:
-        """Describe video files and the videos of folders, in the order of their ids.
+    def extract(
+        self, paths: str | Path | Iterable[str | Path], *, role: Role, is_recursive: bool = True
+    ) -> Iterator[Descriptors]:
+        """Describe the videos at one path or several, as `engine.video.discovery.discover` finds them, ordered by id.
 
         A video that gives no result is added to ``failures`` and logged; the others are not concerned. Raises
-        ``ConfigError`` before any work for a missing path, a folder without videos, or two videos with one id.
+        ``ConfigError`` before any work for a missing path, no video at all, or two videos with one id.
         """
-        for result in self.describe_media(find_videos([Path(path) for path in paths]), role=role):
+        given = [paths] if isinstance(paths, str | Path) else paths
+        found = discover([Path(path) for path in given], is_recursive=is_recursive)
+        self.failures.extend(found.failures)
+        for result in self.describe_media(found.media, role=role):
             if isinstance(result, Descriptors):
                 yield result
 
@@ -206,7 +212,8 @@ class Engine:
 
 def log_failure(failure: Failure) -> None:
     """Say that a video gave no result."""
-    logger.warning("failed: %s (%s): %s", failure.video_id, failure.stage, failure.reason)
+    # A handler that writes UTF-8 could not write every path.
+    logger.warning("failed: %s (%s): %s", printable(failure.video_id), failure.stage, printable(failure.reason))
 
 
 def log_warnings(video_id: str, warnings: Sequence[str]) -> None:

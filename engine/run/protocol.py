@@ -38,7 +38,7 @@ from engine.search.score_norm import ScoreNormalizer
 from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates, write_matches
 from engine.video import DecoderName
-from engine.video.media import find_videos
+from engine.video.discovery import discover
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,9 @@ def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[], N
 class RunSettings:
     """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``.
 
-    ``norm_set``: a folder of videos; None takes the norm set that came with the engines. ``num_workers`` and
-    ``num_gpus``: see `engine.run.plan.choose_workers`.
+    ``queries``, ``references`` and ``norm_set`` are folders of videos, or lists, see `engine.video.discovery.discover`;
+    None as ``norm_set`` takes the one that came with the engines. ``num_workers`` and ``num_gpus``: see
+    `engine.run.plan.choose_workers`.
     """
 
     queries: Path
@@ -68,6 +69,7 @@ class RunSettings:
     num_workers: int | None = None
     num_gpus: int | None = None
     decoder: DecoderName | None = None
+    is_recursive: bool = True
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -114,7 +116,12 @@ class _Run:
 
     def __init__(self, settings: RunSettings, progress: Progress) -> None:
         folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
-        self.media = {name: find_videos([path]) for name, path in folders.items() if path is not None}
+        found = {
+            name: discover([path], is_recursive=settings.is_recursive)
+            for name, path in folders.items()
+            if path is not None
+        }
+        self.media = {name: side.media for name, side in found.items()}
         _check_norm_set(self.media.get("norm_set", []), self.media["references"])
         self._workers = choose_workers(
             settings.engines.manifest, num_workers=settings.num_workers, num_gpus=settings.num_gpus
@@ -125,7 +132,7 @@ class _Run:
         _claim(settings)
         self._settings = settings
         self._progress = progress
-        self.failures: list[Failure] = []
+        self.failures: list[Failure] = [failure for side in found.values() for failure in side.failures]
 
     def describe(
         self, name: str, role: Role, engines: EnginesDirectory, *, raw_embeddings: bool = False

@@ -1,12 +1,11 @@
-"""Finds video files and reads from their packets when each frame is shown."""
+"""Reads from the packets of a video file when each frame is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import av
@@ -19,44 +18,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from engine.errors import ConfigError, MediaError
+from engine.errors import MediaError
 from engine.records import Media
-
-VIDEO_SUFFIXES = frozenset((
-    ".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-    ".ts", ".vob", ".webm", ".wmv",
-))  # fmt: skip
-"""Files of a directory that count as videos, compared in lower case."""
-
-
-def find_videos(paths: Sequence[Path]) -> list[Media]:
-    """The videos at ``paths``, sorted by video id (the file name without its last suffix).
-
-    A file is taken whatever its name; of a directory, the files with one of `VIDEO_SUFFIXES` that lie directly in it. A
-    file reached twice counts once. Raises ``ConfigError`` for a path that does not exist, a directory without videos,
-    two files with one video id, and a file name that is not UTF-8, which no table of results could hold.
-    """
-    found: dict[str, Path] = {}
-    for file in (file for path in paths for file in _files_at(path)):
-        try:
-            file.stem.encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"the name of {str(file)!r} is not UTF-8; rename the file") from error
-        other = found.setdefault(file.stem, file)
-        if not other.samefile(file):
-            raise ConfigError(f"{other} and {file} have the same video id, {file.stem!r}; rename one of them")
-    return [Media(video_id, path) for video_id, path in sorted(found.items())]
-
-
-def _files_at(path: Path) -> Iterable[Path]:
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or directory")
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
-    if not files:
-        raise ConfigError(f"{path}: no videos in this directory; expected files with {sorted(VIDEO_SUFFIXES)}")
-    return files
+from engine.video.container import open_container
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +125,7 @@ def claimed_duration_s(media: Media) -> float:
 
     Raises ``MediaError`` where FFmpeg cannot open the file.
     """
-    with _open_container(media.path) as container:
+    with open_container(media.path) as container:
         return (container.duration or 0) / av.time_base
 
 
@@ -172,7 +136,7 @@ def open_video(media: Media) -> Iterator[OpenVideo]:
     Decoding uses one thread, because many videos are decoded side by side. Raises ``MediaError`` for a file that is
     missing, empty, not a media file, or without a video stream that can be decoded.
     """
-    with _open_container(media.path) as container:
+    with open_container(media.path) as container:
         # The cover picture of an audio file is a video stream to FFmpeg.
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
@@ -182,18 +146,6 @@ def open_video(media: Media) -> Iterator[OpenVideo]:
             raise MediaError(f"{media.path}: FFmpeg has no decoder for the video stream")
         stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
         yield OpenVideo(container, stream)
-
-
-def _open_container(path: Path) -> InputContainer:
-    try:
-        if path.stat().st_size == 0:
-            raise MediaError(f"{path}: the file is empty")
-        # The prefix keeps a colon in a name from being read as a protocol, the list a playlist from the network.
-        return av.open(f"file:{path}", options={"protocol_whitelist": "file"})
-    except FFmpegError as error:
-        raise MediaError(f"{path}: FFmpeg cannot read it as a media file ({error.strerror})") from error
-    except OSError as error:
-        raise MediaError(f"{path}: {error.strerror}") from error
 
 
 def _preference(stream: VideoStream) -> tuple[bool, bool, int]:

@@ -111,7 +111,7 @@ def test_unusable_paths(mixed_folder: Path, lite_engines: Path, run_cli: RunCli,
 
     assert "no such file" in extract(tmp_path / "nowhere")
     (tmp_path / "folder").mkdir()
-    assert "no videos in this directory" in extract(tmp_path / "folder")
+    assert "no videos at" in extract(tmp_path / "folder")
     (tmp_path / "same").mkdir()
     shutil.copy(mixed_folder / "good.mp4", tmp_path / "same" / "good.mkv")
     assert "good.mkv" in extract(mixed_folder / "good.mp4", tmp_path / "same")

@@ -14,7 +14,7 @@ from engine.config import load_preset
 from engine.run.extraction import ExtractionSummary, extract_to_store
 from engine.run.plan import Workers
 from engine.store.store import read_descriptors
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
 

@@ -29,7 +29,7 @@ ROOMS = [
 ]
 # Where each heavy library may be imported. `models` and `build` are the rooms of torch and timm.
 HOMES = {
-    "av": {"engine.video.media", "engine.video.pyav"},
+    "av": {"engine.video.container", "engine.video.media", "engine.video.pyav"},
     "cv2": {"engine.video.statistics"},
     "faiss": {"engine.search.faiss_backend"},
     "filelock": {"engine.files"},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.console import progress
 from engine.errors import ConfigError
 from engine.records import Match, Media
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from engine.video.sampling import slot_timestamps
 from training.edit_gate.config import EditScorePreset, LabelledQueries, Synthesis
 from training.edit_gate.frame_features import FeatureExtractor
@@ -68,22 +68,22 @@ def training_queries(recipe: EditScorePreset, *, data: Path, output: Path, num_w
     return found
 
 
-def _sources(folder: Path, *, labelled: Sequence[QuerySet]) -> list[Path]:
+def _sources(folder: Path, *, labelled: Sequence[QuerySet]) -> list[Media]:
     """The videos of a folder that hold no copy, as far as is known."""
     own = [known for known in labelled if known.videos.resolve() == folder.resolve()]
     copies = {query_id for known in own for query_id in known.copies()}
-    return [item.path for item in find_videos([folder]) if item.video_id not in copies]
+    return [item for item in find_videos([folder]) if item.video_id not in copies]
 
 
 def _synthesize(
-    sources: Sequence[Path], folder: Path, *, num: int, seed: int, synthesis: Synthesis, num_workers: int
+    sources: Sequence[Media], folder: Path, *, num: int, seed: int, synthesis: Synthesis, num_workers: int
 ) -> None:
     """Queries of which half hold a copy. The videos are copied and plain alike: no content may tell which is which.
 
     Nor may cuts, or black beside footage of another shape: a plain query shows several videos, as a query with a copy
     between other footage does, and some of them are letterboxed.
     """
-    with progress(f"queries of {sources[0].parent.name}", num) as advance:
+    with progress(f"queries of {sources[0].path.parent.name}", num) as advance:
         synthesize(
             sources,
             folder,

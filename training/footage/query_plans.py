@@ -101,20 +101,20 @@ def true_matches(plan: QueryPlan) -> list[Match]:
     return matches
 
 
-def probe_sources(paths: Sequence[Path], *, max_source_s: float, max_fps: int = MAX_FPS) -> list[Source]:
+def probe_sources(media: Sequence[Media], *, max_source_s: float, max_fps: int = MAX_FPS) -> list[Source]:
     """Videos that last at least 2 s, of which up to ``max_source_s`` may be used, at ``max_fps`` or less.
 
     Raises ``ConfigError`` where there is none.
     """
     sources = []
-    for path in paths:
-        timeline = index_timeline(Media(path.stem, path))
+    for item in media:
+        timeline = index_timeline(item)
         shown_s = timeline.end_s - float(timeline.times_s[0])
         if shown_s >= MIN_SOURCE_S:
             fps = min(Fraction(len(timeline) / shown_s).limit_denominator(1001), Fraction(max_fps))
-            sources.append(Source(path.stem, path, min(timeline.end_s, max_source_s), fps))
+            sources.append(Source(item.video_id, item.path, min(timeline.end_s, max_source_s), fps))
     if not sources:
-        raise ConfigError(f"no video of {len(paths)} lasts {MIN_SOURCE_S:g} s or more; give longer ones")
+        raise ConfigError(f"no video of {len(media)} lasts {MIN_SOURCE_S:g} s or more; give longer ones")
     return sources
 
 

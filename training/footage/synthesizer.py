@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MediaError
+from engine.records import Media
 from training.footage.clips import read_clip, write_clip
 from training.footage.edits import Clip, apply_edits
 from training.footage.query_plans import (
@@ -39,10 +40,10 @@ PROVENANCE = "provenance.json"
 
 
 def synthesize(
-    references: Sequence[Path],
+    references: Sequence[Media],
     output: Path,
     *,
-    distractors: Sequence[Path],
+    distractors: Sequence[Media],
     num_copies: int,
     num_plain: int,
     seed: int,

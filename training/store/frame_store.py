@@ -27,7 +27,7 @@ from PIL import Image
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.files import written_aside
 from engine.records import Media
-from engine.video.media import VIDEO_SUFFIXES
+from engine.video.discovery import VIDEO_SUFFIXES
 from engine.video.pyav import PyAvFrameSource
 from training.footage.resizing import Frame, limit_short_side, resize, size_of
 from training.picture_hashes import Hash, distances, picture_hash
@@ -66,10 +66,11 @@ class SourceFailure:
 
 
 def find_sources(paths: Sequence[Path]) -> list[Source]:
-    """Videos and pictures at ``paths``, sorted by name: files, all files below folders, all members of zip files.
+    """Videos and pictures at ``paths``, sorted by name: files, files below folders, members of zip files.
 
-    A source is named by the folder or zip file it comes from and its place in there, without suffix, for a video; with
-    suffix for a picture. Raises ``ConfigError`` for a path that does not exist, for none, and for two of one name.
+    Hidden files are passed over. A source is named by the folder or zip file it comes from and its place in there,
+    without suffix, for a video; with suffix for a picture. Raises ``ConfigError`` for a path that does not exist, for
+    none, and for two of one name.
     """
     found: dict[str, Source] = {}
     for source in (source for path in paths for source in _sources_at(path)):
@@ -93,6 +94,8 @@ def _sources_at(path: Path) -> Iterator[Source]:
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
         place = Path(path.name) / file.relative_to(path) if path.is_dir() else Path(file.name)
+        if any(part.startswith(".") for part in place.parts[1:]):
+            continue
         if file.suffix.lower() in VIDEO_SUFFIXES:
             yield Source(place.with_suffix("").as_posix(), file)
         elif file.suffix.lower() in PICTURE_SUFFIXES:

@@ -10,7 +10,7 @@ from engine.errors import EngineError
 from engine.records import Descriptors
 from engine.run.plan import Workers
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.video.media import find_videos
+from engine.video.discovery import find_videos
 from tests.videos import moving_frames, write_video
 
 

@@ -17,7 +17,7 @@ from engine.config import NoGate  # noqa: E402
 from engine.errors import ConfigError  # noqa: E402
 from engine.models.checkpoints import random_weights  # noqa: E402
 from engine.models.efficientnet_lite import EfficientNetLiteDescriptor  # noqa: E402
-from engine.video.media import find_videos  # noqa: E402
+from engine.video.discovery import find_videos  # noqa: E402
 from tests.gate_presets import gate_preset  # noqa: E402
 from tests.videos import moving_frames, write_video  # noqa: E402
 from training.edit_gate.frame_features import FeatureExtractor  # noqa: E402

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
+from engine.records import Media
 from tests.videos import moving_frames, write_video
 from training.footage.edits import EDITS
 from training.footage.edits.temporal import ChangeVideoSpeed, Fps
@@ -118,8 +119,9 @@ def test_probe_sources_reads_length_and_rate(tmp_path: Path) -> None:
     write_video(tmp_path / "slow.mp4", moving_frames(36), fps=12)
     write_video(tmp_path / "short.mp4", moving_frames(20), fps=25)
     write_video(tmp_path / "fast.mp4", moving_frames(150), fps=60)
-    sources = probe_sources([tmp_path / f"{name}.mp4" for name in ("slow", "short", "fast")], max_source_s=2.4)
-    assert [source.video_id for source in sources] == ["slow", "fast"]
+    media = [Media(f"s/{name}", tmp_path / f"{name}.mp4") for name in ("slow", "short", "fast")]
+    sources = probe_sources(media, max_source_s=2.4)
+    assert [source.video_id for source in sources] == ["s/slow", "s/fast"]
     assert [source.fps for source in sources] == [12, 30]
     assert [source.duration_s for source in sources] == [2.4, 2.4]
 
@@ -127,4 +129,4 @@ def test_probe_sources_reads_length_and_rate(tmp_path: Path) -> None:
 def test_probing_only_short_videos_fails(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", moving_frames(20), fps=25)
     with pytest.raises(ConfigError, match="no video of 1 lasts 2 s"):
-        probe_sources([tmp_path / "short.mp4"], max_source_s=60)
+        probe_sources([Media("short", tmp_path / "short.mp4")], max_source_s=60)

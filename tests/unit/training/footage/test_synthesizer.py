@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import MediaError
-from engine.records import Match
+from engine.records import Match, Media
 from engine.store.tables import read_ground_truth
 from tests.videos import moving_frames, write_video
 from training.footage.edits import EDITS
@@ -49,16 +49,16 @@ def decode(path: Path) -> list[tuple[float, NDArray[np.uint8]]]:
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Media], list[Media]]:
     """References of 25, 20 and 30 frames per second, one with sound; distractors of flat grey."""
     folder = tmp_path_factory.mktemp("sources")
     references = []
     for fps, audio in ((25, False), (20, True), (30, False)):
-        references.append(folder / f"R{fps}.mp4")
-        write_video(references[-1], map(coded_frame, range(12 * fps)), fps=fps, audio=audio)
-    distractors = [folder / "D1.mp4", folder / "D2.mp4"]
-    for path in distractors:
-        write_video(path, [np.full((96, 144, 3), 128, np.uint8)] * 90, fps=15)
+        references.append(Media(f"R{fps}", folder / f"R{fps}.mp4"))
+        write_video(references[-1].path, map(coded_frame, range(12 * fps)), fps=fps, audio=audio)
+    distractors = [Media(name, folder / f"{name}.mp4") for name in ("D1", "D2")]
+    for media in distractors:
+        write_video(media.path, [np.full((96, 144, 3), 128, np.uint8)] * 90, fps=15)
     return references, distractors
 
 
@@ -90,9 +90,9 @@ def claimed_ref_time_s(match: Match, query_time_s: float) -> float:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_claimed_times_show_the_claimed_frames(
-    sources: tuple[list[Path], list[Path]], tmp_path: Path, seed: int
+    sources: tuple[list[Media], list[Media]], tmp_path: Path, seed: int
 ) -> None:
-    references, distractors = (probe_sources(paths, max_source_s=60) for paths in sources)
+    references, distractors = (probe_sources(media, max_source_s=60) for media in sources)
     drawn = plan_queries(references, distractors=distractors, num_copies=6, num_plain=1, seed=seed)
     for plan in drawn:
         # The bar code survives changes of speed, not those of the picture.
@@ -111,9 +111,9 @@ def test_claimed_times_show_the_claimed_frames(
 
 @pytest.mark.parametrize("factor", [1.75, 0.6])
 def test_speed_trims_inserts_and_held_frames_together(
-    sources: tuple[list[Path], list[Path]], tmp_path: Path, factor: float
+    sources: tuple[list[Media], list[Media]], tmp_path: Path, factor: float
 ) -> None:
-    references, distractors = (probe_sources(paths, max_source_s=60) for paths in sources)
+    references, distractors = (probe_sources(media, max_source_s=60) for media in sources)
     unrelated = Segment(Footage(distractors[0], 1.0), num_frames=30)
     edits = (ChangeVideoSpeed(factor), Fps(3), Blur(0.01))
     segments = [Segment(Footage(ref, 3.217), num_frames=90, is_copy=True, edits=edits) for ref in references]
@@ -127,7 +127,9 @@ def test_unrelated_footage_fills_the_frame_or_is_letterboxed(tmp_path: Path) -> 
     white = np.full((96, 128, 3), 255, np.uint8)
     for name, frame in (("wide", white), ("narrow", white[:, :64])):
         write_video(tmp_path / f"{name}.mp4", [frame] * 75, fps=25)
-    wide, narrow = probe_sources([tmp_path / "wide.mp4", tmp_path / "narrow.mp4"], max_source_s=60)
+    wide, narrow = probe_sources(
+        [Media(name, tmp_path / f"{name}.mp4") for name in ("wide", "narrow")], max_source_s=60
+    )
     segments = [
         Segment(Footage(source, 0.0), num_frames=5, is_letterboxed=is_letterboxed)
         for source, is_letterboxed in ((wide, True), (narrow, False), (narrow, True))
@@ -138,8 +140,8 @@ def test_unrelated_footage_fills_the_frame_or_is_letterboxed(tmp_path: Path) -> 
     assert max(darkest[10:]) < 50
 
 
-def test_a_source_that_ends_early_shortens_the_claim(sources: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    path = sources[0][0]
+def test_a_source_that_ends_early_shortens_the_claim(sources: tuple[list[Media], list[Media]], tmp_path: Path) -> None:
+    path = sources[0][0].path
     lying = Source("R25", path, duration_s=14.0, fps=Fraction(25))
     plan = QueryPlan("Q1", "full", Fraction(25), (Segment(Footage(lying, 10.0), num_frames=100, is_copy=True),))
     rendered = render_query(plan, folder=tmp_path, short_side_px=288)
@@ -148,28 +150,28 @@ def test_a_source_that_ends_early_shortens_the_claim(sources: tuple[list[Path], 
     check(rendered, tmp_path / "Q1.mp4")
 
 
-def test_a_copy_of_nothing_fails(sources: tuple[list[Path], list[Path]], tmp_path: Path) -> None:
-    lying = Source("R25", sources[0][0], duration_s=20.0, fps=Fraction(25))
+def test_a_copy_of_nothing_fails(sources: tuple[list[Media], list[Media]], tmp_path: Path) -> None:
+    lying = Source("R25", sources[0][0].path, duration_s=20.0, fps=Fraction(25))
     plan = QueryPlan("Q1", "full", Fraction(25), (Segment(Footage(lying, 15.0), num_frames=100, is_copy=True),))
     with pytest.raises(MediaError, match="shows nothing at 15"):
         render_query(plan, folder=tmp_path, short_side_px=288)
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
+def videos(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Media], list[Media]]:
     """Four references and three distractors of odd shapes, with something to see."""
     folder = tmp_path_factory.mktemp("videos")
-    paths = []
+    media = []
     for number, (height, width) in enumerate(
         [(96, 128), (128, 72), (90, 160), (100, 100), (64, 112), (120, 90), (80, 80)]
     ):
-        paths.append(folder / f"V{number}.mp4")
-        write_video(paths[-1], moving_frames(60, height=height, width=width, seed=number), fps=12)
-    return paths[:4], paths[4:]
+        media.append(Media(f"V{number}", folder / f"V{number}.mp4"))
+        write_video(media[-1].path, moving_frames(60, height=height, width=width, seed=number), fps=12)
+    return media[:4], media[4:]
 
 
 @pytest.fixture(scope="module")
-def synthesized(videos: tuple[list[Path], list[Path]], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def synthesized(videos: tuple[list[Media], list[Media]], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The same twice: in this process and in two others."""
     references, distractors = videos
     outputs = [tmp_path_factory.mktemp("out") for _ in range(2)]

@@ -82,6 +82,13 @@ def test_a_zip_file_is_a_folder_of_pictures(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.picture(0), np.array(picture(3)))
 
 
+def test_hidden_files_are_passed_over(pictures: Path) -> None:
+    (pictures / ".thumbnails").mkdir()
+    picture(5).save(pictures / ".thumbnails" / "a.png")
+    (pictures / "._a.png").write_bytes(b"companion")
+    assert len(find_sources([pictures])) == 2
+
+
 def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
     picture(4, (200, 100)).save(tmp_path / "large.png")
     build_store(find_sources([tmp_path / "large.png"]), tmp_path / "store", short_side_px=50)

@@ -1,0 +1,243 @@
+"""Finds the videos among files, folders and lists of paths, and says what it left out. Reads no frames."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.console import printable
+from engine.errors import ConfigError
+from engine.records import Failure, Media
+from engine.video.container import holds_video
+
+logger = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv", ".gif", ".gxf", ".h264", ".h265", ".hevc",
+    ".ivf", ".m2t", ".m2ts", ".m2v", ".m4v", ".mk3d", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+))  # fmt: skip
+"""Files of a folder that count as videos without being opened, compared in lower case."""
+
+OTHER_SUFFIXES = frozenset((
+    # pictures, also those of more than one frame: folders of photographs are full of them
+    ".ai", ".arw", ".avif", ".bmp", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".heic", ".heif", ".hif", ".ico", ".jfif",
+    ".jpe", ".jpeg", ".jpg", ".jxl", ".mpo", ".nef", ".orf", ".png", ".psd", ".raf", ".raw", ".rw2", ".svg", ".tga",
+    ".tif", ".tiff", ".webp", ".xcf",
+    # sound
+    ".aac", ".ac3", ".aif", ".aiff", ".flac", ".m4a", ".mid", ".mp3", ".oga", ".opus", ".wav", ".wma",
+    # subtitles, playlists and what players and cameras leave beside a video
+    ".ass", ".cue", ".idx", ".lrc", ".lrv", ".m3u", ".m3u8", ".mpd", ".nfo", ".pls", ".srt", ".ssa", ".sub", ".thm",
+    ".vtt", ".xmp",
+    # text, tables, documents, programs
+    ".bat", ".c", ".cfg", ".conf", ".cpp", ".css", ".csv", ".db", ".dll", ".doc", ".docx", ".exe", ".h", ".htm",
+    ".html", ".ini", ".ipynb", ".js", ".json", ".jsonl", ".log", ".md", ".ods", ".odt", ".pdf", ".ppt", ".pptx", ".py",
+    ".rst", ".rtf", ".sh", ".so", ".sqlite", ".tex", ".toml", ".tsv", ".txt", ".url", ".xls", ".xlsx", ".xml", ".yaml",
+    ".yml",
+    # archives, checksums, arrays, models, unfinished downloads
+    ".7z", ".aria2", ".bin", ".bz2", ".crdownload", ".gz", ".h5", ".iso", ".lock", ".lz4", ".mdb", ".md5", ".npy",
+    ".npz", ".onnx", ".parquet", ".part", ".pickle", ".pkl", ".pt", ".pth", ".rar", ".safetensors", ".sha1", ".sha256",
+    ".tar", ".tgz", ".tmp", ".torrent", ".xz", ".zip", ".zst",
+))  # fmt: skip
+"""Files of a folder that are passed over without being opened; whatever is in neither set is opened and looked at."""
+
+_STAGE = "find"
+_STDIN = "-"
+_LIST = "@"
+
+_HIDDEN = "hidden"
+_BY_SUFFIX = "no video by suffix"
+_BY_CONTENT = "no video by content"
+_SPECIAL = "no regular file"
+_SEEN = "folder reached before"
+_DEEPER = "sub-folder"
+_SUFFIXES_NAMED = 5
+_PATHS_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The videos that were found, in the order of their ids; what should be one and cannot be used; and the rest.
+
+    ``failures`` have the stage ``find``. ``passed_over``: how many entries of folders were left out, by reason.
+    """
+
+    media: list[Media]
+    failures: tuple[Failure, ...]
+    passed_over: Mapping[str, int]
+
+
+def find_videos(paths: Sequence[Path]) -> list[Media]:
+    """The videos of `discover`, which logs all else."""
+    return discover(paths).media
+
+
+def discover(paths: Iterable[Path], *, is_recursive: bool = True) -> Discovery:
+    """Find the videos at ``paths``: files, folders, ``@FILE`` with a path a line, ``-`` for such lines on stdin.
+
+    A file is taken whatever its name, and its id is its name without the last suffix. Of a folder, and of all folders
+    in it if ``is_recursive``, those are taken that have one of `VIDEO_SUFFIXES`, or a suffix in neither list (or none)
+    and the content of a video; their id is the path below the folder, with ``/`` and without the last suffix. Hidden
+    entries (and so the companion files of macOS) and `OTHER_SUFFIXES` are passed over. Bytes of a name that are not
+    UTF-8 are escaped in the id. A file or folder reached twice counts once, under its first id.
+
+    Lines of a list are paths from the current folder; if a NUL is among them, NULs end them, as ``find -print0`` does.
+
+    Links that lead nowhere, folders and files that cannot be read, and missing files of a list become failures. They
+    are logged, and so is how much was passed over. Raises ``ConfigError`` for a path that does not exist, for no video
+    at all, and for two files with one id.
+    """
+    search = _Search(is_recursive=is_recursive)
+    given = list(paths)
+    for path in given:
+        if str(path) == _STDIN:
+            search.take_lines(sys.stdin.buffer.read())
+        elif str(path).startswith(_LIST) and not os.path.lexists(path):
+            search.take_lines(_read_list(Path(str(path)[len(_LIST) :])))
+        elif path.exists():
+            search.take(path)
+        else:
+            raise ConfigError(f"{path}: no such file or directory")
+    where = ", ".join(map(str, given[:_PATHS_NAMED])) + (", ..." if len(given) > _PATHS_NAMED else "")
+    passed_over = search.passed_over_line()
+    if not search.found:
+        failed = f"{len(search.failures)} failed" if search.failures else ""
+        raise ConfigError(f"no videos at {where} ({'; '.join(filter(None, (failed, passed_over))) or 'nothing there'})")
+    if passed_over:
+        logger.info("%s: %s", printable(where), printable(passed_over))
+    media = [Media(video_id, path) for video_id, path in sorted(search.found.items())]
+    return Discovery(media, tuple(search.failures), search.passed_over)
+
+
+class _Search:
+    """What was found so far, by id."""
+
+    def __init__(self, *, is_recursive: bool) -> None:
+        self._is_recursive = is_recursive
+        self.found: dict[str, Path] = {}
+        self.failures: list[Failure] = []
+        self.passed_over: Counter[str] = Counter()
+        self._suffixes: dict[str, Counter[str]] = {_BY_SUFFIX: Counter(), _BY_CONTENT: Counter()}
+        self._paths: set[Path] = set()
+
+    def take(self, path: Path) -> None:
+        """A path that exists."""
+        if path.is_dir():
+            self._take_folder(path)
+        else:
+            self._add(_video_id(Path(path.name)), path)
+
+    def take_lines(self, content: bytes) -> None:
+        for line in _lines(content):
+            path = Path(os.fsdecode(line))
+            try:
+                path.stat()
+            except OSError as error:
+                self._fail(Path(path.name), path, error)
+            else:
+                self.take(path)
+
+    def passed_over_line(self) -> str:
+        """What was passed over, for people; empty if nothing was."""
+        parts = []
+        for reason, count in sorted(self.passed_over.items()):
+            suffixes = self._suffixes.get(reason, Counter()).most_common(_SUFFIXES_NAMED)
+            named = ", ".join(f"{suffix or 'no suffix'} {number}" for suffix, number in suffixes)
+            parts.append(f"{count} x {reason}" + (f" ({named})" if named else ""))
+        return f"passed over {'; '.join(parts)}" if parts else ""
+
+    def _take_folder(self, root: Path) -> None:
+        seen: set[tuple[int, int]] = set()
+        folders, links = [root], list[Path]()
+        while folders or links:
+            # Folders before links to them, so that an id does not depend on where the links are.
+            folder = folders.pop() if folders else links.pop()
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    self._pass_over(_SEEN)
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError as error:
+                self._fail(Path(folder.name) if folder == root else folder.relative_to(root), folder, error)
+                continue
+            for entry in entries:
+                path = Path(entry.path)
+                place = path.relative_to(root)
+                try:
+                    if entry.name.startswith("."):
+                        self._pass_over(_HIDDEN)
+                    elif not path.is_dir():
+                        self._take_entry(path, place, is_link=entry.is_symlink())
+                    elif self._is_recursive:
+                        (links if entry.is_symlink() else folders).append(path)
+                    else:
+                        self._pass_over(_DEEPER)
+                except OSError as error:
+                    self._fail(place, path, error)
+
+    def _take_entry(self, path: Path, place: Path, *, is_link: bool) -> None:
+        """What is in a folder and is none. Raises ``OSError`` for what cannot be looked at."""
+        suffix = place.suffix.lower()
+        if suffix in OTHER_SUFFIXES:
+            self._pass_over(_BY_SUFFIX, suffix)
+            return
+        if is_link:
+            path.stat()  # says why a link leads nowhere
+        if not path.is_file():
+            self._pass_over(_SPECIAL)
+        elif suffix in VIDEO_SUFFIXES or holds_video(path):
+            self._add(_video_id(place), path)
+        else:
+            self._pass_over(_BY_CONTENT, suffix)
+
+    def _add(self, video_id: str, path: Path) -> None:
+        absolute = path.absolute()
+        if absolute in self._paths:
+            return
+        other = self.found.setdefault(video_id, path)
+        if not other.samefile(path):
+            above = "" if other.parent == path.parent else ", or give one folder above both"
+            raise ConfigError(f"{other} and {path} have the same video id, {video_id!r}; rename one of them{above}")
+        self._paths.add(absolute)
+
+    def _fail(self, place: Path, path: Path, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        with suppress(OSError):  # where it is no link, or its folder may not be searched
+            reason = f"{reason} (a link to {path.readlink()})"
+        failure = Failure(_video_id(place), path, _STAGE, reason)
+        logger.warning("failed: %s (%s): %s", printable(failure.video_id), failure.stage, printable(reason))
+        self.failures.append(failure)
+
+    def _pass_over(self, reason: str, suffix: str | None = None) -> None:
+        self.passed_over[reason] += 1
+        if suffix is not None:
+            self._suffixes[reason][suffix] += 1
+
+
+def _video_id(place: Path) -> str:
+    """The path of a video below the folder that was given, without its last suffix, as text that UTF-8 can hold."""
+    without_suffix = place.with_suffix("") if place.name else place
+    return os.fsencode(without_suffix.as_posix()).decode("utf-8", errors="backslashreplace")
+
+
+def _read_list(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path} as a list of paths: {error.strerror}") from error
+
+
+def _lines(content: bytes) -> Iterator[bytes]:
+    """The paths of a list."""
+    if b"\0" in content:
+        return filter(None, content.split(b"\0"))
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return filter(None, (line.removesuffix(b"\r") for line in lines))
