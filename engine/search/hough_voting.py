@@ -114,14 +114,19 @@ def _plane(query: Descriptors, reference: Descriptors, settings: HoughVoting) ->
 
 
 def _interval_s(video: Descriptors) -> float:
-    """Time from one sampled frame to the next: a row that stands for several frames lasts longer."""
-    return float(np.median(np.diff(np.unique(video.timestamps[:, 0]), append=video.timestamps[:, 1].max())))
+    """Time from one sampled frame to the next: a row that stands for several frames lasts longer.
+
+    One second where the times do not tell, as in files that hold one time for start and end of a single row.
+    """
+    steps_s = np.diff(np.unique(video.timestamps.astype(np.float64)))
+    return float(np.median(steps_s)) if len(steps_s) else 1.0
 
 
 def _rows_by_time(video: Descriptors) -> tuple[Times, Indices, Indices]:
     """Times at which something is shown, ``(T,)``; the rows shown at them, time by time; and the first of each time."""
     starts_s, ends_s = video.timestamps.astype(np.float64).T
-    interval_s = float((ends_s - starts_s).min())
+    lasting_s = (ends_s - starts_s)[ends_s > starts_s]
+    interval_s = float(lasting_s.min()) if len(lasting_s) else _interval_s(video)
     num_times = np.maximum(1, np.rint((ends_s - starts_s) / interval_s)).astype(np.intp)
     rows = np.repeat(np.arange(len(video)), num_times)
     nth = np.arange(len(rows)) - np.repeat(np.cumsum(num_times) - num_times, num_times)

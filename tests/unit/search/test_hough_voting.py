@@ -100,6 +100,15 @@ def test_a_row_counts_at_every_time_it_stands_for() -> None:
     assert localize(repeated, reference) == [match]
 
 
+@pytest.mark.parametrize("num_rows", [1, 12])
+def test_times_that_end_where_they_start(num_rows: int) -> None:
+    instants = np.repeat(np.arange(num_rows, dtype=np.float32)[:, None], 2, axis=1)
+    video = Descriptors("Q1", instants, as_query(SHOWN[:num_rows]))
+    with np.errstate(all="raise"):
+        found = localize(video, Descriptors("R1", instants, as_reference(SHOWN[:num_rows])))
+    assert [match.speed for match in found] == [1.0] * (num_rows > 1)
+
+
 def test_a_still_picture_that_lasts_is_a_segment() -> None:
     still = Descriptors("Q1", np.array([[0, 9], [9, 10]], np.float32), as_query([SHOWN[5], *footage(2, 1)]))
     reference = describe("R1", as_reference(np.concatenate([footage(3, 4), *[SHOWN[5:6]] * 9, footage(4, 4)])))
