@@ -16,6 +16,7 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    MaxPixelsOption,
     RoleName,
     ScenesOption,
     WorkersOption,
@@ -45,6 +46,7 @@ def extract(
     scenes: ScenesOption = True,
     gate: GateOption = None,
     decoder: DecoderOption = None,
+    max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Describe videos.
 
@@ -59,7 +61,7 @@ def extract(
     opened = open_engines(engines)
     engine = Engine.open(
         opened,
-        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate),
+        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate, max_pixels=max_pixels),
         raw_embeddings=raw_embeddings,
         decoder=decoder,
     )

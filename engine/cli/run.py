@@ -13,6 +13,7 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    MaxPixelsOption,
     ScenesOption,
     WorkersOption,
     chosen_preset,
@@ -43,6 +44,7 @@ def run(
     scenes: ScenesOption = True,
     gate: GateOption = None,
     decoder: DecoderOption = None,
+    max_pixels: MaxPixelsOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
@@ -64,7 +66,7 @@ def run(
         norm_set=norm_set,
         output=output,
         engines=opened,
-        preset=chosen_preset(asked, fps=fps, scenes=scenes, gate=gate),
+        preset=chosen_preset(asked, fps=fps, scenes=scenes, gate=gate, max_pixels=max_pixels),
         use_score_norm=score_norm,
         num_workers=workers,
         num_gpus=gpus,
