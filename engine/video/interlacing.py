@@ -15,7 +15,7 @@ MIN_COMBING = 0.01
 
 _MIN_CONTRAST = 15
 _MAX_FIELD_CONTRAST = 10
-_COLUMN_STEP = 8
+_MAX_COLUMNS = 96
 
 
 def is_combed(luma: NDArray[np.uint8]) -> bool:
@@ -24,7 +24,7 @@ def is_combed(luma: NDArray[np.uint8]) -> bool:
     A line differs from both of its neighbours, and they do not differ; more often than among the lines of one field,
     where stripes and noise look the same.
     """
-    columns = luma[:, ::_COLUMN_STEP].astype(np.int16)
+    columns = luma[:, :: -(-luma.shape[1] // _MAX_COLUMNS)].astype(np.int16)
     return _alternation(columns) > MIN_COMBING + 2 * _alternation(columns[::2])
 
 

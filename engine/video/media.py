@@ -20,6 +20,7 @@ from av.packet import Packet
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -28,7 +29,9 @@ from engine.config import DEFAULT_MAX_PIXELS
 from engine.errors import ConfigError, MediaError
 from engine.records import Media
 from engine.video.clock import Clock, Stamp, decoded_times, forward_times
+from engine.video.interlacing import is_combed
 from engine.video.orientation import Orientation
+from engine.video.sequence_headers import length_bytes, sequence_headers
 from engine.video.tone_map import Transfer
 from engine.video.vp9 import told_sizes
 
@@ -95,8 +98,8 @@ class Timeline:
     ``warnings``: one line for each thing that was lost or assumed.
 
     The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
-    ``matroska,webm``). ``is_interlaced``: the first picture says so. ``num_dropped``: frames that an edit list drops.
-    ``has_one_size``: the last keyframe is as large as the first, and, in VP9, every other frame that tells its size.
+    ``matroska,webm``). ``is_interlaced``: the first or last keyframe says so, or looks so. ``num_dropped``: frames that an edit list drops.
+    ``has_one_size``: all keyframes that tell their size have that of the first, and in VP9 all frames that do.
     ``num_video_streams``: those of the file, cover pictures included. ``size_bytes``: of the file.
     """
 
@@ -283,10 +286,14 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
         picture: VideoFrame | None = None
         last_keyframe: Packet[VideoStream] | None = None
         sizes: set[tuple[int, int]] = set()
+        headers, unit_length_bytes = b"", length_bytes(codec, context.extradata)
         for packet in video.packets():
-            if packet.is_keyframe and picture is None:
-                picture = _decode_alone(video.stream, packet)
-            elif packet.is_keyframe:
+            if packet.is_keyframe:
+                before, headers = headers, sequence_headers(codec, bytes(packet), length_bytes=unit_length_bytes)
+                if picture is None:
+                    picture = _decode_alone(video.stream, packet)
+                elif headers != before or packet.has_sidedata("new_extradata"):
+                    sizes |= _sizes(_decode_alone(video.stream, packet))
                 last_keyframe = packet
             if codec == "vp9":
                 sizes |= told_sizes(bytes(packet))
@@ -298,7 +305,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             raise MediaError(f"{media.path}: the video stream has no frames")
         times = video.packet_times(shown)
         last_picture = _decode_alone(video.stream, last_keyframe) if last_keyframe else None
-        sizes |= {_size(found) for found in (picture, last_picture) if found}
+        sizes |= _sizes(picture) | _sizes(last_picture)
         return Timeline(
             times_s=times.times_s,
             end_s=times.end_s,
@@ -313,7 +320,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             warnings=tuple(_assumptions(media, video, times)),
             pixel_format=picture.format.name if picture else str(context.pix_fmt),
             container=video.container.format.name,
-            is_interlaced=picture is not None and picture.interlaced_frame,
+            is_interlaced=any(_is_interlaced(found) for found in (picture, last_picture) if found),
             num_dropped=num_dropped,
             has_one_size=len(sizes) <= 1,
             num_video_streams=len(video.container.streams.video),
@@ -385,5 +392,17 @@ def _decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFr
     return frames[0] if frames else None
 
 
-def _size(picture: VideoFrame) -> tuple[int, int]:
-    return picture.width, picture.height
+def _is_interlaced(picture: VideoFrame) -> bool:
+    luma = picture.format.components[0]
+    is_plain = luma.is_luma and luma.bits == 8 and picture.format.is_planar
+    return picture.interlaced_frame or (is_plain and is_combed(plane_samples(picture.planes[0])))
+
+
+def plane_samples(plane: VideoPlane) -> NDArray[np.uint8]:
+    """The samples of a plane of 8 bits, uint8 ``(H, W)``; valid as long as its frame."""
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def _sizes(picture: VideoFrame | None) -> set[tuple[int, int]]:
+    return {(picture.width, picture.height)} if picture else set()

@@ -11,7 +11,6 @@ from math import ceil, sqrt
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from engine.records import Frames, Media, Region, Span, View
 from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
 from engine.video.interlacing import is_combed, show_field
-from engine.video.media import OpenVideo, Timeline, index_timeline, open_video
+from engine.video.media import OpenVideo, Timeline, index_timeline, open_video, plane_samples
 from engine.video.resize import check_inside, fit_picture
 from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, slot_timestamps
 from engine.video.source import FrameChunk, InputSpec
@@ -34,7 +33,7 @@ from engine.video.statistics import (
 
 CHUNK_FRAMES = 8
 DEFAULT_CACHE_BYTES = 256 << 20
-MAX_WORKING_PIXELS = 3840 * 2160
+MAX_WORKING_PIXELS = 2560 * 1440
 """Larger pictures are reduced to this size or less, by a whole factor, before anything is made of them."""
 
 _SKIPPABLE_CODECS = frozenset({"h264"})
@@ -277,7 +276,7 @@ class PyAvFrameSource:
             interpolation="AREA" if coded_wh == self._coded_wh != (width, height) else None,
             threads=1,
         )
-        luma, blue, red = (_samples(plane) for plane in full_range.planes)
+        luma, blue, red = (plane_samples(plane) for plane in full_range.planes)
         picture = rgb_from_planes(luma, blue, red, hdr=self._timeline.hdr if self._maps_hdr else None)
         if (width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma)):
             picture = show_field(picture, bottom=self._timeline.bottom_first)
@@ -344,11 +343,6 @@ def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[
             errors.append(error)
             continue
         yield from frames
-
-
-def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
-    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
-    return rows[:, : plane.width]
 
 
 def _fitted(picture: Frames, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:

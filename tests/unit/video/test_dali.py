@@ -106,6 +106,18 @@ class TestSameFramesAsPyAv:
         assert chunk.timestamps[:, 0].tolist() == [0, 1, 2001, 2002]
         assert source.warnings == PyAvFrameSource(media(tmp_path / "v.mkv")).warnings != ()
 
+    def test_interlaced_pictures_that_do_not_say_so_are_left_to_pyav(self, tmp_path: Path) -> None:
+        tiles = np.random.default_rng(3).integers(30, 226, size=(6, 40, 1), dtype=np.uint8)
+        wide = np.kron(tiles, np.ones((16, 16, 3), dtype=np.uint8))
+        frames = [wide[:, 8 * n : 8 * n + 128].copy() for n in range(50)]
+        for frame, later in zip(frames[::2], frames[1::2], strict=True):
+            frame[1::2] = later[1::2]
+        write_video(tmp_path / "v.webm", frames[::2], codec="libvpx-vp9")
+        source = DaliFrameSource(media(tmp_path / "v.webm"), fps=5)
+        assert source.refused == "interlaced pictures"
+        expected = PyAvFrameSource(media(tmp_path / "v.webm"), fps=5)
+        np.testing.assert_array_equal(pictures(source), np.stack(list(expected.pictures())))
+
     def test_hdr_is_left_to_pyav(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "v.webm"), "w") as container:
             stream = container.add_stream("libvpx-vp9", rate=25, options={"cpu-used": "8"})

@@ -202,6 +202,16 @@ class TestIndexTimeline:
         with pytest.raises(MediaError, match=r"v\.mkv: FFmpeg has no decoder for the video stream"):
             index_timeline(media(path))
 
+    @pytest.mark.parametrize("scales", [(1, 1, 1), (1, 2, 1)])
+    def test_sizes_that_change_and_change_back(self, tmp_path: Path, scales: tuple[int, ...]) -> None:
+        for scale in set(scales):
+            frames = moving_frames(20, height=64 * scale, width=96 * scale)
+            write_video(tmp_path / f"{scale}.ts", frames)
+        (tmp_path / "v.ts").write_bytes(b"".join((tmp_path / f"{scale}.ts").read_bytes() for scale in scales))
+        timeline = index_timeline(media(tmp_path / "v.ts"))
+        assert len(timeline) == 60
+        assert timeline.has_one_size == (set(scales) == {1})
+
     def test_metadata_that_is_not_utf8_does_not_count(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "v.mp4"), "w", options={"movflags": "use_metadata_tags"}) as container:
             container.metadata["title"] = "CafX"
