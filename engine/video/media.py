@@ -98,9 +98,9 @@ class Timeline:
     ``warnings``: one line for each thing that was lost or assumed.
 
     The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
-    ``matroska,webm``). ``is_interlaced``: the first or last keyframe says so, or looks so. ``num_dropped``: frames that an edit list drops.
-    ``has_one_size``: all keyframes that tell their size have that of the first, and in VP9 all frames that do.
-    ``num_video_streams``: those of the file, cover pictures included. ``size_bytes``: of the file.
+    ``matroska,webm``). ``is_interlaced``: the first or last keyframe says so, or looks so. ``num_dropped``: frames that
+    an edit list drops. ``has_one_size``: all keyframes that tell their size have that of the first, and in VP9 all
+    frames that do. ``num_video_streams``: those of the file, cover pictures included. ``size_bytes``: of the file.
     """
 
     times_s: NDArray[np.float64]
@@ -273,7 +273,7 @@ def _num_packets(path: Path) -> Counter[int]:
 
 
 def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Timeline:
-    """Read the times of all frames from the packets; of the pictures only the first and last keyframe are decoded.
+    """Read the times of all frames from the packets; of the pictures, only the first and last keyframe are decoded.
 
     Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
     """
@@ -292,9 +292,10 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
                 before, headers = headers, sequence_headers(codec, bytes(packet), length_bytes=unit_length_bytes)
                 if picture is None:
                     picture = _decode_alone(video.stream, packet)
-                elif headers != before or packet.has_sidedata("new_extradata"):
-                    sizes |= _sizes(_decode_alone(video.stream, packet))
-                last_keyframe = packet
+                else:
+                    last_keyframe = packet
+                    if headers != before or packet.has_sidedata("new_extradata"):
+                        sizes |= _sizes(_decode_alone(video.stream, packet))
             if codec == "vp9":
                 sizes |= told_sizes(bytes(packet))
             if packet.is_discard:

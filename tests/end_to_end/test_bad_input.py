@@ -93,6 +93,15 @@ def test_bad_videos_are_named_and_cost_the_others_nothing(
     np.testing.assert_array_equal(found["good"].descriptors, alone.descriptors)
 
 
+def test_larger_pictures_than_allowed_fail_with_the_name_of_the_limit(
+    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    limits = ["--role", "reference", "--max-pixels", 1000]
+    arguments = ["--engines", lite_engines, *limits, "--output", tmp_path / "out"]
+    result = run_cli("extract", mixed_folder / "good.mp4", *arguments, expect=3)
+    assert "pictures of 192x144 pixels, more than --max-pixels 1000" in result.stderr
+
+
 def test_failed_videos_do_not_stop_an_npz(
     mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
