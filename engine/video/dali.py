@@ -226,7 +226,7 @@ class DaliFrameSource:
         self._timeline = index_timeline(media, max_pixels=max_pixels)
         width, height = self._timeline.size_wh
         self._frame_bytes = width * height * 3
-        self._stack_frames = max(1, stack_bytes // self._frame_bytes)
+        self._stack_frames = max(1, stack_bytes // max(1, self._frame_bytes))
         self._cache_bytes = cache_bytes
         self._kept: list[Stack] | None = None
         self._host: PyAvFrameSource | None = None

@@ -38,6 +38,9 @@ from engine.video.vp9 import told_sizes
 _MIN_FILM_SHARE = 0.1
 """A stream with fewer packets than this share of those of another is no film of its own."""
 
+_MAX_PROBED_PIXELS = 16_384 * 16_384
+"""FFmpeg decodes a picture to look at a stream; of larger ones it then tells no size."""
+
 _MAX_MISSING_SHARE = 0.02
 _CLAIMING_FORMATS = {"matroska,webm", "avi", "flv", "asf"}
 """Whose header says how long the file is, and which can be read without their end."""
@@ -213,7 +216,7 @@ def open_video(media: Media, *, stream: int | None = None, max_pixels: int = DEF
     missing, empty, not a media file, or without a video stream that can be decoded, and for pictures larger than
     ``max_pixels``.
     """
-    with _open_container(media.path, max_pixels=max_pixels) as container:
+    with _open_container(media.path) as container:
         chosen = _film(media.path, container) if stream is None else cast(VideoStream, container.streams[stream])
         context = chosen.codec_context
         if context is None:
@@ -222,16 +225,17 @@ def open_video(media: Media, *, stream: int | None = None, max_pixels: int = DEF
             size = f"{context.width}x{context.height}"
             raise MediaError(f"{media.path}: pictures of {size} pixels, more than --max-pixels {max_pixels}")
         context.thread_type, context.thread_count = "NONE", 1
-        context.options = {"max_pixels": str(max_pixels)}  # pictures may grow in the middle of a file
+        # Pictures may grow in the middle of a file. What decoders count has margins.
+        context.options = {"max_pixels": str(2 * max_pixels)}
         yield OpenVideo(container, chosen)
 
 
-def _open_container(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> InputContainer:
+def _open_container(path: Path) -> InputContainer:
     try:
         if path.stat().st_size == 0:
             raise MediaError(f"{path}: the file is empty")
         # The prefix keeps a colon in a name from being read as a protocol, the list a playlist from the network.
-        options = {"protocol_whitelist": "file", "max_pixels": str(max_pixels)}
+        options = {"protocol_whitelist": "file", "max_pixels": str(_MAX_PROBED_PIXELS)}
         return av.open(f"file:{path}", options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise MediaError(f"{path}: FFmpeg cannot read it as a media file ({error.strerror})") from error

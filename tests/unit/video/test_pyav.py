@@ -17,6 +17,7 @@ from PIL import Image
 from engine.errors import MediaError
 from engine.records import Media, Region, Span, View
 from engine.video import pyav
+from engine.video.dali import DaliFrameSource
 from engine.video.media import index_timeline, open_video
 from engine.video.pyav import PyAvFrameSource
 from engine.video.source import InputSpec
@@ -498,12 +499,18 @@ class TestLargePictures:
             width, height = pyav.working_size(size_wh)
             assert 1 <= width * height <= pyav.MAX_WORKING_PIXELS
 
-    def test_more_pixels_than_are_allowed_fail(self, tmp_path: Path, originals: list[NDArray[np.uint8]]) -> None:
-        encode(tmp_path / "v.mp4", originals)
-        media = Media("v", tmp_path / "v.mp4")
-        assert PyAvFrameSource(media, max_pixels=96 * 64).num_frames == 3
-        with pytest.raises(MediaError, match=r"v\.mp4: pictures of 96x64 pixels, more than --max-pixels 6143"):
-            PyAvFrameSource(media, max_pixels=96 * 64 - 1)
+    @pytest.mark.parametrize(
+        ("name", "codec"), [("v.mp4", "libx264"), ("v.avi", "mjpeg"), ("v.ts", "mpeg2video"), ("v.webm", "libvpx")]
+    )
+    @pytest.mark.parametrize("source", [PyAvFrameSource, DaliFrameSource])
+    def test_more_pixels_than_are_allowed_fail(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]], name: str, codec: str, source: Any
+    ) -> None:
+        encode(tmp_path / name, originals, codec=codec, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p")
+        media = Media("v", tmp_path / name)
+        assert source(media, max_pixels=96 * 64).num_frames == 3
+        with pytest.raises(MediaError, match=rf"{name}: pictures of 96x64 pixels, more than --max-pixels 6143"):
+            source(media, max_pixels=96 * 64 - 1)
 
     def test_pictures_that_grow_beyond_the_limit_are_not_decoded(self, tmp_path: Path) -> None:
         for scale in (1, 4):
