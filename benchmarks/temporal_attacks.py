@@ -84,7 +84,7 @@ def black_tenth(num_frames: int, fps: Fraction, rng: np.random.Generator) -> Att
 def black_sampled(num_frames: int, fps: Fraction, rng: np.random.Generator) -> Attacked:  # noqa: ARG001
     """One frame of every second is black, the one that the rule of FFmpeg's ``fps=1`` takes: who attacks knows it."""
     frames = np.arange(num_frames)
-    frames[sample_frames(frames / float(fps), end_s=float(num_frames / fps))] = BLACK
+    frames[sample_frames(frames / float(fps), end_s=float(num_frames / fps)).frames] = BLACK
     return Attacked(frames, fps)
 
 

@@ -26,6 +26,10 @@ Rgb = tuple[Number, Number, Number]
 RgbStd = tuple[Positive, Positive, Positive]
 
 
+DEFAULT_MAX_PIXELS = 8192 * 8192
+"""The largest picture that NVDEC takes, and larger than 8K."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -102,6 +106,18 @@ class Sampling(_Strict):
     """How many frames of a second are described; see `engine.video.sampling`."""
 
     fps: Positive = 1.0
+
+
+class Decoding(_Strict):
+    """Which pictures are taken, and how those of HDR videos are read.
+
+    ``max_pixels``: of a picture; videos with larger ones fail, because decoders hold several at once.
+    ``hdr``: ``tone_map`` shows PQ and HLG as a standard display would (`engine.video.tone_map`); ``as_is`` takes their
+    values for standard ones, as the reference does.
+    """
+
+    max_pixels: Count = DEFAULT_MAX_PIXELS
+    hdr: Literal["as_is", "tone_map"] = "as_is"
 
 
 class Scenes(_Strict):
@@ -279,6 +295,7 @@ class Preset(_Strict):
     weights: str | None = None
     models: Annotated[tuple[DescriptorModel, ...], Field(min_length=1)]
     sampling: Sampling = Sampling()
+    decoding: Decoding = Decoding()
     gate: Gate
     scenes: Scenes
     near_duplicates: NearDuplicates
@@ -314,6 +331,10 @@ class Preset(_Strict):
         if not 0 < fps < math.inf:
             raise ConfigError(f"expected fps > 0, got {fps}")
         return self.model_copy(update={"sampling": self.sampling.model_copy(update={"fps": fps})})
+
+    def with_max_pixels(self, max_pixels: int) -> Preset:
+        """This preset for pictures of up to ``max_pixels``, at least 1."""
+        return self.model_copy(update={"decoding": self.decoding.model_copy(update={"max_pixels": max_pixels})})
 
     def with_gate(self, *, enabled: bool) -> Preset:
         """This preset with its edit gate turned on or off. Raises ``ConfigError`` to turn on where there is none."""

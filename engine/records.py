@@ -91,7 +91,7 @@ class Descriptors:
     ``descriptors``: float32 ``(N, D)``, finite; N >= 1.
     ``edit_score``: probability that the video was edited, 0-1; None where no gate ran.
     ``gate``: what the edit gate did to the video.
-    ``warnings``: one line for each thing that was lost or assumed while reading a damaged file.
+    ``warnings``: one line for each thing that was lost or assumed while reading the file.
     """
 
     video_id: str

@@ -89,10 +89,16 @@ def _silence(num_samples: int) -> Iterable[av.AudioFrame]:
 def turn_video(path: Path, *, quarter_turns: int) -> None:
     """Write a rotation by 1, 2 or 3 quarter turns into the metadata of an MP4 file; its pictures stay as they are."""
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]
+    write_matrix(path, (cosine, sine, -sine, cosine))
+
+
+def write_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Write a, b, c, d into the display matrix of an MP4 file: ``(x, y)`` is shown at ``(a x + c y, b x + d y)``."""
     content = bytearray(path.read_bytes())
     # The header of the track holds a matrix of nine numbers, in units of 1/65536 but for the last column.
     start = content.index(b"tkhd") + 44
-    content[start : start + 20] = struct.pack(">5i", *(65536 * n for n in (cosine, sine, 0, -sine, cosine)))
+    a, b, c, d = (65536 * int(number) for number in matrix)
+    content[start : start + 20] = struct.pack(">5i", a, b, 0, c, d)
     path.write_bytes(content)
 
 
@@ -104,3 +110,35 @@ def damage_tail(path: Path, *, keep: float, until: float = 1.0) -> None:
     start, end = (data + 4 + int(share * (size - 8)) for share in (keep, until))
     content[start:end] = bytes(end - start)
     path.write_bytes(content)
+
+
+def pack_b_frames(path: Path, source: Path, *, fps: int = 25) -> None:
+    """Copy MPEG-4 video from AVI to AVI as DivX and XviD pack it.
+
+    Each P picture shares a packet with the B picture after it; at the end of each run of B pictures, an empty picture
+    makes up for the packet that this saved.
+    """
+    start_code = b"\x00\x00\x01\xb6"
+    increment_bits = (fps - 1).bit_length()
+    with av.open(str(source)) as given, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        pictures = [bytes(packet) for packet in given.demux(video=0) if packet.size]
+        kinds = ["IPBS"[picture[picture.index(start_code) + 4] >> 6] for picture in pictures]
+        packets: list[bytes] = []
+        for place, (kind, picture) in enumerate(zip(kinds, pictures, strict=True)):
+            if kind == "I":  # what tells decoders of the packing
+                head = picture.index(start_code)
+                picture = picture[:head] + b"\x00\x00\x01\xb2DivX503b1393p" + picture[head:]
+            if kind == "B" and kinds[place - 1] != "B":
+                packets[-1] += picture
+            else:
+                packets.append(picture)
+            if kind == "B" and kinds[place + 1 : place + 2] != ["B"]:
+                bits = f"0101{'0' * increment_bits}10"  # P, no second passes, not coded
+                bits += "0".ljust(-len(bits) % 8 or 8, "1")
+                packets.append(start_code + int(bits, 2).to_bytes(len(bits) // 8))
+        for number, content in enumerate(packets):
+            packet = av.Packet(content)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, fps)
+            packet.is_keyframe = content.find(b"DivX") > 0
+            container.mux(packet)

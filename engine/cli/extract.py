@@ -16,6 +16,7 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    MaxPixelsOption,
     RecursiveOption,
     RoleName,
     ScenesOption,
@@ -50,6 +51,7 @@ def extract(
     gate: GateOption = None,
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
+    max_pixels: MaxPixelsOption = None,
 ) -> None:
     """Describe videos.
 
@@ -65,7 +67,7 @@ def extract(
     opened = open_engines(engines)
     engine = Engine.open(
         opened,
-        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate),
+        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate, max_pixels=max_pixels),
         raw_embeddings=raw_embeddings,
         decoder=decoder,
     )

@@ -34,6 +34,10 @@ GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs to use, one pr
 FpsOption = Annotated[
     float | None, typer.Option(min=0.01, help="Sampled frames per second; default: as in the preset, 1.")
 ]
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pixels of the largest picture taken; default: as in the preset, 67108864 (8192x8192)."),
+]
 ScenesOption = Annotated[bool, typer.Option("--scenes/--no-scenes", help="Split queries into frame scenes.")]
 GateOption = Annotated[
     bool | None,
@@ -57,10 +61,14 @@ def open_engines(folder: Path | None, *, preset_name: str | None = None) -> Engi
     return user_engines(preset_name or "lite") if folder is None else EnginesDirectory.open(folder)
 
 
-def chosen_preset(preset: Preset, *, fps: float | None, scenes: bool, gate: bool | None) -> Preset:
+def chosen_preset(
+    preset: Preset, *, fps: float | None, scenes: bool, gate: bool | None, max_pixels: int | None
+) -> Preset:
     """A preset with what the options of a verb change in it."""
     if fps is not None:
         preset = preset.with_fps(fps)
+    if max_pixels is not None:
+        preset = preset.with_max_pixels(max_pixels)
     if not scenes:
         preset = preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
     return preset if gate is None else preset.with_gate(enabled=gate)

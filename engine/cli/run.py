@@ -13,6 +13,7 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    MaxPixelsOption,
     RecursiveOption,
     ScenesOption,
     WorkersOption,
@@ -45,6 +46,7 @@ def run(
     gate: GateOption = None,
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
+    max_pixels: MaxPixelsOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
@@ -67,7 +69,7 @@ def run(
         norm_set=norm_set,
         output=output,
         engines=opened,
-        preset=chosen_preset(asked, fps=fps, scenes=scenes, gate=gate),
+        preset=chosen_preset(asked, fps=fps, scenes=scenes, gate=gate, max_pixels=max_pixels),
         use_score_norm=score_norm,
         num_workers=workers,
         num_gpus=gpus,

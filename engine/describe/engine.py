@@ -61,7 +61,13 @@ class Engine:
         self.num_threads = num_threads
         self.use_pca = engines.manifest.pca is not None and not raw_embeddings
         device = engines.manifest.device
-        self.decoder = Decoder(decoder or default_decoder(device), device=device, fps=preset.sampling.fps)
+        self.decoder = Decoder(
+            decoder or default_decoder(device),
+            device=device,
+            fps=preset.sampling.fps,
+            max_pixels=preset.decoding.max_pixels,
+            maps_hdr=preset.decoding.hdr == "tone_map",
+        )
         self.failures: list[Failure] = []
         self.times = StageTimes()
         self._resources = ExitStack()
@@ -186,8 +192,9 @@ class Engine:
     def identity(self, *, role: Role) -> dict[str, Any]:
         """What decides the descriptors of a video besides its file; stored with them, so that they never mix."""
         of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
+        other = {"pca", "score_norm", "search", "localization", *of_queries}
         settings = self.preset.model_dump(
-            mode="json", exclude={"pca", "score_norm", "search", "localization", *of_queries}
+            mode="json", exclude={**dict.fromkeys(other, True), "decoding": {"max_pixels"}}
         )
         return {
             "engines": self.engines.manifest.identity,

@@ -11,14 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.video.tone_map import Transfer, tone_map
+
 Plane = NDArray[np.uint8]
 
 
-def rgb_from_planes(luma: Plane, blue: Plane, red: Plane) -> NDArray[np.uint8]:
-    """RGB, uint8 ``(H, W, 3)``, of full-range Y ``(H, W)``, Cb and Cr: uint8, both of one size, as large or smaller."""
+def rgb_from_planes(luma: Plane, blue: Plane, red: Plane, *, hdr: Transfer | None = None) -> NDArray[np.uint8]:
+    """RGB, uint8 ``(H, W, 3)``, of full-range Y ``(H, W)``, Cb and Cr: uint8, both of one size, as large or smaller.
+
+    ``hdr``: how the planes stand for light, where they are to be mapped to a standard display.
+    """
     image = Image.fromarray(luma)
-    chroma = (_upsample(Image.fromarray(plane), size_wh=image.size) for plane in (blue, red))
-    return np.asarray(Image.merge("YCbCr", (image, *chroma)).convert("RGB"))
+    planes = (image, *(_upsample(Image.fromarray(plane), size_wh=image.size) for plane in (blue, red)))
+    if hdr is not None:
+        return np.asarray(tone_map(Image.merge("RGB", planes), hdr))
+    return np.asarray(Image.merge("YCbCr", planes).convert("RGB"))
 
 
 def _upsample(chroma: Image.Image, *, size_wh: tuple[int, int]) -> Image.Image:

@@ -36,6 +36,9 @@ Left out are those that open others (concat, hls, dash, imf, image2, mlv, sdp, r
 pictures, sound, subtitles, and text that FFmpeg would draw (tty).
 """
 
+_MAX_PROBED_PIXELS = 16_384 * 16_384
+"""FFmpeg decodes a picture to look at a stream; of larger ones it then tells no size."""
+
 
 def open_container(path: Path) -> InputContainer:
     """Open a regular file with one of `VIDEO_FORMATS`; text in it that is not UTF-8 keeps its bytes as escapes.
@@ -50,7 +53,12 @@ def open_container(path: Path) -> InputContainer:
             raise MediaError(f"{path}: the file is empty")
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": ",".join(VIDEO_FORMATS)}
+            options = {
+                "fd": str(descriptor),
+                "protocol_whitelist": "fd",
+                "format_whitelist": ",".join(VIDEO_FORMATS),
+                "max_pixels": str(_MAX_PROBED_PIXELS),
+            }
             return av.open("fd:", options=options, metadata_errors="backslashreplace")
         finally:
             os.close(descriptor)  # FFmpeg has its own copy

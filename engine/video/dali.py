@@ -17,6 +17,7 @@ DALI repeats the pixels at the border where Pillow cuts its kernel off. Descript
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,13 +29,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import DEFAULT_MAX_PIXELS
 from engine.errors import BackendUnavailable, MediaError
 from engine.records import Frames, Media, Region, Span, View
 from engine.video.dali_codecs import ComputeCapability, Device, refusal
 from engine.video.media import index_timeline
-from engine.video.pyav import DEFAULT_CACHE_BYTES, MAX_SLOTS, PyAvFrameSource, sample_video
+from engine.video.orientation import Orientation
+from engine.video.pyav import DEFAULT_CACHE_BYTES, PyAvFrameSource, holes_lines
 from engine.video.resize import Fit, check_inside
-from engine.video.sampling import slot_timestamps
+from engine.video.sampling import Samples, sample_frames, slot_timestamps
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
     SceneStatistics,
@@ -89,13 +92,13 @@ class DaliOperators:
         with self._evaluation():
             return np.asarray(stack.cpu())
 
-    def turn(self, stack: Stack, *, rotation_deg: int) -> Stack:
-        """Turn the pictures counter-clockwise by 0, 90, 180 or 270 degrees."""
+    def show(self, stack: Stack, orientation: Orientation) -> Stack:
+        """Turn and mirror the pictures."""
         with self._evaluation() as dali:
-            if rotation_deg % 180:
+            if orientation.transpose:
                 stack = dali.transpose(stack, perm=[0, 2, 1, 3], transpose_layout=False)
-            if rotation_deg:
-                stack = dali.flip(stack, vertical=int(rotation_deg in (90, 180)), horizontal=int(rotation_deg >= 180))
+            if orientation.mirror_x or orientation.mirror_y:
+                stack = dali.flip(stack, horizontal=int(orientation.mirror_x), vertical=int(orientation.mirror_y))
             return stack
 
     def fit(self, stack: Stack, spec: InputSpec, *, region: Region | None) -> Stack:
@@ -210,28 +213,31 @@ class DaliFrameSource:
         device: Device = "cpu",
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         stack_bytes: int = STACK_BYTES,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        maps_hdr: bool = False,
         on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._media = media
         self._fps = fps
         self._operators = open_dali(device)
         self._on_refusal = on_refusal
-        self._timeline = index_timeline(media)
+        self._max_pixels = max_pixels
+        self._maps_hdr = maps_hdr
+        self._timeline = index_timeline(media, max_pixels=max_pixels)
         width, height = self._timeline.size_wh
         self._frame_bytes = width * height * 3
-        self._stack_frames = max(1, stack_bytes // self._frame_bytes)
+        self._stack_frames = max(1, stack_bytes // max(1, self._frame_bytes))
         self._cache_bytes = cache_bytes
         self._kept: list[Stack] | None = None
         self._host: PyAvFrameSource | None = None
-        self._slots: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._samples = Samples(np.empty(0, np.int64), np.empty(0, np.int64), [])
         self.refused = refusal(self._timeline, device=device, compute_capability=self._operators.compute_capability)
         if self.refused is not None:
             on_refusal(self.refused)
             self._host = self._open_host()
         else:
-            timeline = self._timeline
-            self._slots = sample_video(media, timeline.times_s, end_s=timeline.end_s, fps=fps)
-        self._num_dali = len(self._slots)
+            self._samples = sample_frames(self._timeline.times_s, end_s=self._timeline.end_s, fps=fps)
+        self._num_dali = len(self._samples.slots)
 
     @property
     def num_frames(self) -> int:
@@ -240,8 +246,10 @@ class DaliFrameSource:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line for each thing that was lost; final after the first full pass."""
-        return () if self._host is None else self._host.warnings
+        """One line for each thing that was lost or assumed; final after the first full pass."""
+        if self._host is not None:
+            return self._host.warnings
+        return (*self._timeline.warnings, *holes_lines(self._samples))
 
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, summed up on the device without rounding."""
@@ -293,7 +301,7 @@ class DaliFrameSource:
                         check_inside(view.region, size_wh=(part.shape[2], part.shape[1]))
                     fitted = {spec.name: self._operators.fit(part, spec, region=view.region) for spec in specs}
                     inputs = {name: self._operators.as_input(stack) for name, stack in fitted.items()}
-                    times = slot_timestamps(stop - start, fps=self._fps, first=start)
+                    times = slot_timestamps(self._slots()[start:stop], fps=self._fps)
                     yield FrameChunk(times, inputs, place)
 
     def _parts(self, stacks: Iterator[Stack], *, borders: Sequence[int]) -> Iterator[tuple[int, Stack]]:
@@ -317,7 +325,7 @@ class DaliFrameSource:
 
     def _stacks(self, *, max_frames: int | None = None) -> Iterator[Stack]:
         """All sampled frames, upright, in order, or the first ``max_frames``."""
-        num_frames = MAX_SLOTS if max_frames is None else max_frames
+        num_frames = sys.maxsize if max_frames is None else max_frames
         if self._kept is None and num_frames >= self.num_frames:
             yield from self._keep(self._make_stacks(num_frames))
         elif self._kept is None:
@@ -344,11 +352,11 @@ class DaliFrameSource:
         while start < (end := min(self._num_dali, num_frames)):
             stop = min(start + self._stack_frames, end)
             try:
-                stack = self._operators.decode(content, self._slots[start:stop])
+                stack = self._operators.decode(content, self._samples.frames[start:stop])
             except RuntimeError as error:
                 self._hand_over(error, start=start)
                 continue
-            yield self._operators.turn(stack, rotation_deg=self._timeline.rotation_deg)
+            yield self._operators.show(stack, self._timeline.orientation)
             start = stop
         if self._host is not None:
             pictures = islice(self._host.pictures(), start, num_frames)
@@ -361,8 +369,21 @@ class DaliFrameSource:
         except OSError as error:
             raise MediaError(f"{self._media.path}: {error.strerror}") from error
 
+    def _slots(self) -> NDArray[np.int64]:
+        """The slots that the frames are shown in: those of the host count behind those that DALI decoded."""
+        if self._host is None:
+            return self._samples.slots
+        return np.concatenate([self._samples.slots[: self._num_dali], self._host.slots[self._num_dali :]])
+
     def _open_host(self) -> PyAvFrameSource:
-        return PyAvFrameSource(self._media, fps=self._fps, cache_bytes=0, timeline=self._timeline)
+        return PyAvFrameSource(
+            self._media,
+            fps=self._fps,
+            cache_bytes=0,
+            max_pixels=self._max_pixels,
+            maps_hdr=self._maps_hdr,
+            timeline=self._timeline,
+        )
 
     def _hand_over(self, error: RuntimeError, *, start: int) -> None:
         """DALI cannot decode from slot ``start`` on: settle which slots are its, and which PyAV's."""
@@ -372,14 +393,16 @@ class DaliFrameSource:
         host = self._open_host()
         for _ in host.pictures():
             pass
-        if not host.warnings and host.has_one_size:
+        if not host.is_damaged and host.has_one_size:
             raise MediaError(
                 f"{self._media.path}: DALI cannot decode it ({_first_line(error)}) and FFmpeg can: an error of DALI or "
                 "of the device; --decoder pyav does without them"
             ) from error
-        self._on_refusal("damaged" if host.warnings else "pictures of several sizes")
+        self._on_refusal("damaged" if host.is_damaged else "pictures of several sizes")
         self._host = host
-        self._num_dali = max(start, _num_equal(self._slots, host.source_frames)) if host.warnings else start
+        self._num_dali = start
+        if host.is_damaged:
+            self._num_dali = max(start, _num_equal(self._samples.frames, host.source_frames))
 
 
 def _num_equal(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:

@@ -70,6 +70,10 @@ def refusal(timeline: Timeline, *, device: Device, compute_capability: ComputeCa
         return f"picture size {timeline.size_wh[0]}x{timeline.size_wh[1]}"
     if timeline.container not in _CONTAINERS:
         return f"container {timeline.container}"
+    if timeline.codec == "mpeg4" and timeline.container == "avi":
+        return "packets that may hold two pictures (MPEG-4 in AVI)"
+    if timeline.hdr is not None:
+        return f"HDR ({timeline.hdr.upper()})"
     return _unsound_numbering(timeline)
 
 

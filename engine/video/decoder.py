@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from engine.config import DEFAULT_MAX_PIXELS
 from engine.records import Media
 from engine.video import DecoderName
 from engine.video.dali import DaliFrameSource, open_dali
@@ -26,14 +27,22 @@ def default_decoder(device: Device) -> DecoderName:
 class Decoder:
     """PyAV, or DALI on a device with PyAV for what it cannot decode; never changed while a run lasts. Thread-safe.
 
-    ``device`` counts for DALI only. ``leaves_to_pyav``: some videos may be left to PyAV, so that it is worth saying
-    which.
+    ``max_pixels``: larger pictures are refused. ``maps_hdr``: see `PyAvFrameSource`. ``device`` counts for DALI only.
+    ``leaves_to_pyav``: some videos may be left to PyAV, so that it is worth saying which.
     """
 
-    def __init__(self, name: DecoderName, *, device: Device, fps: float) -> None:
+    def __init__(
+        self,
+        name: DecoderName,
+        *,
+        device: Device,
+        fps: float,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        maps_hdr: bool = False,
+    ) -> None:
         self.name = name
         self.device = device
-        self._fps = fps
+        self._options: Mapping[str, Any] = {"fps": fps, "max_pixels": max_pixels, "maps_hdr": maps_hdr}
         self._refusals: dict[str, str] = {}
         self.leaves_to_pyav = name == "dali"
 
@@ -47,8 +56,8 @@ class Decoder:
     def open(self, media: Media) -> FrameSource:
         """The frames of a video. Raises ``MediaError`` for one that cannot be used."""
         if self.name == "pyav":
-            return PyAvFrameSource(media, fps=self._fps)
-        return DaliFrameSource(media, fps=self._fps, device=self.device, on_refusal=partial(self._note, media))
+            return PyAvFrameSource(media, **self._options)
+        return DaliFrameSource(media, device=self.device, on_refusal=partial(self._note, media), **self._options)
 
     def refusal(self, video_id: str) -> str | None:
         """Why DALI left a video that was opened to PyAV; None where it did not."""

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple, cast
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.format import Flags
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorTrc
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from engine.config import DEFAULT_MAX_PIXELS
 from engine.errors import MediaError
 from engine.records import Media
+from engine.video.clock import Clock, Stamp, decoded_times, forward_times
 from engine.video.container import open_container
+from engine.video.interlacing import is_combed
+from engine.video.orientation import Orientation
+from engine.video.sequence_headers import length_bytes, sequence_headers
+from engine.video.tone_map import Transfer
+from engine.video.vp9 import told_sizes
+
+_MIN_FILM_SHARE = 0.1
+"""A stream with fewer packets than this share of those of another is no film of its own."""
+
+_MAX_MISSING_SHARE = 0.02
+_CLAIMING_FORMATS = {"matroska,webm", "avi", "flv", "asf"}
+"""Whose header says how long the file is, and which can be read without their end."""
+
+_HDR: dict[int, Transfer] = {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}
+_BOTTOM_FIRST = {3, 4}
+"""FFmpeg's `AVFieldOrder`: AV_FIELD_BB and AV_FIELD_TB, the field that is shown first comes second in the name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +57,28 @@ class Timeline:
     ``pts``: int64 ``(K,)``, the same times in ticks of the stream, as a decoder labels its frames.
     ``is_exact``: False where the packets cannot be trusted (times missing, repeated or in an order that the codec
     denies; a file not readable to its end). Then only decoding every frame tells, and these times are an estimate.
-    ``codec``: FFmpeg's name for it. ``size_wh``: pixels of a decoded picture, before ``rotation_deg``, the
-    counter-clockwise angle (0, 90, 180 or 270) by which it is to be turned.
+    ``stream``: the index of the stream in the file. ``codec``: FFmpeg's name for it. ``size_wh``: pixels of a decoded
+    picture, before it is shown by its ``orientation``. ``hdr``: how its values stand for light, None where they are for
+    a standard display. ``bottom_first``: of the two fields of an interlaced picture, the lower one comes first.
+    ``warnings``: one line for each thing that was lost or assumed.
 
     The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
-    ``matroska,webm``). ``is_interlaced``: the first picture says so. ``num_dropped``: frames that an edit list drops.
-    ``has_one_size``: the last keyframe is as large as the first. ``num_video_streams``: those of the file, cover
-    pictures included. ``size_bytes``: of the file.
+    ``matroska,webm``). ``is_interlaced``: the first or last keyframe says so, or looks so. ``num_dropped``: frames that
+    an edit list drops. ``has_one_size``: all keyframes that tell their size have that of the first, and in VP9 all
+    frames that do. ``num_video_streams``: those of the file, cover pictures included. ``size_bytes``: of the file.
     """
 
     times_s: NDArray[np.float64]
     end_s: float
     pts: NDArray[np.int64]
     is_exact: bool
+    stream: int
     codec: str
     size_wh: tuple[int, int]
-    rotation_deg: int
+    orientation: Orientation
+    hdr: Transfer | None
+    bottom_first: bool
+    warnings: tuple[str, ...]
     pixel_format: str
     container: str
     is_interlaced: bool
@@ -58,19 +89,6 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self.pts)
-
-
-class Stamp(NamedTuple):
-    """What a packet or a decoded frame says of its time, in ticks of its stream; 0 is an unknown duration."""
-
-    pts: int | None
-    dts: int | None
-    duration: int
-
-    @classmethod
-    def of(cls, item: Packet[VideoStream] | VideoFrame) -> Stamp:
-        """The stamp of a packet or frame."""
-        return cls(item.pts, item.dts, item.duration or 0)
 
 
 class ShowTimes(NamedTuple):
@@ -89,31 +107,54 @@ class OpenVideo:
     stream: VideoStream
     read_error: str | None = None
 
+    def __post_init__(self) -> None:
+        may_leap = bool(self.container.format.flags & cast(int, Flags.ts_discont.value))
+        self.clock = Clock(self._time_base, may_leap=may_leap)
+
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        """The packets of the stream in decoding order, as far as the file can be read; once."""
+        """The packets of the stream in decoding order, on one clock, as far as the file can be read; once."""
         try:
-            # An empty packet would tell the decoder that the stream has ended.
-            yield from (packet for packet in self.container.demux(self.stream) if packet.size)
+            for packet in self.container.demux(self.stream):
+                if not packet.size:  # it would tell the decoder that the stream has ended
+                    continue
+                shift = self.clock.shift(self.stamp(packet))
+                if shift:
+                    packet.pts = None if packet.pts is None else packet.pts + shift
+                    packet.dts = None if packet.dts is None else packet.dts + shift
+                yield packet
         except FFmpegError as error:
             self.read_error = error.strerror
 
-    def show_times(self, stamps: Sequence[Stamp]) -> ShowTimes:
-        """When the K >= 1 packets or frames of these stamps are shown, relative to the start of the container.
+    def stamp(self, item: Packet[VideoStream] | VideoFrame) -> Stamp:
+        """The stamp of a packet or frame; of those without a duration, the one that the frame rate gives."""
+        return Stamp(item.pts, item.dts, item.duration or self._usual_duration)
+
+    def packet_times(self, stamps: Sequence[Stamp]) -> ShowTimes:
+        """When the K >= 1 packets of these stamps are shown: in the order of their times.
 
         Where there is no presentation time the decoding time counts; where there is none either, the frame rate.
         """
-        # Some containers leave durations out; FFmpeg then takes the average frame rate.
-        usual = round(1 / (self.stream.average_rate * self._time_base)) if self.stream.average_rate else 0
-        durations = np.array([stamp.duration or usual for stamp in stamps], dtype=np.int64)
-        known = (stamp.dts if stamp.pts is None else stamp.pts for stamp in stamps)
-        ticks = np.array([n * usual if tick is None else tick for n, tick in enumerate(known)], dtype=np.int64)
+        ticks = self._ticks([stamp.dts if stamp.pts is None else stamp.pts for stamp in stamps])
         order = np.argsort(ticks, kind="stable")
-        end = self._seconds((ticks + durations)[order[-1:]])
-        return ShowTimes(ticks[order], self._seconds(ticks[order]), float(end[0]))
+        return self._show_times(ticks[order], last=stamps[order[-1]])
 
-    def _seconds(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
+    def frame_times(self, stamps: Sequence[Stamp]) -> ShowTimes:
+        """When the K >= 1 decoded frames of these stamps are shown: in the order in which they come."""
+        return self._show_times(forward_times(self._ticks(decoded_times(stamps))), last=stamps[-1])
+
+    @cached_property
+    def _usual_duration(self) -> int:
+        return round(1 / (self.stream.average_rate * self._time_base)) if self.stream.average_rate else 0
+
+    def _ticks(self, times: Sequence[int | None]) -> NDArray[np.int64]:
+        known = (n * self._usual_duration if tick is None else tick for n, tick in enumerate(times))
+        return np.array(list(known), dtype=np.int64)
+
+    def _show_times(self, ticks: NDArray[np.int64], *, last: Stamp) -> ShowTimes:
         start = round(Fraction(self.container.start_time or 0, av.time_base) / self._time_base)
-        return (ticks - start) * self._time_base.numerator / self._time_base.denominator
+        edges = np.append(ticks, ticks[-1] + last.duration) - start
+        edges_s = edges * self._time_base.numerator / self._time_base.denominator
+        return ShowTimes(ticks, edges_s[:-1], float(edges_s[-1]))
 
     @property
     def _time_base(self) -> Fraction:
@@ -130,71 +171,160 @@ def claimed_duration_s(media: Media) -> float:
 
 
 @contextmanager
-def open_video(media: Media) -> Iterator[OpenVideo]:
-    """Open a file at its video stream: of several, the largest of those marked as default, much as FFmpeg chooses.
+def open_video(media: Media, *, stream: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[OpenVideo]:
+    """Open a file at one of its video streams, by default at the film, see `_film`.
 
     Decoding uses one thread, because many videos are decoded side by side. Raises ``MediaError`` for a file that is
-    missing, empty, not a media file, or without a video stream that can be decoded.
+    missing, empty, not a media file, or without a video stream that can be decoded, and for pictures larger than
+    ``max_pixels``.
     """
     with open_container(media.path) as container:
-        # The cover picture of an audio file is a video stream to FFmpeg.
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            raise MediaError(f"{media.path}: no video stream in this file ({container.format.long_name})")
-        stream = max(streams, key=_preference)
-        if stream.codec_context is None:
+        chosen = _film(media.path, container) if stream is None else cast(VideoStream, container.streams[stream])
+        context = chosen.codec_context
+        if context is None:
             raise MediaError(f"{media.path}: FFmpeg has no decoder for the video stream")
-        stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
-        yield OpenVideo(container, stream)
+        if context.width * context.height > max_pixels:
+            size = f"{context.width}x{context.height}"
+            raise MediaError(f"{media.path}: pictures of {size} pixels, more than --max-pixels {max_pixels}")
+        context.thread_type, context.thread_count = "NONE", 1
+        # Pictures may grow in the middle of a file. What decoders count has margins.
+        context.options = {"max_pixels": str(2 * max_pixels)}
+        yield OpenVideo(container, chosen)
 
 
-def _preference(stream: VideoStream) -> tuple[bool, bool, int]:
-    if stream.codec_context is None:
-        return False, False, 0
-    return True, bool(stream.disposition & Disposition.default), stream.width * stream.height
+def _film(path: Path, container: InputContainer) -> VideoStream:
+    """The video stream that a viewer would call the film.
+
+    Of several: not a cover, a poster, a still or the thumbnails of a film (which have a small part of its packets);
+    with a decoder; marked as default; the largest; the first.
+    """
+    # The cover picture of an audio file is a video stream to FFmpeg.
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise MediaError(f"{path}: no video stream in this file ({container.format.long_name})")
+    if len(streams) == 1:
+        return streams[0]
+    num_packets = _num_packets(path)
+    most = max(num_packets.values(), default=0)
+
+    def preference(stream: VideoStream) -> tuple[bool, bool, bool, int]:
+        context = stream.codec_context
+        moves = num_packets[stream.index] >= most * _MIN_FILM_SHARE
+        area = context.width * context.height if context else 0
+        return moves, context is not None, bool(stream.disposition & Disposition.default), area
+
+    return max(streams, key=preference)
 
 
-def index_timeline(media: Media) -> Timeline:
-    """Read the times of all frames from the packets; of the pictures only the first and last keyframe are decoded.
+def _num_packets(path: Path) -> Counter[int]:
+    """How many packets each video stream has, by its index."""
+    num_packets: Counter[int] = Counter()
+    with open_container(path) as container, suppress(FFmpegError):
+        for packet in container.demux(video=list(range(len(container.streams.video)))):
+            num_packets[packet.stream_index] += packet.size > 0
+    return num_packets
+
+
+def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Timeline:
+    """Read the times of all frames from the packets; of the pictures, only the first and last keyframe are decoded.
 
     Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
     """
-    with open_video(media) as video:
+    with open_video(media, max_pixels=max_pixels) as video:
         context = video.stream.codec_context
-        size_wh, reorders = (context.width, context.height), context.has_b_frames
+        codec, reorders = context.codec.canonical_name, context.has_b_frames
+        size_wh = context.width, context.height
         shown: list[Stamp] = []
         num_dropped = 0
         picture: VideoFrame | None = None
         last_keyframe: Packet[VideoStream] | None = None
+        sizes: set[tuple[int, int]] = set()
+        headers, unit_length_bytes = b"", length_bytes(codec, context.extradata)
         for packet in video.packets():
-            if packet.is_keyframe and picture is None:
-                picture = _decode_alone(video.stream, packet)
-            elif packet.is_keyframe:
-                last_keyframe = packet
+            if packet.is_keyframe:
+                before, headers = headers, sequence_headers(codec, bytes(packet), length_bytes=unit_length_bytes)
+                if picture is None:
+                    picture = _decode_alone(video.stream, packet)
+                else:
+                    last_keyframe = packet
+                    if headers != before or packet.has_sidedata("new_extradata"):
+                        sizes |= _sizes(_decode_alone(video.stream, packet))
+            if codec == "vp9":
+                sizes |= told_sizes(bytes(packet))
             if packet.is_discard:
                 num_dropped += 1
             else:
-                shown.append(Stamp.of(packet))
+                shown.append(video.stamp(packet))
         if not shown:
             raise MediaError(f"{media.path}: the video stream has no frames")
-        times = video.show_times(shown)
+        times = video.packet_times(shown)
         last_picture = _decode_alone(video.stream, last_keyframe) if last_keyframe else None
+        sizes |= _sizes(picture) | _sizes(last_picture)
         return Timeline(
             times_s=times.times_s,
             end_s=times.end_s,
             pts=times.pts,
             is_exact=video.read_error is None and _are_trustworthy(shown, reorders=reorders),
-            codec=context.codec.canonical_name,
+            stream=video.stream.index,
+            codec=codec,
             size_wh=size_wh,
-            rotation_deg=round(picture.rotation / 90) * 90 % 360 if picture else 0,
+            orientation=_orientation(picture),
+            hdr=_HDR.get(picture.color_trc) if picture else None,
+            bottom_first=context.field_order in _BOTTOM_FIRST,
+            warnings=tuple(_assumptions(media, video, times)),
             pixel_format=picture.format.name if picture else str(context.pix_fmt),
             container=video.container.format.name,
-            is_interlaced=picture is not None and picture.interlaced_frame,
+            is_interlaced=any(_is_interlaced(found) for found in (picture, last_picture) if found),
             num_dropped=num_dropped,
-            has_one_size=picture is None or last_picture is None or _size(picture) == _size(last_picture),
+            has_one_size=len(sizes) <= 1,
             num_video_streams=len(video.container.streams.video),
             size_bytes=video.container.size,
         )
+
+
+def _orientation(picture: VideoFrame | None) -> Orientation:
+    """As the container or the codec has it: FFmpeg's decoders attach both to the pictures."""
+    side_data = cast(Iterable[Any], picture.side_data if picture else ())
+    matrices = [bytes(data) for data in side_data if data.type is SideDataType.DISPLAYMATRIX]
+    return Orientation.of_matrix(matrices[0]) if matrices else Orientation()
+
+
+def _assumptions(media: Media, video: OpenVideo, times: ShowTimes) -> Iterator[str]:
+    """What is told of a file whose packets were all read."""
+    films = [stream for stream in video.container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if len(films) > 1:
+        yield f"described is video stream {films.index(video.stream) + 1} of {len(films)} of the file"
+    if breaks_s := video.clock.breaks_s:
+        at = ", ".join(f"{time_s:.1f} s" for time_s in breaks_s[:3])
+        rest = f" and {len(breaks_s) - 3} more times" if len(breaks_s) > 3 else ""
+        yield f"the clock of the file is set anew at {at}{rest}; taken to go on at once"
+    elif (missing := _missing(media, video, end_s=times.end_s)) is not None:
+        yield missing
+
+
+def _missing(media: Media, video: OpenVideo, *, end_s: float) -> str | None:
+    """How much of the length that the header claims is missing, where that tells of a file that was cut off."""
+    if video.container.format.name not in _CLAIMING_FORMATS:
+        return None
+    claimed_s = (video.container.duration or 0) / av.time_base
+    if video.stream.frames and video.stream.average_rate:  # AVI: FFmpeg shortens the length to that of the file
+        claimed_s = max(claimed_s, float(video.stream.frames / video.stream.average_rate))
+    least_s = claimed_s - max(1.0, _MAX_MISSING_SHARE * claimed_s)
+    if end_s >= least_s or (end_s := max(end_s, _end_of_all_streams_s(media.path))) >= least_s:
+        return None
+    share = 1 - end_s / claimed_s
+    return f"the file ends after {end_s:.1f} s of the {claimed_s:.1f} s that its header claims: {share:.0%} is missing"
+
+
+def _end_of_all_streams_s(path: Path) -> float:
+    """When the last packet ends, since the start of the container."""
+    end_s = 0.0
+    with open_container(path) as container, suppress(FFmpegError):
+        start_s = (container.start_time or 0) / av.time_base
+        for packet in container.demux():
+            if packet.size and packet.pts is not None and packet.time_base:
+                end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start_s)
+    return end_s
 
 
 def _are_trustworthy(stamps: Sequence[Stamp], *, reorders: bool) -> bool:
@@ -216,5 +346,17 @@ def _decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFr
     return frames[0] if frames else None
 
 
-def _size(picture: VideoFrame) -> tuple[int, int]:
-    return picture.width, picture.height
+def _is_interlaced(picture: VideoFrame) -> bool:
+    luma = picture.format.components[0]
+    is_plain = luma.is_luma and luma.bits == 8 and picture.format.is_planar
+    return picture.interlaced_frame or (is_plain and is_combed(plane_samples(picture.planes[0])))
+
+
+def plane_samples(plane: VideoPlane) -> NDArray[np.uint8]:
+    """The samples of a plane of 8 bits, uint8 ``(H, W)``; valid as long as its frame."""
+    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
+def _sizes(picture: VideoFrame | None) -> set[tuple[int, int]]:
+    return {(picture.width, picture.height)} if picture else set()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice
+from math import ceil, sqrt
 
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
+from engine.config import DEFAULT_MAX_PIXELS
 from engine.errors import MediaError
 from engine.records import Frames, Media, Region, Span, View
+from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
-from engine.video.media import OpenVideo, Stamp, Timeline, index_timeline, open_video
+from engine.video.interlacing import is_combed, show_field
+from engine.video.media import OpenVideo, Timeline, index_timeline, open_video, plane_samples
 from engine.video.resize import check_inside, fit_picture
-from engine.video.sampling import sample_frames, slot_timestamps
+from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, slot_timestamps
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
     SceneStatistics,
@@ -29,8 +33,8 @@ from engine.video.statistics import (
 
 CHUNK_FRAMES = 8
 DEFAULT_CACHE_BYTES = 256 << 20
-MAX_SLOTS = 1_000_000
-"""Eleven days at 1 fps: no video is that long, but broken time stamps may say so."""
+MAX_WORKING_PIXELS = 2560 * 1440
+"""Larger pictures are reduced to this size or less, by a whole factor, before anything is made of them."""
 
 _SKIPPABLE_CODECS = frozenset({"h264"})
 """Codecs whose non-reference frames are never referred to. In HEVC those of a lower temporal layer may be."""
@@ -51,9 +55,13 @@ class PyAvFrameSource:
     frames handed out before that stay valid. Pictures are kept if all of them fit into ``cache_bytes``; otherwise every
     pass decodes anew, and memory does not grow with the length of the video.
 
+    Pictures are turned and mirrored as they are shown, those of two fields (flagged, or found) show their first field,
+    those of more than `MAX_WORKING_PIXELS` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
+    become standard colors (`engine.video.tone_map`); else their values are taken as they are.
+
     ``timeline`` spares reading the packets again where it is known. ``has_one_size`` (all sampled pictures were coded
-    in the size of the first) and ``warnings`` are final after the first full pass. Raises ``MediaError`` as
-    `engine.video.media.open_video` does, and for a video that gives no frame.
+    in the size of the first), ``is_damaged`` (frames or parts of them are lost) and ``warnings`` are final after the
+    first full pass. Raises ``MediaError`` as `engine.video.media.open_video` does, and for a video that gives no frame.
     """
 
     def __init__(
@@ -62,27 +70,44 @@ class PyAvFrameSource:
         *,
         fps: float = 1.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        maps_hdr: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         self._media = media
         self._fps = fps
         self._cache_bytes = cache_bytes
+        self._max_pixels = max_pixels
+        self._maps_hdr = maps_hdr
         self._cache: list[Frames] | None = None
-        self.warnings: tuple[str, ...] = ()
+        self._losses: tuple[str, ...] = ()
         self._reformatter = VideoReformatter()
-        self._size_wh: tuple[int, int] | None = None
+        self._coded_wh: tuple[int, int] | None = None
         self.has_one_size = True
-        self._timeline = timeline or index_timeline(media)
+        self._timeline = timeline or index_timeline(media, max_pixels=max_pixels)
         self._trusts_index = self._timeline.is_exact
         if self._trusts_index:
-            self._runs = self._sample(self._timeline.times_s, end_s=self._timeline.end_s)
+            self._samples = sample_frames(self._timeline.times_s, end_s=self._timeline.end_s, fps=fps)
         else:
-            self._runs = self._sample_what_decodes()
+            self._samples = self._sample_what_decodes()
 
     @property
     def num_frames(self) -> int:
         """F, the number of sampled frames; final after the first full pass."""
-        return sum(self._runs.values())
+        return len(self._samples.slots)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether frames do not decode, or only with errors."""
+        return bool(self._losses)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each thing that was lost or assumed."""
+        lines = [*self._timeline.warnings, *holes_lines(self._samples), *self._losses]
+        if not self.has_one_size:
+            lines.append("pictures of several sizes; all are scaled to the first")
+        return tuple(lines)
 
     @property
     def source_frames(self) -> NDArray[np.int64]:
@@ -90,7 +115,12 @@ class PyAvFrameSource:
 
         Frames are counted in presentation order; those that do not decode count until the damage is found.
         """
-        return np.repeat(list(self._runs.keys()), list(self._runs.values()))
+        return self._samples.frames
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """The numbers of the slots that show a frame, int64 ``(F,)``; final after the first full pass."""
+        return self._samples.slots
 
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, in one pass (in two where the index turns out to be wrong)."""
@@ -151,7 +181,7 @@ class PyAvFrameSource:
     def _chunk(
         self, frames: Sequence[Sequence[Frames]], specs: Sequence[InputSpec], *, end: int, view: int
     ) -> FrameChunk:
-        times = slot_timestamps(len(frames), fps=self._fps, first=end - len(frames))
+        times = slot_timestamps(self._samples.slots[end - len(frames) : end], fps=self._fps)
         return FrameChunk(times, _stack(frames, specs), view)
 
     def pictures(self) -> Iterator[Frames]:
@@ -164,7 +194,7 @@ class PyAvFrameSource:
             return
         kept: list[Frames] | None = []
         for picture in self._decode():
-            if kept is not None and picture.nbytes * len(self._runs) <= self._cache_bytes:
+            if kept is not None and picture.nbytes * self._num_different <= self._cache_bytes:
                 kept.append(picture)
             else:
                 kept = None
@@ -175,6 +205,18 @@ class PyAvFrameSource:
         """Drop the kept pictures; nothing else is held between passes."""
         self._cache = None
 
+    @property
+    def _num_different(self) -> int:
+        return 1 + int(np.count_nonzero(np.diff(self._samples.frames)))
+
+    def _runs(self) -> dict[int, int]:
+        """``{source frame: number of slots that show it}``, in order of the frames."""
+        frames, counts = np.unique(self._samples.frames, return_counts=True)
+        return dict(zip(frames.tolist(), counts.tolist(), strict=True))
+
+    def _open(self) -> AbstractContextManager[OpenVideo]:
+        return open_video(self._media, stream=self._timeline.stream, max_pixels=self._max_pixels)
+
     def _decode(self) -> Iterator[Frames]:
         num_slots = 0
         if self._trusts_index:
@@ -184,17 +226,17 @@ class PyAvFrameSource:
                     yield picture
             except (_IndexMismatchError, FFmpegError):
                 self._trusts_index = False
-                self._runs = self._sample_what_decodes()
+                self._samples = self._sample_what_decodes()
             else:
                 return
         yield from islice(self._decode_by_count(), num_slots, None)
 
     def _decode_by_index(self) -> Iterator[Frames]:
         pts = self._timeline.pts.tolist()
-        num_slots = {pts[frame]: count for frame, count in self._runs.items()}
+        num_slots = {pts[frame]: count for frame, count in self._runs().items()}
         # The first and the last frame prove that the video begins and ends where the index says.
         needed = sorted({pts[0], *num_slots, pts[-1]})
-        with open_video(self._media) as video:
+        with self._open() as video:
             awaited, pending = deque(needed), list[Frames]()
             for frame in _decode_needed(video, frozenset(needed), may_skip=self._timeline.codec in _SKIPPABLE_CODECS):
                 if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
@@ -210,47 +252,48 @@ class PyAvFrameSource:
         yield from pending
 
     def _decode_by_count(self) -> Iterator[Frames]:
-        with open_video(self._media) as video:
+        runs = self._runs()
+        with self._open() as video:
             for number, frame in enumerate(_decode_everything(video, [])):
-                if number in self._runs:
-                    yield from [self._picture(frame)] * self._runs[number]
+                if number in runs:
+                    yield from [self._picture(frame)] * runs[number]
 
     def _picture(self, frame: VideoFrame) -> Frames:
-        """RGB of a frame, turned upright; all pictures get the size of the first."""
-        self._size_wh = self._size_wh or (frame.width, frame.height)
-        self.has_one_size = self.has_one_size and self._size_wh == (frame.width, frame.height)
+        """RGB of a frame as it is shown; all pictures get the size of the first."""
+        coded_wh = frame.width, frame.height
+        self._coded_wh = self._coded_wh or coded_wh
+        self.has_one_size = self.has_one_size and self._coded_wh == coded_wh
+        width, height = working_size(self._coded_wh)
         subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
         full_range = self._reformatter.reformat(
             frame,
-            width=self._size_wh[0],
-            height=self._size_wh[1],
+            width=width,
+            height=height,
             format=_PLANAR_FORMATS.get(subsampling, "yuv444p"),
             src_colorspace=Colorspace.ITU601,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.JPEG,
+            interpolation="AREA" if coded_wh == self._coded_wh != (width, height) else None,
             threads=1,
         )
-        luma, blue, red = (_samples(plane) for plane in full_range.planes)
-        return np.ascontiguousarray(np.rot90(rgb_from_planes(luma, blue, red), self._timeline.rotation_deg // 90))
+        luma, blue, red = (plane_samples(plane) for plane in full_range.planes)
+        picture = rgb_from_planes(luma, blue, red, hdr=self._timeline.hdr if self._maps_hdr else None)
+        if (width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma)):
+            picture = show_field(picture, bottom=self._timeline.bottom_first)
+        return self._timeline.orientation.apply(picture)
 
-    def _sample(self, times_s: NDArray[np.float64], *, end_s: float) -> dict[int, int]:
-        """``{source frame: number of slots that show it}``, in order of the frames."""
-        slots = sample_video(self._media, times_s, end_s=end_s, fps=self._fps)
-        frames, counts = np.unique(slots, return_counts=True)
-        return dict(zip(frames.tolist(), counts.tolist(), strict=True))
-
-    def _sample_what_decodes(self) -> dict[int, int]:
+    def _sample_what_decodes(self) -> Samples:
         """Decode every frame to learn which there are and when they are shown, and note what is lost."""
         stamps: list[Stamp] = []
         errors: list[FFmpegError] = []
         num_damaged = 0
-        with open_video(self._media) as video:
+        with self._open() as video:
             for frame in _decode_everything(video, errors):
-                stamps.append(Stamp.of(frame))
+                stamps.append(video.stamp(frame))
                 num_damaged += frame.is_corrupt
             if not stamps:
                 raise MediaError(f"{self._media.path}: none of its {len(self._timeline)} frames decodes")
-            times = video.show_times(stamps)
+            times = video.frame_times(stamps)
         lines = []
         # An index that is not exact may count a packet without a picture, or a field, as a frame.
         if errors or (self._timeline.is_exact and len(stamps) < len(self._timeline)):
@@ -259,18 +302,24 @@ class PyAvFrameSource:
             lines.append(f"{num_damaged} of {len(stamps)} decoded frames have errors in the picture")
         if video.read_error is not None:
             lines.append(f"the file cannot be read to its end ({video.read_error})")
-        self.warnings = tuple(lines)
-        return self._sample(times.times_s, end_s=times.end_s)
+        self._losses = tuple(lines)
+        return sample_frames(times.times_s, end_s=times.end_s, fps=self._fps)
 
 
-def sample_video(media: Media, times_s: NDArray[np.float64], *, end_s: float, fps: float) -> NDArray[np.int64]:
-    """`sample_frames` for a file. Raises ``MediaError`` for one too short, or with broken times."""
-    if end_s * fps > MAX_SLOTS:
-        raise MediaError(f"{media.path}: broken time stamps, the last frame is said to end at {end_s:.0f} s")
-    frames = sample_frames(times_s, end_s=end_s, fps=fps)
-    if len(frames) == 0:
-        raise MediaError(f"{media.path}: too short to give a frame at {fps:g} fps: lasts {end_s - times_s[0]:.2f} s")
-    return frames
+def working_size(size_wh: tuple[int, int]) -> tuple[int, int]:
+    """In which size pictures of ``size_wh`` pixels are worked with: at most `MAX_WORKING_PIXELS`."""
+    factor = ceil(sqrt(size_wh[0] * size_wh[1] / MAX_WORKING_PIXELS))
+    return max(1, size_wh[0] // factor), max(1, size_wh[1] // factor)
+
+
+def holes_lines(samples: Samples) -> Iterator[str]:
+    """What is to be said of pictures that the time stamps hold for very long."""
+    if samples.holes_s:
+        start_s, end_s = samples.holes_s[0]
+        yield (
+            f"the time stamps hold {len(samples.holes_s)} pictures for more than {MAX_HOLD_S:.0f} s, the first from "
+            f"{start_s:.0f} s to {end_s:.0f} s; each has one row"
+        )
 
 
 def _decode_needed(video: OpenVideo, needed: frozenset[int], *, may_skip: bool) -> Iterator[VideoFrame]:
@@ -294,11 +343,6 @@ def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[
             errors.append(error)
             continue
         yield from frames
-
-
-def _samples(plane: VideoPlane) -> NDArray[np.uint8]:
-    rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
-    return rows[:, : plane.width]
 
 
 def _fitted(picture: Frames, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:

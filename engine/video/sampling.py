@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.records import FloatArray
 
+MAX_HOLD_S = 60.0
+"""A picture is repeated for this long at most. A clock that says more has most likely jumped, and must not decide how
+much work a video is; a slide that is shown for longer keeps one row."""
+
 _CLOCK_DIGITS = 9
 """Times are whole ticks of a clock; digits beyond these (nanoseconds) are floating-point noise."""
 
 
-def sample_frames(times_s: NDArray[np.float64], *, end_s: float, fps: float = 1.0) -> NDArray[np.int64]:
-    """For each output slot, the index of the frame that it shows; empty where the video is too short for one.
+class Samples(NamedTuple):
+    """The slots of a video that show a frame, int64 ``(F,)``, ascending, and the frame that each shows, int64 ``(F,)``.
+
+    ``holes_s``: for each picture that the times hold for more than `MAX_HOLD_S`, from when and until when, in seconds.
+    """
+
+    slots: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    holes_s: list[tuple[float, float]]
+
+
+def sample_frames(times_s: NDArray[np.float64], *, end_s: float, fps: float = 1.0) -> Samples:
+    """Which frame each output slot shows; F >= 1.
 
     ``times_s``: ``(K,)``, K >= 1, when each frame is shown, in presentation order, counted from the start of the
     container. ``end_s``: when the last one ends. Slot n stands for the seconds ``[n / fps, (n + 1) / fps)``.
 
-    With R(x) rounding half away from zero, ``p_k = R(fps * times_s[k])`` and ``E = R(fps * end_s)`` there are E slots
-    if E > p_0, else none; slot n shows the last frame k with ``p_k <= max(n, p_0)``. So at 1 fps a slot shows the last
-    frame before the middle of its second, and frames are repeated to fill holes and a late start.
-    This is what ``ffmpeg -vf fps=N`` writes as images (FFmpeg 5.1, ``round=near``, ``eof_action=round``).
+    With R(x) rounding half away from zero, ``p_k = R(fps * times_s[k])`` and ``E = R(fps * end_s)`` there are E slots,
+    and slot n shows the last frame k with ``p_k <= max(n, p_0)``. So at 1 fps a slot shows the last frame before the
+    middle of its second, and frames are repeated to fill holes and a late start.
+    This is what ``ffmpeg -vf fps=N`` writes as images (FFmpeg 5.1, ``round=near``, ``eof_action=round``), but for two
+    things. A video too short for a slot (E <= max(p_0, 0)), of which FFmpeg writes nothing, has one: p_0. And a picture
+    that would be repeated for more than `MAX_HOLD_S` has one slot, so that the work is bounded by pictures.
     """
-    slots = np.maximum.accumulate(_round_half_away(np.asarray(times_s, dtype=np.float64) * fps))
-    end = int(_round_half_away(np.float64(end_s * fps)))
-    if end <= slots[0]:
-        return np.empty(0, dtype=np.int64)
-    shown_from = np.maximum(np.arange(end), slots[0])
-    frames: NDArray[np.int64] = np.searchsorted(slots, shown_from, side="right") - 1
-    return frames
+    due = np.maximum.accumulate(_round_half_away(np.asarray(times_s, dtype=np.float64) * fps))
+    frames = np.flatnonzero(np.append(due[1:] != due[:-1], True))
+    starts = np.maximum(due[frames], 0)
+    ends = np.append(starts[1:], _round_half_away(np.float64(end_s * fps)))
+    is_too_short = not (ends > starts).any()
+    if is_too_short:
+        ends[-1] = starts[-1] + 1
+    counts = np.maximum(ends - starts, 0)
+    longest = max(1, int(MAX_HOLD_S * fps))
+    held = counts > longest
+    holes_s = [(float(start / fps), float(end / fps)) for start, end in zip(starts[held], ends[held], strict=True)]
+    counts[held] = 1
+    if starts[0] <= longest and not is_too_short:
+        counts[0] += starts[0]
+        starts[0] = 0
+    slots = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    return Samples(slots, np.repeat(frames, counts), holes_s)
 
 
-def slot_timestamps(num_slots: int, *, fps: float = 1.0, first: int = 0) -> FloatArray:
-    """Start and end of the slots from ``first`` on, seconds, float32 ``(num_slots, 2)``: start inclusive, end not."""
-    edges = np.arange(first, first + num_slots + 1) / fps
-    return np.stack([edges[:-1], edges[1:]], axis=1).astype(np.float32)
+def slot_timestamps(slots: int | NDArray[np.int64], *, fps: float = 1.0) -> FloatArray:
+    """Start and end of these slots, or of the first ``slots``, in seconds, float32 ``(F, 2)``; the end is exclusive."""
+    numbers = np.arange(slots) if isinstance(slots, int) else slots
+    return np.stack([numbers / fps, (numbers + 1) / fps], axis=1).astype(np.float32)
 
 
 def _round_half_away(values: NDArray[np.float64] | np.float64) -> NDArray[np.int64]:

@@ -137,9 +137,12 @@ def statistics_from_sums(
     edge_mean: NDArray[np.float64],
 ) -> SceneStatistics:
     """Statistics from the sums of all pixel values and of their squares over the frames, both ``(H, W, 3)``."""
-    scaled_variance = np.uint64(num_frames) * square_sums - np.square(sums, dtype=np.uint64)
+    scaled_variance = np.zeros(sums.shape[:2], dtype=np.uint64)
+    for channel in range(sums.shape[2]):  # one after the other, because pictures may be large
+        squares = square_sums[..., channel] * np.uint64(num_frames)
+        scaled_variance += squares - np.square(sums[..., channel], dtype=np.uint64)
     return SceneStatistics(
-        num_frames=num_frames, variance=scaled_variance.sum(axis=-1) / float(num_frames) ** 2, edge_mean=edge_mean
+        num_frames=num_frames, variance=scaled_variance / float(num_frames) ** 2, edge_mean=edge_mean
     )
 
 

@@ -112,6 +112,16 @@ class TestFrames:
         changes = [bool((rows[n] != rows[n - 1]).any()) for n in range(1, len(rows))]
         assert changes == [wanted[n] != wanted[n - 1] for n in range(1, len(wanted))]
 
+    def test_a_clip_shorter_than_a_sampling_interval_has_one_frame(
+        self, implementation: Implementation, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "short.mp4"
+        frames = moving_frames(8, height=HEIGHT, width=WIDTH)
+        write_video(path, frames, codec=implementation.codec)
+        with implementation.source(path, fps=1) as source:
+            pixels = native_pixels(source).astype(np.int16)
+        assert [int(np.argmin([np.abs(row - frame).mean() for frame in frames])) for row in pixels] == [7]
+
     @pytest.mark.parametrize("max_frames", [1, 8, 11, 21, 1000])
     def test_max_frames_keeps_the_first(self, source: FrameSource, max_frames: int) -> None:
         everything = inputs(source, InputSpec("a", 32))["a"]
@@ -280,11 +290,6 @@ class TestUnusableFiles:
         (tmp_path / "text.mp4").write_bytes(content)
         with pytest.raises(MediaError, match=r"text\.mp4: "):
             self.read(implementation, tmp_path / "text.mp4")
-
-    def test_a_video_too_short_for_a_frame_fails(self, implementation: Implementation, tmp_path: Path) -> None:
-        write_video(tmp_path / "short.mp4", moving_frames(8, height=HEIGHT, width=WIDTH), codec=implementation.codec)
-        with pytest.raises(MediaError, match=r"short\.mp4: too short to give a frame at 1 fps: lasts 0\.32 s"):
-            self.read(implementation, tmp_path / "short.mp4")
 
     def test_a_video_of_which_nothing_decodes_fails(
         self, implementation: Implementation, video: Path, tmp_path: Path

@@ -50,7 +50,7 @@ def mixed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("this is not a video\n" * 50, encoding="utf-8")
     write_audio_only(folder / "audio_only.mp4")
-    write_video(folder / "too_short.mp4", footage(3, num_seconds=1)[:3], fps=FPS)
+    write_video(folder / "short.mp4", footage(3, num_seconds=1)[:3], fps=FPS)
     whole = folder.parent / "whole.mp4"
     write_video(whole, footage(4, num_seconds=8), fps=FPS)
     lengthen_header(whole, folder / "lying_header.mp4", factor=50)
@@ -72,25 +72,34 @@ def test_bad_videos_are_named_and_cost_the_others_nothing(
     result = run_cli("extract", mixed_folder, *common, "--output", tmp_path / "out", expect=3)
     with (tmp_path / "out" / "failures.csv").open(encoding="utf-8") as file:
         failures = {row["video_id"]: row for row in csv.DictReader(file)}
-    assert set(failures) == {"empty", "text", "audio_only", "too_short"}
+    assert set(failures) == {"empty", "text", "audio_only"}
     for video_id, words in (
         ("empty", "empty"),
         ("text", "cannot read it as a media file"),
         ("audio_only", "no video stream"),
-        ("too_short", "short"),
     ):
         assert words in failures[video_id]["reason"], failures[video_id]
         assert failures[video_id]["stage"]
         assert f"failed: {video_id} " in result.stderr
-    assert json.loads(result.stdout.splitlines()[-1])["num_failures"] == 4
+    assert json.loads(result.stdout.splitlines()[-1])["num_failures"] == 3
 
     found = {item.video_id: item for item in read_descriptors(tmp_path / "out")}
-    assert set(found) == {"good", "good naïve 名前", "lying_header", "truncated"}
+    assert set(found) == {"good", "good naïve 名前", "lying_header", "short", "truncated"}
+    assert len(found["short"]) == 1
     assert len(found["lying_header"]) == 8
     assert 1 <= len(found["truncated"]) < 8
     run_cli("extract", mixed_folder / "good.mp4", *common, "--output", tmp_path / "alone")
     alone = read_descriptors(tmp_path / "alone")[0]
     np.testing.assert_array_equal(found["good"].descriptors, alone.descriptors)
+
+
+def test_larger_pictures_than_allowed_fail_with_the_name_of_the_limit(
+    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    limits = ["--role", "reference", "--max-pixels", 1000]
+    arguments = ["--engines", lite_engines, *limits, "--output", tmp_path / "out"]
+    result = run_cli("extract", mixed_folder / "good.mp4", *arguments, expect=3)
+    assert "pictures of 192x144 pixels, more than --max-pixels 1000" in result.stderr
 
 
 def test_failed_videos_do_not_stop_an_npz(
@@ -148,7 +157,7 @@ def test_norm_set_and_engines_must_fit_the_run(
     arguments = ["--engines", lite_engines, "--output", tmp_path / "out"]
     shared = run_cli("run", *sides, *arguments, expect=1).stderr
     assert "1 videos are in the norm set and among the references" in shared
-    sides[-1] = mixed_folder / "too_short.mp4"
+    sides[-1] = mixed_folder / "short.mp4"
     assert (
         "built for the models of preset 'imagenet'"
         in run_cli("run", *sides, *arguments, "--preset", "vsc22", expect=1).stderr

@@ -57,6 +57,16 @@ def test_vsc22_has_the_figures_of_the_reference() -> None:
     assert (preset.pca.num_components, preset.score_norm.beta, preset.score_norm.nk) == (512, 1.2, 1)
 
 
+def test_hdr_is_mapped_by_lite_and_read_as_the_reference_does_by_vsc22() -> None:
+    assert {name: load_preset(name).decoding.hdr for name in ("lite", "vsc22", "vsc22_single")} == {
+        "lite": "tone_map",
+        "vsc22": "as_is",
+        "vsc22_single": "as_is",
+    }
+    assert load_preset("vsc22").decoding.max_pixels == 67_108_864
+    assert load_preset("lite").with_max_pixels(7).decoding.max_pixels == 7
+
+
 def test_a_preset_survives_its_own_dump() -> None:
     preset = load_preset("vsc22")
     assert parse_preset(preset.model_dump(mode="json"), source="dump") == preset

@@ -36,7 +36,7 @@ def test_no_time_for_other_frames(copy: Media) -> None:
 
     def late(media: Media) -> PyAvFrameSource:
         source = PyAvFrameSource(media)
-        source._runs = {frame + 5: count for frame, count in source._runs.items()}
+        source._samples = source._samples._replace(frames=source._samples.frames + 5)
         return source
 
     with pytest.raises(AssertionError, match=r"frame \d differs by \d+\.\d grey levels on average; no time"):

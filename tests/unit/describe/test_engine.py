@@ -67,6 +67,14 @@ def test_the_identity_holds_what_decides_descriptors_and_nothing_else(lite_engin
     assert (
         Engine.open(lite_engines, preset=preset.model_copy(update={"search": search})).identity(role="query") == query
     )
+    assert Engine.open(lite_engines, preset=preset.with_max_pixels(1000)).identity(role="query") == query
+    mapped = preset.decoding.model_copy(update={"hdr": "tone_map"})
+    as_is = preset.decoding.model_copy(update={"hdr": "as_is"})
+    identities = [
+        Engine.open(lite_engines, preset=preset.model_copy(update={"decoding": decoding})).identity(role="query")
+        for decoding in (mapped, as_is)
+    ]
+    assert identities[0] != identities[1]
     assert Engine.open(lite_engines, fps=2.0).identity(role="query") != query
     reference = Engine.open(lite_engines).identity(role="reference")
     without = preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})

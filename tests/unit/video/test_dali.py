@@ -19,11 +19,13 @@ from engine.records import Media
 from engine.video.dali import DaliFrameSource, DaliOperators, open_dali
 from engine.video.dali_codecs import CODECS, CodecSupport
 from engine.video.media import index_timeline
+from engine.video.orientation import Orientation
 from engine.video.pyav import PyAvFrameSource
+from engine.video.sampling import Samples
 from engine.video.source import InputSpec
 from engine.video.statistics import SceneStatisticsAccumulator
 from tests.conftest import golden_root, recorded
-from tests.videos import damage_tail, moving_frames, turn_video, write_timed_video, write_video
+from tests.videos import damage_tail, moving_frames, turn_video, write_matrix, write_timed_video, write_video
 
 SAMPLING = golden_root() / "sampling" / "videos"
 SCENES = golden_root() / "scenes"
@@ -81,12 +83,53 @@ class TestSameFramesAsPyAv:
             container.mux(stream.encode())
         assert assert_same_frames(tmp_path / "v.webm", fps=5).refused is None
 
+    @pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+    def test_mirrors(self, tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+        write_video(tmp_path / "v.mp4", moving_frames(25, height=48, width=64), codec="libvpx-vp9")
+        write_matrix(tmp_path / "v.mp4", matrix)
+        assert assert_same_frames(tmp_path / "v.mp4", fps=4).refused is None
+
     @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
     def test_rotation(self, tmp_path: Path, quarter_turns: int) -> None:
         write_video(tmp_path / "v.mp4", moving_frames(25, height=48, width=64), codec="libvpx-vp9")
         turn_video(tmp_path / "v.mp4", quarter_turns=quarter_turns)
-        assert index_timeline(media(tmp_path / "v.mp4")).rotation_deg in {90, 180, 270}
+        assert index_timeline(media(tmp_path / "v.mp4")).orientation != Orientation()
         assert assert_same_frames(tmp_path / "v.mp4", fps=4).refused is None
+
+    def test_a_hole_in_the_times_makes_no_rows(self, tmp_path: Path) -> None:
+        times_ms = [40 * n + (2_000_000 if n >= 36 else 0) for n in range(75)]
+        frames = moving_frames(75, height=48, width=64)
+        write_timed_video(tmp_path / "v.mkv", frames, times_ms=times_ms, codec="libvpx-vp9")
+        source = assert_same_frames(tmp_path / "v.mkv")
+        assert source.refused is None
+        (chunk,) = source.model_inputs([InputSpec("a", 32)])
+        assert chunk.timestamps[:, 0].tolist() == [0, 1, 2001, 2002]
+        assert source.warnings == PyAvFrameSource(media(tmp_path / "v.mkv")).warnings != ()
+
+    def test_interlaced_pictures_that_do_not_say_so_are_left_to_pyav(self, tmp_path: Path) -> None:
+        tiles = np.random.default_rng(3).integers(30, 226, size=(6, 40, 1), dtype=np.uint8)
+        wide = np.kron(tiles, np.ones((16, 16, 3), dtype=np.uint8))
+        frames = [wide[:, 8 * n : 8 * n + 128].copy() for n in range(50)]
+        for frame, later in zip(frames[::2], frames[1::2], strict=True):
+            frame[1::2] = later[1::2]
+        write_video(tmp_path / "v.webm", frames[::2], codec="libvpx-vp9")
+        source = DaliFrameSource(media(tmp_path / "v.webm"), fps=5)
+        assert source.refused == "interlaced pictures"
+        expected = PyAvFrameSource(media(tmp_path / "v.webm"), fps=5)
+        np.testing.assert_array_equal(pictures(source), np.stack(list(expected.pictures())))
+
+    def test_hdr_is_left_to_pyav(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "v.webm"), "w") as container:
+            stream = container.add_stream("libvpx-vp9", rate=25, options={"cpu-used": "8"})
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.codec_context.color_trc = 16  # SMPTE ST 2084
+            for frame in moving_frames(25, height=48, width=64):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        source = DaliFrameSource(media(tmp_path / "v.webm"), maps_hdr=True)
+        assert source.refused == "HDR (PQ)"
+        expected = PyAvFrameSource(media(tmp_path / "v.webm"), maps_hdr=True)
+        np.testing.assert_array_equal(pictures(source), np.stack(list(expected.pictures())))
 
     def test_recorded_vp9(self) -> None:
         assert assert_same_frames(SAMPLING / "vp9.webm", max_difference=MAX_EDGE_DIFFERENCE).refused is None
@@ -117,7 +160,8 @@ class TestSceneStatistics:
         assert source._host is not None
         # The recorded frames take the place of the decoded ones: they are uploaded, and all else is DALI's.
         monkeypatch.setattr(source._host, "pictures", lambda: iter(frames))
-        monkeypatch.setattr(source._host, "_runs", dict.fromkeys(range(len(frames)), 1))
+        numbers = np.arange(len(frames))
+        monkeypatch.setattr(source._host, "_samples", Samples(numbers, numbers, []))
         statistics = source.scene_statistics()
         boxes = [list(region.box) for region in find_scenes(statistics)]
         assert boxes == (STACKS[name]["boxes_xyxy"] if STACKS[name]["status"] else [])
@@ -168,14 +212,15 @@ class TestBadFiles:
         np.testing.assert_array_equal(found[:first_lost], whole[:first_lost])
         np.testing.assert_array_equal(found[first_lost + 3 :], rest[first_lost + 3 :])
 
-    @pytest.mark.parametrize("order", [(1, 2, 1), (2, 1, 1)])
+    @pytest.mark.parametrize("order", [(1, 2, 1), (2, 1, 1), (2, 1, 2), (1, 1, 2)])
     def test_pictures_of_several_sizes_come_from_pyav(self, tmp_path: Path, order: tuple[int, ...]) -> None:
         join_sizes(tmp_path / "v.mkv", order)
         noted: list[str] = []
         source = DaliFrameSource(media(tmp_path / "v.mkv"), fps=5, on_refusal=noted.append)
         found = pictures(source)
         expected = np.stack(list(PyAvFrameSource(media(tmp_path / "v.mkv"), fps=5).pictures()))
-        assert noted == ["pictures of several sizes"]
+        assert noted == [source.refused] == ["pictures of several sizes"]
+        assert source.warnings == ("pictures of several sizes; all are scaled to the first",)
         assert np.abs(found.astype(np.int16) - expected).max() <= MAX_SMOOTH_DIFFERENCE
 
     def test_a_failure_of_dali_is_no_reason_to_decode_on_the_host(

@@ -10,6 +10,7 @@ import pytest
 
 from engine.video.dali_codecs import CODECS, refusal
 from engine.video.media import Timeline
+from engine.video.orientation import Orientation
 
 A100, A10, L40S, H100, B200, RTX_5090 = (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)
 
@@ -18,9 +19,13 @@ SOUND = Timeline(
     end_s=0.12,
     pts=np.arange(3),
     is_exact=True,
+    stream=0,
     codec="vp9",
     size_wh=(640, 360),
-    rotation_deg=0,
+    orientation=Orientation(),
+    hdr=None,
+    bottom_first=False,
+    warnings=(),
     pixel_format="yuv420p",
     container="mov,mp4,m4a,3gp,3g2,mj2",
     is_interlaced=False,
@@ -56,6 +61,12 @@ def test_av1_depends_on_the_generation(gpu: tuple[int, int], is_taken: bool) -> 
     assert found == (None if is_taken else f"codec av1 on a GPU of compute capability {gpu[0]}.{gpu[1]}")
 
 
+def test_mpeg4_in_avi_may_be_packed() -> None:
+    timeline = replace(SOUND, codec="mpeg4", container="avi")
+    found = refusal(timeline, device="gpu", compute_capability=H100)
+    assert found == "packets that may hold two pictures (MPEG-4 in AVI)"
+
+
 def test_gpus_before_turing_decode_nothing() -> None:
     found = refusal(replace(SOUND, codec="h264"), device="gpu", compute_capability=(7, 0))
     assert found == "codec h264 on a GPU of compute capability 7.0"
@@ -88,6 +99,7 @@ def test_sizes(codec: str, size_wh: tuple[int, int], is_taken: bool) -> None:
         ({"pixel_format": "yuv420p10le"}, "pixel format yuv420p10le"),
         ({"pixel_format": "yuv444p"}, "pixel format yuv444p"),
         ({"container": "mpegts"}, "container mpegts"),
+        ({"hdr": "hlg"}, "HDR (HLG)"),
         ({"is_exact": False}, "packets without sound times"),
         ({"num_dropped": 1}, "frames dropped by an edit list"),
         ({"has_one_size": False}, "pictures of several sizes"),

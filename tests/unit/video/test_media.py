@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ class TestGoldenTimelines:
         timeline = index_timeline(media(SAMPLING / "videos" / name))
         assert timeline.is_exact
         assert timeline.size_wh == tuple(clip["decoded_size_wh"])
-        assert timeline.rotation_deg == clip["rotation_ccw_degrees"] % 360
+        marked = np.arange(6).reshape(2, 3)
+        turned = np.rot90(marked, clip["rotation_ccw_degrees"] // 90)
+        np.testing.assert_array_equal(timeline.orientation.apply(marked), turned)
         assert timeline.times_s[0] == pytest.approx(clip["first_frame_time"], abs=1e-9)
         assert (np.diff(timeline.times_s) > 0).all()
         if name == "truncated_faststart.mp4":  # packets without their bytes are still in its index
@@ -119,18 +122,121 @@ class TestIndexTimeline:
 
     def test_the_largest_of_several_streams_counts(self, tmp_path: Path) -> None:
         write_two_streams(tmp_path / "two.mkv", first=(64, 48), second=(128, 96))
-        assert index_timeline(media(tmp_path / "two.mkv")).size_wh == (128, 96)
+        timeline = index_timeline(media(tmp_path / "two.mkv"))
+        assert timeline.size_wh == (128, 96)
+        assert timeline.warnings == ("described is video stream 2 of 2 of the file",)
+
+    def test_the_first_of_equal_films_counts(self, tmp_path: Path) -> None:
+        write_two_streams(tmp_path / "two.mp4", first=(64, 48), second=(64, 48))
+        timeline = index_timeline(media(tmp_path / "two.mp4"))
+        assert timeline.stream == 0
+        assert timeline.warnings == ("described is video stream 1 of 2 of the file",)
+
+    def test_a_poster_is_no_film_however_large_and_wherever_it_is(self, tmp_path: Path) -> None:
+        for name, first, second, lengths in [
+            ("before.mkv", (128, 96), (64, 48), (1, 50)),
+            ("after.mp4", (64, 48), (128, 96), (50, 2)),
+            ("still.mkv", (64, 48), (64, 48), (1, 50)),
+        ]:
+            write_two_streams(tmp_path / name, first=first, second=second, lengths=lengths)
+            timeline = index_timeline(media(tmp_path / name))
+            assert timeline.stream == lengths.index(50)
+            assert len(timeline) == 50
+
+    def test_a_film_without_a_decoder_is_not_replaced_by_its_poster(self, tmp_path: Path) -> None:
+        path = tmp_path / "v.mkv"
+        write_two_streams(path, first=(64, 48), second=(128, 96), lengths=(50, 1), codecs=("libx264", "mjpeg"))
+        path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/CODEC"))
+        with pytest.raises(MediaError, match=r"v\.mkv: FFmpeg has no decoder for the video stream"):
+            index_timeline(media(path))
+
+    @pytest.mark.parametrize("scales", [(1, 1, 1), (1, 2, 1)])
+    def test_sizes_that_change_and_change_back(self, tmp_path: Path, scales: tuple[int, ...]) -> None:
+        for scale in set(scales):
+            frames = moving_frames(20, height=64 * scale, width=96 * scale)
+            write_video(tmp_path / f"{scale}.ts", frames)
+        (tmp_path / "v.ts").write_bytes(b"".join((tmp_path / f"{scale}.ts").read_bytes() for scale in scales))
+        timeline = index_timeline(media(tmp_path / "v.ts"))
+        assert len(timeline) == 60
+        assert timeline.has_one_size == (set(scales) == {1})
+
+    def test_metadata_that_is_not_utf8_does_not_count(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "v.mp4"), "w", options={"movflags": "use_metadata_tags"}) as container:
+            container.metadata["title"] = "CafX"
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.metadata["handler_name"] = "StreamX"
+            for frame in moving_frames(10, height=48, width=64):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        content = (tmp_path / "v.mp4").read_bytes()
+        assert content.count(b"CafX") == content.count(b"StreamX") == 1
+        content = content.replace(b"CafX", b"Caf\xe9").replace(b"StreamX", b"Stream\xff")
+        (tmp_path / "v.mp4").write_bytes(content)
+        with pytest.raises(UnicodeDecodeError), av.open(str(tmp_path / "v.mp4")):
+            pass
+        assert len(index_timeline(media(tmp_path / "v.mp4"))) == 10
+        assert claimed_duration_s(media(tmp_path / "v.mp4")) == pytest.approx(0.4)
 
 
-def write_two_streams(path: Path, *, first: tuple[int, int], second: tuple[int, int], cover: str = "") -> None:
+class TestCutFiles:
+    """Files that end before their header says tell how much is missing."""
+
+    @pytest.mark.parametrize(("name", "codec"), [("v.mkv", "libx264"), ("v.webm", "libvpx"), ("v.avi", "mpeg4")])
+    def test_how_much_is_missing(self, tmp_path: Path, name: str, codec: str) -> None:
+        write_video(tmp_path / name, moving_frames(150), codec=codec)
+        whole = index_timeline(media(tmp_path / name))
+        assert whole.warnings == ()
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        timeline = index_timeline(media(tmp_path / name))
+        found = re.fullmatch(
+            r"the file ends after (\d\.\d) s of the 6\.0 s that its header claims: (\d\d)% is missing",
+            timeline.warnings[0],
+        )
+        assert found is not None
+        assert float(found[1]) == pytest.approx(timeline.end_s, abs=0.06)
+        assert float(found[2]) == pytest.approx(100 * (1 - timeline.end_s / 6), abs=1)
+        assert 30 < float(found[2]) < 70
+
+    @pytest.mark.parametrize("name", ["v.mkv", "v.avi"])
+    def test_sound_that_is_longer_than_the_video_is_no_loss(self, tmp_path: Path, name: str) -> None:
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            sound = container.add_stream("mp2", rate=48_000)
+            for frame in moving_frames(25, height=48, width=64):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+            for number in range(250):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 48_000, 1152 * number
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode())
+        assert index_timeline(media(tmp_path / name)).warnings == ()
+
+
+def write_two_streams(
+    path: Path,
+    *,
+    first: tuple[int, int],
+    second: tuple[int, int],
+    cover: str = "",
+    lengths: tuple[int, int] = (10, 10),
+    codecs: tuple[str, str] = ("libx264", "libx264"),
+) -> None:
+    """Two video tracks, both marked as default; ``cover`` names the one that is a cover picture instead."""
     with av.open(str(path), "w") as container:
         streams = []
-        for name, (width, height) in {"first": first, "second": second}.items():
-            stream = container.add_stream("mjpeg" if name == cover else "libx264", rate=25)
+        for name, (width, height), length, usual in zip(
+            ("first", "second"), (first, second), lengths, codecs, strict=True
+        ):
+            codec = "mjpeg" if name == cover else usual
+            stream = container.add_stream(codec, rate=25)
             stream.width, stream.height = width, height
-            stream.pix_fmt = "yuvj420p" if name == cover else "yuv420p"
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             stream.disposition = Disposition.attached_pic if name == cover else Disposition.default
-            streams.append((stream, moving_frames(1 if name == cover else 10, height=height, width=width)))
+            streams.append((stream, moving_frames(1 if name == cover else length, height=height, width=width)))
         for stream, pictures in streams:
             for picture in pictures:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -19,7 +19,9 @@ DAMAGED = {"truncated_faststart.mp4"}  # its packets lie; tests of the frame sou
 
 
 def picked(times_s: list[float], *, end_s: float, fps: float = 1.0) -> list[int]:
-    return sample_frames(np.array(times_s), end_s=end_s, fps=fps).tolist()
+    samples = sample_frames(np.array(times_s), end_s=end_s, fps=fps)
+    assert np.diff(samples.slots).tolist() == [1] * (len(samples.slots) - 1)
+    return samples.frames.tolist()
 
 
 def constant_rate(rate: float, *, num_frames: int) -> tuple[list[float], float]:
@@ -29,10 +31,14 @@ def constant_rate(rate: float, *, num_frames: int) -> tuple[list[float], float]:
 @pytest.mark.parametrize("name", sorted(CLIPS.keys() - DAMAGED))
 def test_golden_selection(name: str) -> None:
     timeline = index_timeline(Media(name, SAMPLING / "videos" / name))
-    frames = sample_frames(timeline.times_s, end_s=timeline.end_s)
-    assert frames.dtype == np.int64
-    assert len(frames) == CLIPS[name]["n_outputs"]
+    slots, frames, holes_s = sample_frames(timeline.times_s, end_s=timeline.end_s)
+    assert frames.dtype == slots.dtype == np.int64
+    if CLIPS[name]["n_outputs"] == 0:  # FFmpeg writes nothing
+        assert len(frames) == 1
+        return
+    assert slots.tolist() == list(range(CLIPS[name]["n_outputs"]))
     assert frames.tolist() == [output["source_frame"] for output in CLIPS[name]["outputs"]]
+    assert holes_s == []
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -58,12 +64,30 @@ class TestSampleFrames:
         assert picked([2.6, 3.6, 4.6], end_s=6.0) == [0, 0, 0, 0, 1, 2]
         assert picked([2.6, 3.4, 4.6], end_s=6.0) == [1, 1, 1, 1, 1, 2]
 
-    @pytest.mark.parametrize(("end_s", "count"), [(0.49, 0), (0.5, 1), (1.49, 1), (1.5, 2)])
+    @pytest.mark.parametrize(("end_s", "count"), [(0.04, 1), (0.49, 1), (0.5, 1), (1.49, 1), (1.5, 2)])
     def test_the_length_is_rounded(self, end_s: float, count: int) -> None:
         assert len(picked([0.0], end_s=end_s)) == count
 
-    def test_nothing_remains_where_the_start_rounds_to_the_end(self) -> None:
-        assert picked([0.8], end_s=1.48) == []
+    def test_a_clip_too_short_for_a_slot_has_the_slot_that_it_starts_in(self) -> None:
+        slots, frames, _ = sample_frames(np.array([0.8, 0.84]), end_s=1.48)
+        assert (slots.tolist(), frames.tolist()) == ([1], [1])
+
+    def test_a_picture_that_is_held_for_longer_than_a_minute_has_one_slot(self) -> None:
+        slots, frames, holes_s = sample_frames(np.array([0.0, 1.0, 62.0, 124.0, 2000.0]), end_s=900_000.0)
+        assert slots.tolist() == [0, 1, 62, 124, 2000]
+        assert frames.tolist() == [0, 1, 2, 3, 4]
+        assert holes_s == [(1, 62), (62, 124), (124, 2000), (2000, 900_000)]
+
+    def test_a_minute_is_filled(self) -> None:
+        assert picked([0.0, 60.0, 119.0], end_s=179.0) == [0] * 60 + [1] * 59 + [2] * 60
+
+    def test_a_start_that_is_later_than_a_minute_is_not_filled(self) -> None:
+        slots, frames, _ = sample_frames(np.array([70.0, 71.0]), end_s=72.0)
+        assert (slots.tolist(), frames.tolist()) == ([70, 71], [0, 1])
+
+    def test_the_number_of_slots_is_bounded_by_that_of_pictures(self) -> None:
+        times_s = np.array([0.0, 1e5, 2e5, 9e5])
+        assert len(sample_frames(times_s, end_s=1e6, fps=30.0).slots) == 4
 
     def test_halves_survive_floating_point_noise(self) -> None:
         times_s, _ = constant_rate(10, num_frames=31)
@@ -103,7 +127,7 @@ def simulate_filter(times: list[Fraction], end: Fraction, fps: Fraction) -> list
             written.append((slot, frame))
             slot += 1
     if not written or rounded(end) <= due[0]:
-        return []
+        return [max(k for k in range(len(due)) if due[k] <= due[0])]
     first_slot, first_frame = written[0]
     # Images are written at a constant rate from 0: a late start is filled, what lies before 0 is left out.
     kept = [frame for slot, frame in written if 0 <= slot < rounded(end)]
