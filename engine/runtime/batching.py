@@ -7,6 +7,7 @@ part-filled. Fewer rows than a batch are ever pending, so memory does not grow w
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from engine.runtime.device_array import as_rows
 from engine.runtime.runner import Runner, Tensors
 
 Outputs = dict[str, NDArray[Any]]
+
+ALL_ROWS = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ class SharedRunner:
         self._num_waiting = 0
 
     @contextmanager
-    def open_stream(self) -> Iterator[RowStream]:
-        """The rows of one video."""
-        stream = RowStream(self)
+    def open_stream(self, *, keep: Mapping[str, int] | None = None) -> Iterator[RowStream]:
+        """The rows of one video.
+
+        ``keep``: of how many of the first rows each output is wanted, see `ALL_ROWS`; others are not. By default, all.
+        """
+        stream = RowStream(self, keep=keep)
         with self._changed:
             self._num_open += 1
         try:
@@ -127,8 +133,9 @@ class SharedRunner:
 class RowStream:
     """The rows of one video on their way through a `SharedRunner`. One thread uses it."""
 
-    def __init__(self, shared: SharedRunner) -> None:
+    def __init__(self, shared: SharedRunner, *, keep: Mapping[str, int] | None) -> None:
         self._shared = shared
+        self._keep = keep
         self._num_submitted = 0
         self._num_done = 0
         self._results: list[tuple[int, Outputs]] = []
@@ -149,7 +156,7 @@ class RowStream:
         self._shared._submit(rows)
 
     def results(self) -> Outputs:
-        """Wait for all submitted rows: ``{output name: (rows, ...)}`` in the order of submission.
+        """Wait for all submitted rows: ``{output name: (rows, ...)}`` in the order of submission, of what is kept.
 
         Raises what the runner raised on a batch with rows of this stream; ``ValueError`` if nothing was submitted.
         """
@@ -159,14 +166,17 @@ class RowStream:
         if self._error is not None:
             raise self._error
         parts = [outputs for _, outputs in sorted(self._results, key=lambda result: result[0])]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: np.concatenate([part[name] for part in parts if name in part]) for name in parts[0]}
 
     def _accept(self, start: int, outputs: Outputs, error: Exception | None) -> None:
         if error is not None:
             self._error = error
             return
-        self._results.append((start, outputs))
         self._num_done += _num_rows(outputs)
+        if self._keep is not None:
+            numbers = {name: max(0, self._keep.get(name, 0) - start) for name in outputs}
+            outputs = {name: rows[: numbers[name]].copy() for name, rows in outputs.items() if numbers[name]}
+        self._results.append((start, outputs))
 
 
 def _num_rows(tensors: Tensors | Outputs) -> int:

@@ -28,7 +28,7 @@ from engine.video.statistics import (
 )
 
 CHUNK_FRAMES = 8
-DEFAULT_CACHE_BYTES = 256 << 20
+DEFAULT_CACHE_BYTES = 96 << 20
 MAX_SLOTS = 1_000_000
 """Eleven days at 1 fps: no video is that long, but broken time stamps may say so."""
 
