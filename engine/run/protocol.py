@@ -255,7 +255,7 @@ def _content_of(media: Sequence[Media]) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not the settings of a run ({error}); choose a new --output folder") from error
 
 

@@ -194,5 +194,6 @@ def _schema(num_dims: int) -> pa.Schema:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} is missing or damaged ({error}); {_AGAIN}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())  # Arrow breaks lines
+        raise StoreError(f"{path} is missing or damaged ({reason}); {_AGAIN}") from error

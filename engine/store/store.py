@@ -250,7 +250,7 @@ def read_manifest(folder: Path) -> StoreManifest:
         return StoreManifest.model_validate(values)
     except FileNotFoundError as error:
         raise StoreError(f"{folder} is not a descriptor store: it has no {_MANIFEST}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise StoreError(f"{path} is not the manifest of a descriptor store this version can read: {reason}") from error
 
