@@ -62,8 +62,9 @@ class Journal:
     def close(self) -> None:
         """Close the file; what it holds stays."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with naming(self._path):  # what did not fit on a full disk is tried once more
+                file.close()
 
 
 def _whole_records(file: BinaryIO) -> list[bytes]:
