@@ -48,6 +48,22 @@ def test_an_output_folder_belongs_to_one_set_of_settings(settings: RunSettings) 
         protocol._claim(settings, None)
 
 
+def test_an_output_folder_belongs_to_one_norm_set(settings: RunSettings, tmp_path: Path) -> None:
+    """The PCA was fitted on it, and another one must not get that."""
+    media = []
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+        media.append(Media(name, tmp_path / f"{name}.mp4"))
+    protocol._claim(settings, media[:2])
+    moved = tmp_path / "moved.mp4"
+    moved.write_bytes(b"a")
+    protocol._claim(settings, [Media("a", moved), media[1]])
+    media[1].path.write_bytes(b"x")
+    for other in (media, media[:1], [media[0], media[2]], media[:2], None):
+        with pytest.raises(ConfigError, match="holds a run with another norm_set; choose a new --output folder"):
+            protocol._claim(settings, other)
+
+
 def test_the_rule_of_exact_copies_is_that_of_the_gate(settings: RunSettings) -> None:
     assert settings.near_identical_cosine == 0.98
     assert replace(settings, preset=gate_preset(near_identical_cosine=None)).near_identical_cosine is None
