@@ -155,7 +155,8 @@ def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[
             columns = next(lines, [])
             if sorted(columns) not in [sorted(header) for header in headers]:
                 expected = " or ".join(", ".join(header) for header in headers)
-                raise StoreError(f"{path}: line 1: expected the columns {expected}; got {', '.join(columns) or 'none'}")
+                found = repr(", ".join(columns))[1:-1] or "none"  # what is no table may hold any character
+                raise StoreError(f"{path}: line 1: expected the columns {expected}; got {found}")
             rows = []
             for values in filter(None, lines):
                 where = f"{path}: line {lines.line_num}"
