@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -94,3 +95,11 @@ def is_alive(pid: int) -> bool:
 
 def job(video_id: str, *, limit_s: float = math.inf) -> Job:
     return Job("describe", Media(video_id, Path(f"{video_id}.mp4")), limit_s=limit_s)
+
+
+def sleep_late() -> None:
+    """Ask a second late to die with the parent, and sleep for ever."""
+    os.write(1, b"asleep\n")
+    time.sleep(1)
+    die_with_parent()
+    time.sleep(10_000)
