@@ -138,7 +138,7 @@ class RowStream:
         self._keep = keep
         self._num_submitted = 0
         self._num_done = 0
-        self._results: list[tuple[int, Outputs]] = []
+        self._outputs: Outputs = {}
         self._error: Exception | None = None
 
     @property
@@ -165,18 +165,27 @@ class RowStream:
         self._shared._wait(self)
         if self._error is not None:
             raise self._error
-        parts = [outputs for _, outputs in sorted(self._results, key=lambda result: result[0])]
-        return {name: np.concatenate([part[name] for part in parts if name in part]) for name in parts[0]}
+        return {name: rows[: self._num_done] for name, rows in self._outputs.items()}
 
     def _accept(self, start: int, outputs: Outputs, error: Exception | None) -> None:
         if error is not None:
             self._error = error
             return
         self._num_done += _num_rows(outputs)
-        if self._keep is not None:
-            numbers = {name: max(0, self._keep.get(name, 0) - start) for name in outputs}
-            outputs = {name: rows[: numbers[name]].copy() for name, rows in outputs.items() if numbers[name]}
-        self._results.append((start, outputs))
+        for name, rows in outputs.items():
+            limit = ALL_ROWS if self._keep is None else self._keep.get(name, 0)
+            stop = min(start + len(rows), limit)
+            if stop > start:
+                self._room(name, rows, stop=stop, limit=limit)[start:stop] = rows[: stop - start]
+
+    def _room(self, name: str, rows: NDArray[Any], *, stop: int, limit: int) -> NDArray[Any]:
+        """One array for the rows of an output, which doubles: thousands of small ones would scatter over the heap."""
+        held = self._outputs.get(name, rows[:0])
+        if len(held) < stop:
+            grown = np.empty((min(limit, max(stop, 2 * len(held))), *rows.shape[1:]), rows.dtype)
+            grown[: len(held)] = held
+            self._outputs[name] = held = grown
+        return held
 
 
 def _num_rows(tensors: Tensors | Outputs) -> int:

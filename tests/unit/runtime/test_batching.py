@@ -111,7 +111,7 @@ def test_only_what_is_kept_of_the_outputs_comes_back_and_holds_memory() -> None:
     with SharedRunner(runner).open_stream(keep={"y": ALL_ROWS, "z": 6, "absent": 1}) as stream:
         stream.submit(rows(*range(10)))
         found = stream.results()
-        assert all("z" not in outputs or len(outputs["z"]) <= 4 for _, outputs in stream._results)
+        assert len(stream._outputs["z"]) == 6
     assert found["y"].ravel().tolist() == [2 * value for value in range(10)]
     assert found["z"].ravel().tolist() == [3 * value for value in range(6)]
     with SharedRunner(runner).open_stream(keep={"y": ALL_ROWS, "z": 0}) as stream:
