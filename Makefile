@@ -1,13 +1,14 @@
 # make demo    copies found in real footage, from nothing, with a measured uAP (VIDEOS=folder uses your own)
 # make test    the test suite                make check   lint, types and tests
 # make test-gpu   the tests that need a GPU; fails where there is none
+# make faults     kills, full disks and damaged files, a thousand times; an hour
 # make gpu-lines  the lines of the GPU code that the test suite did not run
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUTPUT ?= demo
 VIDEOS ?=
 
-.PHONY: demo test test-gpu gpu-lines lint check clean
+.PHONY: demo test test-gpu faults gpu-lines lint check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo-ready
@@ -16,6 +17,11 @@ demo: .venv/demo-ready
 # Two processes, each with whole files: most tests use one core. `gpu-lines` counts lines in one process.
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# What `make test` does once, with other seeds: FAULTS times as often. Its counts are in the lines that start with "faults:".
+FAULTS ?= 20
+faults: .venv/ready
+	FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -rP tests/faults
 
 # Asked first, with nothing installed: what follows takes gigabytes.
 test-gpu:

@@ -389,7 +389,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
         raise ConfigError(f"unknown preset {str(name_or_path)!r}; expected one of {preset_names()} or a .toml file")
     try:
         values = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
     return parse_preset(values, source=source)
 

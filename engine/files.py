@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 _CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+_DAMAGE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    RuntimeError,  # said to be encrypted, or packed by an unknown method
+    *(MemoryError, OverflowError),  # said to be larger than any memory
+    *(SyntaxError, TokenError),  # NumPy reads old headers as Python
+)
 
 
 @contextmanager
@@ -105,7 +112,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 "code; save it again with a plain dtype (strings as dtype 'U')"
             ) from error
         raise ValueError(f"{path} is damaged: {error}") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return arrays
 

@@ -158,9 +158,13 @@ class Match:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that gave no result, the stage that gave up, and why (one line)."""
+    """A video that gave no result, the stage that gave up, and why (one line).
+
+    ``is_of_content``: the reason lies in the file, so that another try would end as this one.
+    """
 
     video_id: str
     path: Path
     stage: str
     reason: str
+    is_of_content: bool = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,7 +21,8 @@ def serve_script(connection: Connection, folder: Path) -> None:
     """Describe jobs one by one; ``folder`` keeps what was begun (``begun.txt``).
 
     Ids that start with ``kill`` end the worker each time, with ``once`` the first time, with ``late`` the first time
-    after their rows were sent. ``fail`` gives a failure, ``break`` an error for all.
+    after their rows were sent. ``stop`` makes it stand still each time, ``pause`` the first time, ``slow`` never comes
+    to an end while the worker lives. ``fail`` gives a failure, ``break`` an error for all.
     """
     die_with_parent()
     link = Link(connection)
@@ -31,6 +34,10 @@ def serve_script(connection: Connection, folder: Path) -> None:
             file.write(f"{video_id}\n")
         if video_id.startswith("kill") or (video_id.startswith("once") and is_first(folder, video_id)):
             os.kill(os.getpid(), signal.SIGKILL)
+        if video_id.startswith("stop") or (video_id.startswith("pause") and is_first(folder, video_id)):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if video_id.startswith("slow"):
+            continue
         if video_id.startswith("break"):
             link.send(Broken(ConfigError("the disk is full")))
         elif video_id.startswith("fail"):
@@ -59,6 +66,11 @@ def serve_nothing(connection: Connection, folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def serve_silence(connection: Connection, folder: Path) -> None:
+    """Stand still while starting."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def serve_refusal(connection: Connection, folder: Path) -> None:
     """Find the engines unusable."""
     Link(connection).send(Broken(ConfigError("engines for another processor")))
@@ -81,5 +93,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def job(video_id: str) -> Job:
-    return Job("describe", Media(video_id, Path(f"{video_id}.mp4")))
+def job(video_id: str, *, limit_s: float = math.inf) -> Job:
+    return Job("describe", Media(video_id, Path(f"{video_id}.mp4")), limit_s=limit_s)
+
+
+def sleep_late() -> None:
+    """Ask a second late to die with the parent, and sleep for ever."""
+    os.write(1, b"asleep\n")
+    time.sleep(1)
+    die_with_parent()
+    time.sleep(10_000)

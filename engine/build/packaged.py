@@ -60,7 +60,7 @@ class PackagedWeights:
             content = path.read_bytes()
             values = json.loads(content)
             version = values["format_version"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(f"{folder} holds no weights: {path.name} is missing or damaged ({error})") from error
         if version != FORMAT_VERSION:
             raise ConfigError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.options import (
+    VIDEO_TIMEOUT_S,
     DecoderOption,
     EnginesOption,
     FpsOption,
@@ -18,8 +19,10 @@ from engine.cli.options import (
     GpusOption,
     MaxPixelsOption,
     RecursiveOption,
+    RetryFailedOption,
     RoleName,
     ScenesOption,
+    VideoTimeoutOption,
     WorkersOption,
     chosen_preset,
     finish,
@@ -52,13 +55,18 @@ def extract(
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
+    video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,
+    retry_failed: RetryFailedOption = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop what the store holds of videos that are not among PATH.")
+    ] = False,
 ) -> None:
-    """Describe videos.
+    """Describe videos, beside those that the store holds already.
 
     Example: vsc-engine extract uploads/ --role query --output out/queries
     """
     from engine.describe.engine import Engine
-    from engine.run.extraction import extract_to_npz, extract_to_store
+    from engine.run.extraction import ExtractionOptions, extract_to_npz, extract_to_store
     from engine.run.plan import choose_workers
     from engine.video.discovery import discover
 
@@ -78,16 +86,18 @@ def extract(
     if not engine.use_pca and not raw_embeddings:
         say(f"{opened.folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
     write = extract_to_npz if output.suffix == ".npz" else extract_to_store
+    options = ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune)
     with progress("extract", len(media)) as advance:
-        summary = write(engine, media, role=role, output=output, workers=chosen, on_done=advance)
+        summary = write(engine, media, role=role, output=output, workers=chosen, options=options, on_done=advance)
     failures = [*found.failures, *summary.failures]
-    say(f"{summary.num_described} described, {summary.num_kept} were there already, {len(failures)} failed")
+    dropped = f", {summary.num_dropped} dropped" if prune else ""
+    say(f"{summary.num_described} described, {summary.num_kept} there already, {len(failures)} failed{dropped}")
     figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
     if engine.decoder.leaves_to_pyav:
         figures["num_left_to_pyav"] = sum(summary.refusals.values())
     is_npz = output.suffix == ".npz"
     failures_csv = output.with_name(f"{output.stem}_failures.csv") if is_npz else output / "failures.csv"
-    finish(failures, failures_csv=failures_csv, result=figures)
+    finish(failures, known_failures=summary.known_failures, failures_csv=failures_csv, result=figures)
 
 
 def _print_plan(engine: Engine, media: Sequence[Media], *, num_workers: int | None, num_gpus: int | None) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help a
 
 EXIT_CONFIG = 1
 EXIT_SOME_FAILED = 3
+VIDEO_TIMEOUT_S = 600.0  # that of `engine.run.extraction`, which is imported only when a verb runs
 
 RoleName = Literal["query", "reference"]
 
@@ -47,6 +48,13 @@ RecursiveOption = Annotated[bool, typer.Option("--recursive/--no-recursive", hel
 DecoderOption = Annotated[
     DecoderName | None,
     typer.Option(help="Decode with PyAV or, on the device of the engines, with DALI; default: DALI on a GPU."),
+]
+VideoTimeoutOption = Annotated[
+    float,
+    typer.Option(min=1, help="Seconds that a video of up to a minute may take; longer ones so much for each minute."),
+]
+RetryFailedOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Try files again that are known to give nothing.")
 ]
 PresetOption = Annotated[str, typer.Option(help="Preset whose numbers are used: lite, vsc22, or a .toml file.")]
 QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
@@ -83,13 +91,23 @@ def search_device(num_gpus: int | None) -> SearchDevice:
     return device
 
 
-def finish(failures: Sequence[Failure], *, failures_csv: Path, result: Mapping[str, Any]) -> None:
-    """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status."""
+def finish(
+    failures: Sequence[Failure], *, known_failures: Sequence[Failure], failures_csv: Path, result: Mapping[str, Any]
+) -> None:
+    """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status.
+
+    ``known_failures``, of before, are listed, too, but do not count for the status.
+    """
     from engine.store.tables import write_failures
 
-    write_failures(failures_csv, list(failures))
+    write_failures(failures_csv, [*failures, *known_failures])
     if failures:
         say(f"{len(failures)} videos failed, listed in {failures_csv}")
-    print(json.dumps({**result, "num_failures": len(failures)}))
+    if known_failures:
+        say(
+            f"{len(known_failures)} files are known to give nothing and were not tried again (--retry-failed does), "
+            f"listed in {failures_csv}"
+        )
+    print(json.dumps({**result, "num_failures": len(failures), "num_known_failures": len(known_failures)}))
     if failures:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.options import (
+    VIDEO_TIMEOUT_S,
     DecoderOption,
     EnginesOption,
     FpsOption,
@@ -15,7 +16,9 @@ from engine.cli.options import (
     GpusOption,
     MaxPixelsOption,
     RecursiveOption,
+    RetryFailedOption,
     ScenesOption,
+    VideoTimeoutOption,
     WorkersOption,
     chosen_preset,
     finish,
@@ -48,6 +51,8 @@ def run(
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
+    video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,
+    retry_failed: RetryFailedOption = False,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
 
@@ -56,6 +61,7 @@ def run(
     from engine.config import load_preset
     from engine.evaluate.figures import candidate_figures, match_figures
     from engine.evaluate.ids import in_ids_of, unmatched_lines
+    from engine.run.extraction import ExtractionOptions
     from engine.run.machine import is_installed
     from engine.run.protocol import RunSettings, run_protocol
     from engine.store.tables import read_ground_truth
@@ -75,6 +81,7 @@ def run(
         num_gpus=gpus,
         decoder=decoder,
         is_recursive=recursive,
+        options=ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed),
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}
@@ -93,4 +100,9 @@ def run(
         "num_matches": len(result.matches),
         "output": str(output),
     }
-    finish(result.failures, failures_csv=output / "failures.csv", result=figures)
+    finish(
+        result.failures,
+        known_failures=result.known_failures,
+        failures_csv=output / "failures.csv",
+        result=figures,
+    )

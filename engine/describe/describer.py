@@ -20,10 +20,12 @@ from engine.describe.scenes import find_scenes
 from engine.describe.shots import scene_views
 from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, FloatArray, GateState, Role, Span, View
-from engine.runtime.batching import Outputs, SharedRunner
+from engine.runtime.batching import ALL_ROWS, Outputs, SharedRunner
 from engine.runtime.runner import Runner
 from engine.timing import StageClock
 from engine.video.source import FrameSource, InputSpec
+
+_NO_FEATURES: FloatArray = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Describer:
         gate: GateState = "passed"
         if role == "query" and self.gate is not None:
             if isinstance(self.gate.config, EnsembleGate):
-                whole = self._run_ensemble(source, [View()], clock)
-                frames = _FrameFeatures(whole.timestamps, whole.outputs["edit_features"])
+                whole = self._run_ensemble(source, [View()], clock, num_features=self.gate.config.max_frames)
+                frames = _FrameFeatures(whole.timestamps, whole.features)
             else:
                 frames = _clip_features(source, self.gate.config, self.gate.features, clock)
             with clock.stage("gate"):
@@ -117,19 +119,27 @@ class Describer:
         outputs = {name: np.concatenate([rows, scenes.outputs[name]]) for name, rows in whole.outputs.items()}
         return _EnsembleRows(np.concatenate([whole.timestamps, scenes.timestamps]), outputs)
 
-    def _run_ensemble(self, source: FrameSource, views: Sequence[View], clock: StageClock) -> _EnsembleRows:
-        """Rows of all views, one view after the other; without views, of the whole frames."""
+    def _run_ensemble(
+        self, source: FrameSource, views: Sequence[View], clock: StageClock, *, num_features: int = 0
+    ) -> _EnsembleRows:
+        """Rows of all views, one view after the other; without views, of the whole frames.
+
+        Features for the gate are ten times as large as all else; they are kept of ``num_features`` rows only.
+        """
         inputs = sorted({(model.input_px, model.interpolation) for model in self.preset.models})
         specs = [InputSpec(f"frames_{size_px}", size_px, "stretch", filter_) for size_px, filter_ in inputs]
         times, places = [], []
-        with clock.stage("ensemble"), self.ensemble.open_stream() as stream:
+        keep = {"embedding": ALL_ROWS, "descriptor": ALL_ROWS, "edit_features": num_features}
+        with clock.stage("ensemble"), self.ensemble.open_stream(keep=keep) as stream:
             for chunk in clock.each("decode", source.model_inputs(specs, views=views or [View()])):
                 times.append(chunk.timestamps)
                 places.append(np.full(len(chunk.timestamps), chunk.view))
                 stream.submit(chunk.inputs)
             outputs = stream.results()
+        features = outputs.pop("edit_features", _NO_FEATURES)
         order = np.argsort(np.concatenate(places), kind="stable")
-        return _EnsembleRows(np.concatenate(times)[order], {name: rows[order] for name, rows in outputs.items()})
+        rows = {name: values[order] for name, values in outputs.items()}
+        return _EnsembleRows(np.concatenate(times)[order], rows, features)
 
     def _kept_rows(self, described: _EnsembleRows, *, role: Role) -> tuple[NDArray[np.intp], FloatArray]:
         """Indices of the rows that remain, and their times."""
@@ -143,10 +153,14 @@ class Describer:
 
 
 class _EnsembleRows(NamedTuple):
-    """What the ensemble gave for the frames of a video, by output, and the time of each row, float32 ``(N, 2)``."""
+    """What the ensemble gave for the frames of a video, by output, and the time of each row, float32 ``(N, 2)``.
+
+    ``features``: those that an `EnsembleGate` looks at, float32 ``(F, C)``, of the first frames.
+    """
 
     timestamps: FloatArray
     outputs: Outputs
+    features: FloatArray = _NO_FEATURES
 
 
 class _FrameFeatures(NamedTuple):

@@ -18,7 +18,7 @@ from engine.build.cache import user_engines
 from engine.config import ClipGate, Preset, graph_parts
 from engine.console import printable
 from engine.describe.describer import Describer, GateRunners
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, MediaError
 from engine.records import Descriptors, Failure, Media, Role
 from engine.runtime.batching import SharedRunner
 from engine.runtime.engines_directory import EnginesDirectory
@@ -184,7 +184,8 @@ class Engine:
             with closing(self.decoder.open(media)) as source:
                 return describer.describe(source, video_id=media.video_id, role=role, clock=clock)
         except EngineError as error:
-            return Failure(media.video_id, media.path, clock.current, str(error))
+            is_of_content = isinstance(error, MediaError)
+            return Failure(media.video_id, media.path, clock.current, str(error), is_of_content=is_of_content)
         except Exception as error:
             logger.debug("unexpected error in %s", media.path, exc_info=True)
             return Failure(media.video_id, media.path, clock.current, f"{type(error).__name__}: {error}")

@@ -42,16 +42,19 @@ def scene_views(source: FrameSource, embeddings: FloatArray, *, config: Scenes) 
     shots = find_shots(embeddings, max_cut_cosine=config.max_cut_cosine, min_frames=config.min_shot_frames)
     whole = Span(0, len(embeddings))
     spans = [whole, *(shot for shot in reversed(shots) if shot != whole)]
-    found = dict(source.span_statistics(spans))
-    height, width = found[0].maps.variance.shape
+    found: dict[int, list[Region]] = {}
+    height = width = 0
+    for place, statistics in source.span_statistics(spans):  # maps of all pixels: none is kept
+        least = config.min_frames if place == 0 else config.min_shot_frames
+        regions = find_scenes(statistics.maps, config=config.model_copy(update={"min_frames": least}))
+        insets = find_insets(statistics, config=config) if spans[place] in shots else []
+        found[place] = [*regions, *insets]
+        height, width = statistics.maps.variance.shape
     frame = Region(0, 0, width, height)
     views: list[View] = []
     known = [frame]
     for place, span in enumerate(spans):
-        least = config.min_frames if place == 0 else config.min_shot_frames
-        regions = find_scenes(found[place].maps, config=config.model_copy(update={"min_frames": least}))
-        insets = find_insets(found[place], config=config) if span in shots else []
-        new = distinct([*regions, *insets], known=known)
+        new = distinct(found[place], known=known)
         views += [View(region, Span() if place == 0 else span) for region in new]
         if place == 0:
             known = [frame, *new]

@@ -22,6 +22,7 @@ class Executor(Protocol):
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         """Yield the result of each job once, as it comes; jobs are begun in the given order.
 
-        A job that ends what works on it is tried once more, alone; if that ends, too, its result is a `Failure` of
-        stage ``worker``. Raises ``EngineError`` or ``OSError`` for what no other attempt could get past.
+        A job that ends what works on it, or takes longer than its limit, is tried once more, alone; if it does so
+        again, its result is a `Failure` of stage ``worker`` or ``timeout``. Raises ``EngineError`` or ``OSError`` for
+        what no other attempt could get past.
         """

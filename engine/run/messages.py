@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import multiprocessing
+import os
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Literal
 
 from engine.records import Descriptors, Failure, Media
+
+HEARTBEAT_S = 2.0
+"""A worker says that it lives this often, whatever it is doing."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,17 +25,23 @@ _PR_SET_PDEATHSIG = 1
 class Job:
     """Something to do with one video: read its length from its header, or describe it.
 
-    ``is_alone``: the worker is given nothing else until it is done.
+    ``is_alone``: the worker is given nothing else until it is done. ``limit_s``: seconds that it may take.
     """
 
     action: Literal["probe", "describe"]
     media: Media
     is_alone: bool = False
+    limit_s: float = math.inf
 
 
 @dataclass(frozen=True)
 class Ready:
     """The engines are loaded."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The worker can still send."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Broken:
     error: Exception
 
 
-Message = Ready | Done | LogLine | Broken
+Message = Ready | Alive | Done | LogLine | Broken
 
 
 def die_with_parent() -> None:
@@ -84,14 +97,21 @@ def die_with_parent() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it ended before it could be asked for
+        os._exit(1)
 
 
 class Link:
-    """The worker's end of the pipe; any thread may send. Nothing is sent to a supervisor that is gone."""
+    """The worker's end of the pipe; any thread may send. Nothing is sent to a supervisor that is gone.
+
+    Sends `Alive` every `HEARTBEAT_S` from a thread of its own, as long as the process runs.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, message: Message) -> None:
         """Hand over one message."""
@@ -108,3 +128,8 @@ class Link:
         except (EOFError, OSError):
             return None
         return job
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_S)
+            self.send(Alive())

@@ -6,6 +6,7 @@ so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from engine.errors import ConfigError
 from engine.files import written_aside
 from engine.projection import Pca, fit_pca, l2_normalize
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
-from engine.run.extraction import extract_to_store
+from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
 from engine.run.plan import choose_workers
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.candidates import find_candidates
@@ -70,6 +71,7 @@ class RunSettings:
     num_gpus: int | None = None
     decoder: DecoderName | None = None
     is_recursive: bool = True
+    options: ExtractionOptions = DEFAULT_OPTIONS
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -80,13 +82,17 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run found, the videos that gave no descriptors, and the ids of all queries and references."""
+    """What a run found, the videos that gave no descriptors, and the ids of all queries and references.
+
+    ``known_failures``: videos that gave none before and were not tried again.
+    """
 
     candidates: list[CandidatePair]
     matches: list[Match]
     failures: tuple[Failure, ...]
     query_ids: frozenset[str]
     ref_ids: frozenset[str]
+    known_failures: tuple[Failure, ...] = ()
 
 
 def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> RunResult:
@@ -108,7 +114,7 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
     query_ids, ref_ids = (frozenset(item.video_id for item in run.media[side]) for side in ("queries", "references"))
-    return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids)
+    return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids, tuple(run.known_failures))
 
 
 class _Run:
@@ -129,10 +135,11 @@ class _Run:
         self.device = SearchDevice(num_gpus=settings.num_gpus or 0)
         self.device.check()
         logger.info("search: FAISS on %s", self.device)
-        _claim(settings)
+        _claim(settings, self.media.get("norm_set"))
         self._settings = settings
         self._progress = progress
         self.failures: list[Failure] = [failure for side in found.values() for failure in side.failures]
+        self.known_failures: list[Failure] = []
 
     def describe(
         self, name: str, role: Role, engines: EnginesDirectory, *, raw_embeddings: bool = False
@@ -141,9 +148,19 @@ class _Run:
         engine = Engine.open(engines, preset=preset, raw_embeddings=raw_embeddings, decoder=decoder)
         media, folder = self.media[name], self._settings.output / name
         with self._progress(name, len(media)) as advance:
-            summary = extract_to_store(engine, media, role=role, output=folder, workers=self._workers, on_done=advance)
+            summary = extract_to_store(
+                engine,
+                media,
+                role=role,
+                output=folder,
+                workers=self._workers,
+                options=self._settings.options,
+                on_done=advance,
+            )
         self.failures.extend(summary.failures)
-        found = read_descriptors(folder)
+        self.known_failures.extend(summary.known_failures)
+        inputs = {item.video_id for item in media}  # the store may hold more, from a run with other inputs
+        found = [item for item in read_descriptors(folder) if item.video_id in inputs]
         if not found:
             raise ConfigError(f"none of {len(media)} videos in {media[0].path.parent} could be described")
         return found
@@ -198,12 +215,16 @@ def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> N
         )
 
 
-def _claim(settings: RunSettings) -> None:
-    """Mark the output folder with the settings of this run; refuse one that holds another run."""
+def _claim(settings: RunSettings, norm_set: Sequence[Media] | None) -> None:
+    """Mark the output folder with the settings and the norm set of this run; refuse one that holds another run.
+
+    The norm set makes the PCA, and all descriptors depend on that.
+    """
     identity = {
         "engines": settings.engines.manifest.identity,
         "preset": settings.preset.model_dump(mode="json"),
         "use_score_norm": settings.use_score_norm,
+        "norm_set": None if norm_set is None else _content_of(norm_set),
     }
     path = settings.output / "run.json"
     if path.exists():
@@ -218,10 +239,23 @@ def _claim(settings: RunSettings) -> None:
         aside.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
+def _content_of(media: Sequence[Media]) -> str:
+    """A hash of the ids and the bytes of files."""
+    digest = hashlib.sha256()
+    for item in media:
+        digest.update(f"{item.video_id}\0".encode())
+        try:
+            with item.path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError:  # it will fail when it is described
+            digest.update(b"?")
+    return digest.hexdigest()
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not the settings of a run ({error}); choose a new --output folder") from error
 
 

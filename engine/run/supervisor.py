@@ -1,7 +1,9 @@
 """Worker processes and the queue they share: gives out jobs, replaces workers that die, tries their videos again.
 
-When a worker dies, any of the videos it was working on may be the cause. Each of them is tried once more, alone in a
-worker; the one that ends a worker again is given up, and no other video loses its result.
+When a worker dies, or does not answer any more and is ended, any of the videos it was working on may be the cause. Each
+of them is tried once more, alone in a worker; the one that ends a worker again is given up, and no other video loses
+its result. So it goes with a video that takes longer than its limit, but for the others that its worker had: they just
+go back to the queue.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ from typing import Generic, Self, TypeVar
 
 from engine.errors import EngineError
 from engine.records import Failure
-from engine.run.messages import Broken, Done, Job, LogLine, Message, Ready, Result
+from engine.run.messages import HEARTBEAT_S, Alive, Broken, Done, Job, LogLine, Message, Ready, Result
 
 logger = logging.getLogger(__name__)
 
+MAX_SILENCE_S = 120.0
+"""A worker that sends nothing for so long, not even that it lives, is ended."""
+
+_SILENCE_WHILE_LOADING = 5  # times that: libraries that load engines may keep all threads waiting
 _MAX_FAILED_STARTS = 3
 _GRACE_S = 10.0
 _PROCESSES = multiprocessing.get_context("spawn")  # a forked process does not survive the threads of native libraries
@@ -40,10 +46,18 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     is_ready: bool = False
+    silent_s: float = 0.0
     running: dict[str, Job] = field(default_factory=dict)
+    running_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def overdue(self) -> list[Job]:
+        """The jobs that take longer than they may."""
+        return [job for video_id, job in self.running.items() if self.running_s[video_id] > job.limit_s]
 
     def give(self, job: Job) -> None:
         self.running[job.media.video_id] = job
+        self.running_s[job.media.video_id] = 0.0
         try:
             self.connection.send(job)
         except OSError:  # it died, which is found when the end of its pipe is read
@@ -54,6 +68,7 @@ class Supervisor(Generic[Settings]):
     """An `Executor` of worker processes on this machine, one for each of ``settings``.
 
     ``serve`` is what a worker is started with: its end of a pipe, and its settings. ``jobs_at_once``: of one worker.
+    ``max_silence_s``: see `MAX_SILENCE_S`.
     """
 
     def __init__(
@@ -62,7 +77,10 @@ class Supervisor(Generic[Settings]):
         settings: Sequence[Settings],
         *,
         jobs_at_once: int,
+        max_silence_s: float = MAX_SILENCE_S,
     ) -> None:
+        self._max_silence_s = max_silence_s
+        self._tick_s = min(HEARTBEAT_S, max_silence_s / 2)
         self._serve = serve
         self._settings = settings
         self._jobs_at_once = jobs_at_once
@@ -101,11 +119,22 @@ class Supervisor(Generic[Settings]):
         worker could get past.
         """
         self._waiting.extend(jobs)
+        since_s = time.monotonic()
         while self._waiting or self._suspects or any(worker.running for worker in self._workers):
             for worker in self._workers:
                 self._give(worker)
-            ready = wait([worker.connection for worker in self._workers])
-            for worker in [worker for worker in self._workers if worker.connection in ready]:
+            ready = wait([worker.connection for worker in self._workers], timeout=self._tick_s)
+            now_s = time.monotonic()
+            # Time in which this process stood still, too, is not held against its workers.
+            passed_s, since_s = min(now_s - since_s, 2 * self._tick_s), now_s
+            for worker in list(self._workers):
+                for video_id in worker.running_s:
+                    worker.running_s[video_id] += passed_s
+                if worker.connection not in ready:
+                    worker.silent_s += passed_s
+                    yield from self._end_if_stuck(worker)
+                    continue
+                worker.silent_s = 0.0
                 try:
                     message: Message = worker.connection.recv()
                 except (EOFError, OSError):
@@ -140,7 +169,7 @@ class Supervisor(Generic[Settings]):
             worker.process.join(max(0.0, deadline_s - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
-                worker.process.join()
+                worker.process.join(_GRACE_S)
 
     def _give(self, worker: _Worker) -> None:
         """Hand a worker as much as it can take: one suspect alone, or jobs in the order of the queue."""
@@ -154,10 +183,13 @@ class Supervisor(Generic[Settings]):
 
     def _take(self, worker: _Worker, message: Message) -> Iterator[tuple[Job, Result]]:
         match message:
+            case Alive():
+                yield from self._end_if_stuck(worker)
             case Ready():
                 worker.is_ready, self._num_failed_starts = True, 0
             case Done(video_id, result, stages_s):
                 job = worker.running.pop(video_id)
+                del worker.running_s[video_id]
                 self._stages_s[worker.process] = stages_s
                 yield job, result
             case LogLine(level, text):
@@ -167,10 +199,28 @@ class Supervisor(Generic[Settings]):
             case Broken(error):
                 raise error
 
-    def _replace(self, worker: _Worker) -> Iterator[tuple[Job, Result]]:
+    def _end_if_stuck(self, worker: _Worker) -> Iterator[tuple[Job, Result]]:
+        """End a worker that is silent for too long, or has a video that takes too long."""
+        may_be_silent_s = self._max_silence_s * (1 if worker.is_ready else _SILENCE_WHILE_LOADING)
+        overdue = worker.overdue
+        if worker.silent_s <= may_be_silent_s and not overdue:
+            return
+        worker.process.kill()
+        if worker.silent_s > may_be_silent_s:
+            yield from self._replace(worker, death=f"did not answer for {worker.silent_s:.0f} s, was ended")
+            return
+        for job in [job for job in worker.running.values() if job not in overdue]:
+            del worker.running[job.media.video_id]
+            self._waiting.appendleft(job)
+        limits = ", ".join(f"{job.limit_s:.0f} s" for job in overdue)
+        yield from self._replace(worker, death=f"took longer than the limit of {limits}, was ended", stage="timeout")
+
+    def _replace(
+        self, worker: _Worker, *, death: str | None = None, stage: str = "worker"
+    ) -> Iterator[tuple[Job, Result]]:
         """Start another worker in the place of one that died, and decide what becomes of its videos."""
-        worker.process.join()
-        death = _describe_exit(worker.process.exitcode)
+        worker.process.join(_GRACE_S)
+        death = death or _describe_exit(worker.process.exitcode)
         if not worker.is_ready:
             self._num_failed_starts += 1
             if self._num_failed_starts == _MAX_FAILED_STARTS:
@@ -188,7 +238,7 @@ class Supervisor(Generic[Settings]):
                 self._suspects.append(job)
                 continue
             reason = f"its worker process {death}; it was tried twice, the second time alone"
-            yield job, Failure(job.media.video_id, job.media.path, "worker", reason)
+            yield job, Failure(job.media.video_id, job.media.path, stage, reason)
         worker.connection.close()
         self._workers[worker.place] = self._start(worker.place)
 

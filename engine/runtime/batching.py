@@ -7,6 +7,7 @@ part-filled. Fewer rows than a batch are ever pending, so memory does not grow w
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from engine.runtime.device_array import as_rows
 from engine.runtime.runner import Runner, Tensors
 
 Outputs = dict[str, NDArray[Any]]
+
+ALL_ROWS = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ class SharedRunner:
         self._num_waiting = 0
 
     @contextmanager
-    def open_stream(self) -> Iterator[RowStream]:
-        """The rows of one video."""
-        stream = RowStream(self)
+    def open_stream(self, *, keep: Mapping[str, int] | None = None) -> Iterator[RowStream]:
+        """The rows of one video.
+
+        ``keep``: of how many of the first rows each output is wanted, see `ALL_ROWS`; others are not. By default, all.
+        """
+        stream = RowStream(self, keep=keep)
         with self._changed:
             self._num_open += 1
         try:
@@ -127,11 +133,12 @@ class SharedRunner:
 class RowStream:
     """The rows of one video on their way through a `SharedRunner`. One thread uses it."""
 
-    def __init__(self, shared: SharedRunner) -> None:
+    def __init__(self, shared: SharedRunner, *, keep: Mapping[str, int] | None) -> None:
         self._shared = shared
+        self._keep = keep
         self._num_submitted = 0
         self._num_done = 0
-        self._results: list[tuple[int, Outputs]] = []
+        self._outputs: Outputs = {}
         self._error: Exception | None = None
 
     @property
@@ -149,7 +156,7 @@ class RowStream:
         self._shared._submit(rows)
 
     def results(self) -> Outputs:
-        """Wait for all submitted rows: ``{output name: (rows, ...)}`` in the order of submission.
+        """Wait for all submitted rows: ``{output name: (rows, ...)}`` in the order of submission, of what is kept.
 
         Raises what the runner raised on a batch with rows of this stream; ``ValueError`` if nothing was submitted.
         """
@@ -158,15 +165,27 @@ class RowStream:
         self._shared._wait(self)
         if self._error is not None:
             raise self._error
-        parts = [outputs for _, outputs in sorted(self._results, key=lambda result: result[0])]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: rows[: self._num_done] for name, rows in self._outputs.items()}
 
     def _accept(self, start: int, outputs: Outputs, error: Exception | None) -> None:
         if error is not None:
             self._error = error
             return
-        self._results.append((start, outputs))
         self._num_done += _num_rows(outputs)
+        for name, rows in outputs.items():
+            limit = ALL_ROWS if self._keep is None else self._keep.get(name, 0)
+            stop = min(start + len(rows), limit)
+            if stop > start:
+                self._room(name, rows, stop=stop, limit=limit)[start:stop] = rows[: stop - start]
+
+    def _room(self, name: str, rows: NDArray[Any], *, stop: int, limit: int) -> NDArray[Any]:
+        """One array for the rows of an output, which doubles: thousands of small ones would scatter over the heap."""
+        held = self._outputs.get(name, rows[:0])
+        if len(held) < stop:
+            grown = np.empty((min(limit, max(stop, 2 * len(held))), *rows.shape[1:]), rows.dtype)
+            grown[: len(held)] = held
+            self._outputs[name] = held = grown
+        return held
 
 
 def _num_rows(tensors: Tensors | Outputs) -> int:

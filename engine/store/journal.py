@@ -6,6 +6,7 @@ when the journal is opened again.
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import zlib
@@ -15,20 +16,28 @@ from typing import BinaryIO
 from engine.files import flush_to_disk, naming
 from engine.store.shards import StoredVideo, from_bytes, to_bytes
 
+logger = logging.getLogger(__name__)
+
 _MAGIC = b"vsc-engine journal 1\n"
 _HEADER = struct.Struct("<QI")  # bytes of the record, and their CRC-32
 
 
 class Journal:
-    """A journal for one process at a time, made on disk by the first `append`; ``videos`` are those found in it."""
+    """A journal for one process at a time, made on disk by the first `append`; ``videos`` are those found in it.
 
-    def __init__(self, path: Path) -> None:
+    What is damaged or half-written, and all after it, is left out and said. Raises ``StoreError`` for videos of another
+    ``origin``, see `engine.store.shards.read_shard`.
+    """
+
+    def __init__(self, path: Path, *, origin: str | None = None) -> None:
         self._path = path
+        self._origin = origin
         self._file: BinaryIO | None = None
         self.videos: list[StoredVideo] = []
         if path.exists():
             self._file = path.open("r+b")
-            self.videos = [from_bytes(content, source=path) for content in _whole_records(self._file)]
+            records = _whole_records(self._file)
+            self.videos = [video for record in records for video in from_bytes(record, source=path, origin=origin)]
 
     def append(self, video: StoredVideo) -> None:
         """Add a video; when this returns it is on the disk."""
@@ -36,7 +45,7 @@ class Journal:
         if self._file is None:
             self._file = self._path.open("xb")
             self._file.write(_MAGIC)
-        content = to_bytes(video)
+        content = to_bytes([video], origin=self._origin)
         with naming(self._path):
             self._file.write(_HEADER.pack(len(content), zlib.crc32(content)) + content)
             self._file.flush()
@@ -53,8 +62,9 @@ class Journal:
     def close(self) -> None:
         """Close the file; what it holds stays."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with naming(self._path):  # what did not fit on a full disk is tried once more
+                file.close()
 
 
 def _whole_records(file: BinaryIO) -> list[bytes]:
@@ -66,6 +76,12 @@ def _whole_records(file: BinaryIO) -> list[bytes]:
         while (record := _record_at(content, end)) is not None:
             records.append(record)
             end += _HEADER.size + len(record)
+    if end < len(content):
+        logger.warning(
+            "%s: its last %d bytes are half-written or damaged; the videos in them are described again",
+            file.name,
+            len(content) - end,
+        )
     file.seek(0)
     file.write(_MAGIC)
     file.seek(end)

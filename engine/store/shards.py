@@ -1,8 +1,12 @@
-"""One Parquet file of whole videos, a row per descriptor."""
+"""One Parquet file of whole videos, a row per descriptor.
+
+Pages have checksums. The rest of a file has none of its own, so that whoever keeps one also keeps that of the file.
+"""
 
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +20,9 @@ import pyarrow.parquet as pq
 from engine.errors import StoreError
 from engine.files import written_aside
 from engine.records import Descriptors
+
+_ORIGIN = b"vsc-engine origin"
+_AGAIN = "delete it and extract again: only its videos are described anew"
 
 
 @dataclass(frozen=True)
@@ -39,36 +46,50 @@ class StoredVideo(NamedTuple):
     fingerprint: Fingerprint
 
 
-def write_shard(path: Path, videos: Sequence[StoredVideo]) -> None:
-    """Write at least one video, all of one dimension; the same videos give the same bytes."""
-    with written_aside(path) as aside, aside.open("wb") as file:
-        _write(file, videos)
+def write_shard(path: Path, videos: Sequence[StoredVideo], *, origin: str | None = None) -> int:
+    """Write at least one video, all of one dimension; returns the CRC-32 of the file.
+
+    ``origin`` names what made the descriptors. The same arguments give the same bytes.
+    """
+    content = to_bytes(videos, origin=origin)
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
+    return zlib.crc32(content)
 
 
-def read_shard(path: Path) -> list[StoredVideo]:
-    """Read the videos of a shard in the order of writing. Raises ``StoreError`` if it is damaged or something else."""
-    return _read(path, source=path)
+def read_shard(path: Path, *, origin: str | None = None, crc32: int | None = None) -> list[StoredVideo]:
+    """Read the videos of a shard in the order of writing.
+
+    Raises ``StoreError`` if it is damaged or something else, of another ``origin``, or of another ``crc32``; None asks
+    for nothing, and a shard that names no origin, as older versions wrote it, has the right one.
+    """
+    with _readable(path):
+        content = path.read_bytes()
+    if crc32 is not None and zlib.crc32(content) != crc32:
+        raise StoreError(f"{path} is missing or damaged (its checksum is not that of the manifest); {_AGAIN}")
+    return from_bytes(content, source=path, origin=origin)
 
 
-def to_bytes(video: StoredVideo) -> bytes:
-    """The shard of one video."""
+def to_bytes(videos: Sequence[StoredVideo], *, origin: str | None = None) -> bytes:
+    """What `write_shard` writes."""
     file = io.BytesIO()
-    _write(file, [video])
+    _write(file, videos, origin=origin)
     return file.getvalue()
 
 
-def from_bytes(content: bytes, *, source: Path) -> StoredVideo:
-    """The video of `to_bytes`. Raises ``StoreError``, naming ``source``, for anything else."""
-    (video,) = _read(io.BytesIO(content), source=source)
-    return video
+def from_bytes(content: bytes, *, source: Path, origin: str | None = None) -> list[StoredVideo]:
+    """The videos of `to_bytes`. Raises ``StoreError``, naming ``source``, as `read_shard` does."""
+    return _read(io.BytesIO(content), source=source, origin=origin)
 
 
-def _write(file: BinaryIO, videos: Sequence[StoredVideo]) -> None:
+def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None) -> None:
     all_descriptors = [video.descriptors for video in videos]
     fingerprints = [video.fingerprint for video in videos]
     rows = np.concatenate([video.descriptors for video in all_descriptors])
     times = np.concatenate([video.timestamps for video in all_descriptors])
     schema = _schema(rows.shape[1])
+    if origin is not None:
+        schema = schema.with_metadata({_ORIGIN: origin})
     of_video = {
         "video_id": [video.video_id for video in all_descriptors],
         "edit_score": [video.edit_score for video in all_descriptors],
@@ -81,14 +102,23 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo]) -> None:
     columns = {name: pa.array(values, schema.field(name).type).take(video_of_row) for name, values in of_video.items()}
     columns["start_s"], columns["end_s"] = pa.array(times[:, 0]), pa.array(times[:, 1])
     columns["descriptor"] = pa.FixedSizeListArray.from_arrays(rows.ravel(), type=schema.field("descriptor").type)
-    # Descriptors hardly compress.
-    pq.write_table(pa.table(columns, schema=schema), file, compression="none", use_dictionary=["video_id"])
+    # Mantissas of descriptors hardly compress, their signs and exponents do.
+    pq.write_table(
+        pa.table(columns, schema=schema),
+        file,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["video_id"],
+        use_byte_stream_split=["descriptor.list.element"],
+        write_page_checksum=True,
+    )
 
 
-def _read(file: Path | BinaryIO, *, source: Path) -> list[StoredVideo]:
+def _read(file: BinaryIO, *, source: Path, origin: str | None) -> list[StoredVideo]:
     with _readable(source):
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
         num_dims = _num_dims(table.schema, source)
+        _check_origin(table.schema, source, origin)
         descriptors = table["descriptor"].combine_chunks().flatten().to_numpy().reshape(len(table), num_dims)
         times = np.stack([table["start_s"].to_numpy(), table["end_s"].to_numpy()], axis=1)
         starts = _starts(table, source)
@@ -101,16 +131,22 @@ def _read(file: Path | BinaryIO, *, source: Path) -> list[StoredVideo]:
         try:
             video = Descriptors(timestamps=times[start:stop], descriptors=descriptors[start:stop], **values)
         except ValueError as error:
-            raise StoreError(f"{source} is damaged: {error}; delete it and extract again") from error
+            raise StoreError(f"{source} is damaged: {error}; {_AGAIN}") from error
         videos.append(StoredVideo(video, fingerprint))
     return videos
 
 
-def read_index(path: Path) -> tuple[int, dict[str, Fingerprint]]:
-    """The dimension of a shard's descriptors, and which videos it holds from which files. Raises ``StoreError``."""
+def read_index(path: Path, *, origin: str | None = None) -> tuple[int, dict[str, Fingerprint]]:
+    """The dimension of a shard's descriptors, and which videos it holds from which files.
+
+    Raises ``StoreError`` as `read_shard` does, but looks at nothing else.
+    """
     with _readable(path):
-        num_dims = _num_dims(pq.read_schema(path), path)
-        table = pq.read_table(path, columns=["video_id", "size_bytes", "mtime_ns"])
+        schema = pq.read_schema(path)
+        num_dims = _num_dims(schema, path)
+        _check_origin(schema, path, origin)
+        columns = ["video_id", "size_bytes", "mtime_ns"]
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
         rows = table.take(_starts(table, path)).to_pylist()
     return num_dims, {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 
@@ -123,11 +159,17 @@ def _num_dims(schema: pa.Schema, source: Path) -> int:
     return int(descriptor_type.list_size)
 
 
+def _check_origin(schema: pa.Schema, source: Path, origin: str | None) -> None:
+    found = (schema.metadata or {}).get(_ORIGIN)
+    if None not in (found, origin) and found != str(origin).encode():
+        raise StoreError(f"{source} was made with other engines or settings than the rest of the store; {_AGAIN}")
+
+
 def _starts(table: pa.Table, source: Path) -> list[int]:
     """Positions at which a new video begins."""
     video_ids = table["video_id"].to_pylist()
     if not video_ids:
-        raise StoreError(f"{source} is damaged: it has no rows; delete it and extract again")
+        raise StoreError(f"{source} is damaged: it has no rows; {_AGAIN}")
     return [row for row, video_id in enumerate(video_ids) if row == 0 or video_id != video_ids[row - 1]]
 
 
@@ -152,7 +194,6 @@ def _schema(num_dims: int) -> pa.Schema:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{path} is missing or damaged ({error}); delete it and extract again: only its videos are described anew"
-        ) from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())  # Arrow breaks lines
+        raise StoreError(f"{path} is missing or damaged ({reason}); {_AGAIN}") from error

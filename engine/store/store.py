@@ -7,7 +7,9 @@ whole. Reading asks for a complete manifest, and gives the videos in the order o
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
@@ -34,31 +36,64 @@ _FORMAT_BEFORE = "vsc-engine descriptors, version 1"
 _ANEW = "extract into a new folder"
 
 
-class StoreManifest(BaseModel):
-    """What a store is: what decided its descriptors, their dimension, and whether all videos are there.
+class ShardRecord(BaseModel):
+    """What the manifest knows of a shard: its number of videos, and the CRC-32 of its file."""
 
-    ``shards`` (number of videos by file name) and ``failures`` are filled in when it is complete.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_videos: int
+    crc32: int
+
+
+class KnownBad(BaseModel):
+    """A file that gave no descriptors for a reason that lies in its content, and would give none again.
+
+    ``reader``: what tried to read it, with versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["vsc-engine descriptors, version 2"] = "vsc-engine descriptors, version 2"
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+    reader: str
+    failure: Failure
+
+
+class StoreManifest(BaseModel):
+    """What a store is: what decided its descriptors, their dimension, and whether all videos are there.
+
+    ``shards``, by file name; in stores of version 2 the number of videos alone. ``failures``: the videos that gave
+    nothing the last time, those of ``known_bad`` among the inputs included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["vsc-engine descriptors, version 2", "vsc-engine descriptors, version 3"] = (
+        "vsc-engine descriptors, version 3"
+    )
     complete: bool
     identity: dict[str, Json]
     num_dims: int | None = None
-    shards: dict[str, int] = {}
+    shards: dict[str, ShardRecord | int] = {}
     failures: tuple[Failure, ...] = ()
+    known_bad: tuple[KnownBad, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The identity as one word, which every shard and every record of the journal repeats."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
 
 class StoreWriter:
     """The one writer of a store: takes videos one by one, and each is on the disk when `add` returns.
 
-    A context manager. ``finished``: the videos that are safely on disk, with the fingerprints of their files. They
-    gather in a journal until they make a shard of ``rows_per_shard`` rows. What was added stays whatever happens; only
-    `finish` completes the store. A new or empty folder starts a store; one of the same ``identity`` is gone on with.
-    That is whatever decides the descriptors (engines, settings), as JSON can hold it: results of different ones are
-    never mixed. Raises ``StoreError`` for a folder with other things in it, another identity, a damaged shard, or while
-    another process writes there.
+    A context manager. ``finished``: the videos that are safely on disk, with the fingerprints of their files.
+    ``known_bad``: files not worth another try, as `finish` was last told. Videos gather in a journal until they make a
+    shard of ``rows_per_shard`` rows. What was added stays whatever happens; only `finish` completes the store. A new or
+    empty folder starts a store; one of the same ``identity`` is gone on with. That is whatever decides the descriptors
+    (engines, settings), as JSON can hold it: results of different ones are never mixed. Raises ``StoreError`` for a
+    folder with other things in it, another identity, a damaged shard, or while another process writes there.
     """
 
     def __init__(self, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = ROWS_PER_SHARD) -> None:
@@ -76,9 +111,11 @@ class StoreWriter:
                 ) from error
             self._manifest = _claim(folder, json.loads(json.dumps(identity)))
             self._num_dims = self._manifest.num_dims
+            self._records = {key: value for key, value in self._manifest.shards.items() if (folder / key).exists()}
+            self.known_bad = self._manifest.known_bad
             for path in sorted(folder.glob(_SHARDS)):
                 self._take_in(path)
-            self._journal = Journal(folder / _JOURNAL)
+            self._journal = Journal(folder / _JOURNAL, origin=self._manifest.origin)
             stack.callback(self._journal.close)
             self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self.finished]
             for video in self._waiting:
@@ -111,10 +148,11 @@ class StoreWriter:
         for path, videos in list(self._shards.items()):
             if unwanted.isdisjoint(videos):
                 continue
+            rest = [video for video in self._read_shard(path) if video.descriptors.video_id not in unwanted]
+            self._records.pop(path.name, None)  # a kill may come between the new file and its record
             self._announce_change()
-            rest = [video for video in read_shard(path) if video.descriptors.video_id not in unwanted]
             if rest:
-                write_shard(path, rest)
+                self._keep_shard(path, rest)
                 self._shards[path] = {key: value for key, value in videos.items() if key not in unwanted}
             else:
                 path.unlink()
@@ -122,17 +160,19 @@ class StoreWriter:
         for video_id in unwanted:
             del self.finished[video_id]
 
-    def finish(self, *, failures: Sequence[Failure] = ()) -> None:
-        """Mark the store complete; ``failures`` are kept in its manifest."""
+    def finish(self, *, failures: Sequence[Failure] = (), known_bad: Sequence[KnownBad] = ()) -> None:
+        """Mark the store complete; ``failures`` and ``known_bad`` are kept in its manifest."""
         self._write_shard()
         _remove_leftovers(self._folder)
         self._set_manifest(
             self._manifest.model_copy(
                 update={
                     "complete": True,
+                    "format": StoreManifest.model_fields["format"].default,
                     "num_dims": self._num_dims,
-                    "shards": {path.name: len(videos) for path, videos in sorted(self._shards.items())},
+                    "shards": {path.name: self._record(path) for path in sorted(self._shards)},
                     "failures": tuple(failures),
+                    "known_bad": tuple(known_bad),
                 }
             )
         )
@@ -149,14 +189,29 @@ class StoreWriter:
             self._announce_change()
             number = max((int(path.stem.split("-")[1]) + 1 for path in self._shards), default=0)
             path = self._folder / f"shard-{number:05d}.parquet"
-            write_shard(path, self._waiting)
+            self._keep_shard(path, self._waiting)
             self._shards[path] = {video.descriptors.video_id: video.fingerprint for video in self._waiting}
             self.finished.update(self._shards[path])
             self._waiting = []
         self._journal.clear()
 
+    def _keep_shard(self, path: Path, videos: Sequence[StoredVideo]) -> None:
+        crc32 = write_shard(path, videos, origin=self._manifest.origin)
+        self._records[path.name] = ShardRecord(num_videos=len(videos), crc32=crc32)
+
+    def _read_shard(self, path: Path) -> list[StoredVideo]:
+        return read_shard(path, origin=self._manifest.origin, crc32=_crc32(self._records.get(path.name)))
+
+    def _record(self, path: Path) -> ShardRecord:
+        """What is known of a shard; one of an older version, or of a writer that was killed, is read for it."""
+        record = self._records.get(path.name)
+        if isinstance(record, ShardRecord):
+            return record
+        self._read_shard(path)
+        return ShardRecord(num_videos=len(self._shards[path]), crc32=zlib.crc32(path.read_bytes()))
+
     def _take_in(self, path: Path) -> None:
-        num_dims, videos = read_index(path)
+        num_dims, videos = read_index(path, origin=self._manifest.origin)
         repeated = self.finished.keys() & videos
         if repeated:
             raise StoreError(f"{path} repeats videos of other shards: {sorted(repeated)[:3]}; {_ANEW}")
@@ -172,7 +227,8 @@ class StoreWriter:
         self._num_dims = num_dims
 
     def _announce_change(self) -> None:
-        manifest = StoreManifest(complete=False, identity=self._manifest.identity, num_dims=self._num_dims)
+        changes = {"complete": False, "num_dims": self._num_dims, "shards": dict(self._records)}
+        manifest = self._manifest.model_copy(update=changes)
         if manifest != self._manifest:
             self._set_manifest(manifest)
 
@@ -194,7 +250,7 @@ def read_manifest(folder: Path) -> StoreManifest:
         return StoreManifest.model_validate(values)
     except FileNotFoundError as error:
         raise StoreError(f"{folder} is not a descriptor store: it has no {_MANIFEST}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise StoreError(f"{path} is not the manifest of a descriptor store this version can read: {reason}") from error
 
@@ -247,6 +303,10 @@ def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
     return manifest
 
 
+def _crc32(record: ShardRecord | int | None) -> int | None:
+    return record.crc32 if isinstance(record, ShardRecord) else None
+
+
 def _remove_leftovers(folder: Path) -> None:
     """What killed writers left half-written."""
     for leftover in folder.glob(".*.aside"):
@@ -266,9 +326,11 @@ def _read_store(folder: Path) -> list[Descriptors]:
             "again, it goes on where it stopped"
         )
     found: dict[str, Descriptors] = {}
-    for name, num_videos in manifest.shards.items():
+    for name, record in manifest.shards.items():
         path = folder / name
-        videos = [video.descriptors for video in read_shard(path)]
+        num_videos = record if isinstance(record, int) else record.num_videos
+        shard = read_shard(path, origin=manifest.origin, crc32=_crc32(record))
+        videos = [video.descriptors for video in shard]
         repeated = [video.video_id for video in videos if video.video_id in found]
         if repeated:
             raise StoreError(f"{path} repeats videos of other shards: {repeated[:3]}; {_ANEW}")

@@ -155,7 +155,8 @@ def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[
             columns = next(lines, [])
             if sorted(columns) not in [sorted(header) for header in headers]:
                 expected = " or ".join(", ".join(header) for header in headers)
-                raise StoreError(f"{path}: line 1: expected the columns {expected}; got {', '.join(columns) or 'none'}")
+                found = repr(", ".join(columns))[1:-1] or "none"  # what is no table may hold any character
+                raise StoreError(f"{path}: line 1: expected the columns {expected}; got {found}")
             rows = []
             for values in filter(None, lines):
                 where = f"{path}: line {lines.line_num}"
@@ -168,7 +169,7 @@ def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | Match | Failure]) -> None:
-    """Write records whose fields are the columns, in this order."""
+    """Write records whose first fields are the columns, in this order."""
     # A file name need not be UTF-8; a report of failures is written even so.
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         plain = csv.writer(file, lineterminator="\n")
@@ -176,7 +177,7 @@ def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | 
         quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         plain.writerow(columns)
         for row in rows:
-            values = [_text(value) for value in astuple(row)]
+            values = [_text(value) for value in astuple(row)[: len(columns)]]
             writer = quoted if any("\r" in str(value) for value in values) else plain
             writer.writerow(values)
 

@@ -102,6 +102,31 @@ def test_larger_pictures_than_allowed_fail_with_the_name_of_the_limit(
     assert "pictures of 192x144 pixels, more than --max-pixels 1000" in result.stderr
 
 
+def test_a_nightly_run_ends_with_0_where_nothing_new_failed(
+    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    arguments = ["--engines", lite_engines, "--role", "reference", "--output", tmp_path / "out"]
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("good.mp4", "empty.mp4", "text.mp4"):
+        shutil.copy(mixed_folder / name, folder)
+    run_cli("extract", folder, *arguments, expect=3)
+    again = run_cli("extract", folder, *arguments)
+    assert "failed: " not in again.stderr
+    assert "extract: 3 of 3" in again.stderr
+    assert "0 described, 1 there already, 0 failed" in again.stderr
+    assert "2 files are known to give nothing and were not tried again (--retry-failed does)" in again.stderr
+    figures = json.loads(again.stdout.splitlines()[-1])
+    assert (figures["num_failures"], figures["num_known_failures"]) == (0, 2)
+    with (tmp_path / "out" / "failures.csv").open(encoding="utf-8") as file:
+        assert {row["video_id"] for row in csv.DictReader(file)} == {"empty", "text"}
+    run_cli("extract", folder, *arguments, "--retry-failed", expect=3)
+    shutil.copy(mixed_folder / "good.mp4", folder / "text.mp4")
+    result = run_cli("extract", folder / "text.mp4", *arguments, "--prune")
+    assert "1 described, 0 there already, 0 failed, 1 dropped" in result.stderr
+    assert [item.video_id for item in read_descriptors(tmp_path / "out")] == ["text"]
+
+
 def test_failed_videos_do_not_stop_an_npz(
     mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

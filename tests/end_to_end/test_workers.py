@@ -152,7 +152,7 @@ def test_a_video_that_kills_its_workers_is_recorded_and_costs_no_other_its_resul
     assert failures[LONG]["stage"] == "worker"
     assert "ended by SIGKILL" in failures[LONG]["reason"]
     assert_same(read_descriptors(tmp_path), [item for item in expected if item.video_id != LONG])
-    run_cli(*arguments, expect=3)
+    run_cli(*arguments)  # the empty file is known, and not tried again
     assert_same(read_descriptors(tmp_path), expected)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from engine.describe.insets import overlap
 from engine.describe.shots import find_shots, scene_views
 from engine.records import Media, Region, Span, View
 from engine.video.pyav import PyAvFrameSource
+from engine.video.statistics import SpanStatistics
 from tests.videos import moving_frames, write_video
 
 FPS, HEIGHT, WIDTH = 5, 144, 256
@@ -99,3 +102,24 @@ def test_an_inset_over_a_moving_picture_is_a_view_if_asked_for(tmp_path: Path) -
 
 def test_plain_footage_of_one_shot_has_no_views(tmp_path: Path) -> None:
     assert views_of(plain(3, 8), rows((0, 8)), tmp_path) == []
+
+
+def test_maps_of_a_shot_are_let_go_when_its_regions_are_known(tmp_path: Path) -> None:
+    """They are as large as a picture and more, and a film has a thousand shots."""
+    alive: weakref.WeakSet[SpanStatistics] = weakref.WeakSet()
+    most = 0
+
+    class Watched(PyAvFrameSource):
+        def span_statistics(self, spans: Sequence[Span]) -> Iterator[tuple[int, SpanStatistics]]:
+            nonlocal most
+            for place, statistics in super().span_statistics(spans):
+                alive.add(statistics)
+                most = max(most, len(alive))
+                yield place, statistics
+                del statistics
+
+    runs = [(number % 8, 4) for number in range(8)]
+    write_video(tmp_path / "v.mp4", plain(1, 32), fps=FPS)
+    with closing(Watched(Media("v", tmp_path / "v.mp4"))) as source:
+        scene_views(source, rows(*runs), config=CONFIG)
+    assert 1 <= most <= 2

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -49,3 +51,31 @@ def test_a_worker_dies_with_its_parent() -> None:
     while is_alive(pid) and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+def test_a_worker_whose_parent_died_before_it_could_ask_ends(tmp_path: Path) -> None:
+    """The kernel tells only those who asked before; this one asks a second late, and would sleep for ever."""
+    script = """if True:
+        import multiprocessing, os, signal
+        from tests.workers import sleep_late
+        if __name__ == "__main__":
+            process = multiprocessing.get_context("spawn").Process(target=sleep_late, daemon=True)
+            process.start()
+            print(process.pid, flush=True)
+            os.read(0, 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    (tmp_path / "parent.py").write_text(textwrap.dedent(script))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert parent.stdout.readline() == b"asleep\n"
+        assert parent.stdin is not None
+        parent.stdin.write(b"x")
+    deadline_s = time.monotonic() + 60
+    while is_alive(child):
+        assert time.monotonic() < deadline_s, "a worker outlives its parent"
+        time.sleep(0.05)

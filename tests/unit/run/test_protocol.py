@@ -35,17 +35,33 @@ def test_references_in_the_norm_set_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_output_folder_belongs_to_one_set_of_settings(settings: RunSettings) -> None:
-    protocol._claim(settings)
-    protocol._claim(settings)
+    protocol._claim(settings, None)
+    protocol._claim(settings, None)
     for other, name in (
         (replace(settings, use_score_norm=False), "use_score_norm"),
         (replace(settings, preset=settings.preset.with_fps(2.0)), "preset"),
     ):
         with pytest.raises(ConfigError, match=f"holds a run with another {name}; choose a new --output folder"):
-            protocol._claim(other)
+            protocol._claim(other, None)
     (settings.output / "run.json").write_text("[")
     with pytest.raises(ConfigError, match=r"run\.json is not the settings of a run"):
-        protocol._claim(settings)
+        protocol._claim(settings, None)
+
+
+def test_an_output_folder_belongs_to_one_norm_set(settings: RunSettings, tmp_path: Path) -> None:
+    """The PCA was fitted on it, and another one must not get that."""
+    media = []
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+        media.append(Media(name, tmp_path / f"{name}.mp4"))
+    protocol._claim(settings, media[:2])
+    moved = tmp_path / "moved.mp4"
+    moved.write_bytes(b"a")
+    protocol._claim(settings, [Media("a", moved), media[1]])
+    media[1].path.write_bytes(b"x")
+    for other in (media, media[:1], [media[0], media[2]], media[:2], None):
+        with pytest.raises(ConfigError, match="holds a run with another norm_set; choose a new --output folder"):
+            protocol._claim(settings, other)
 
 
 def test_the_rule_of_exact_copies_is_that_of_the_gate(settings: RunSettings) -> None:

@@ -12,15 +12,31 @@ import pytest
 
 from engine.errors import ConfigError, EngineError
 from engine.records import Failure
-from engine.run.messages import Described, Job, Result
-from engine.run.supervisor import Supervisor
-from tests.workers import children, descriptors, is_alive, job, serve_nothing, serve_refusal, serve_script
+from engine.run.messages import HEARTBEAT_S, Described, Job, Result
+from engine.run.supervisor import MAX_SILENCE_S, Supervisor
+from tests.workers import (
+    children,
+    descriptors,
+    is_alive,
+    job,
+    serve_nothing,
+    serve_refusal,
+    serve_script,
+    serve_silence,
+)
+
+SILENCE_S = 2 * HEARTBEAT_S
 
 
 def supervisor(
-    folder: Path, *, num_workers: int = 2, jobs_at_once: int = 2, serve: Callable[..., None] = serve_script
+    folder: Path,
+    *,
+    num_workers: int = 2,
+    jobs_at_once: int = 2,
+    serve: Callable[..., None] = serve_script,
+    max_silence_s: float = MAX_SILENCE_S,
 ) -> Supervisor[Path]:
-    return Supervisor(serve, [folder] * num_workers, jobs_at_once=jobs_at_once)
+    return Supervisor(serve, [folder] * num_workers, jobs_at_once=jobs_at_once, max_silence_s=max_silence_s)
 
 
 def run(folder: Path, *video_ids: str, num_workers: int = 2, jobs_at_once: int = 2) -> dict[str, Result]:
@@ -98,6 +114,38 @@ class TestWorkersThatDie:
         with (
             supervisor(tmp_path, serve=serve_nothing, num_workers=1) as workers,
             pytest.raises(EngineError, match="ended by SIGKILL while it loaded the engines, 3 times in a row"),
+        ):
+            list(workers.run([job("a")]))
+
+
+class TestWorkersThatDoNotAnswer:
+    def test_one_that_stands_still_is_replaced(self, tmp_path: Path) -> None:
+        with supervisor(tmp_path, num_workers=2, jobs_at_once=1, max_silence_s=SILENCE_S) as workers:
+            jobs = map(job, ["a", "stop", "b", "pause", "c", "d"])
+            results = {item.media.video_id: result for item, result in workers.run(jobs)}
+        assert set(results) == {"a", "b", "c", "d", "pause", "stop"}
+        (failure,) = failures(results).values()
+        assert (failure.video_id, failure.stage) == ("stop", "worker")
+        assert "did not answer for" in failure.reason
+        assert "tried twice, the second time alone" in failure.reason
+
+    def test_one_that_only_works_long_is_left_alone(self, tmp_path: Path) -> None:
+        """Silence is less than a heartbeat here; the video is given up for its own limit."""
+        with supervisor(tmp_path, num_workers=1, jobs_at_once=3, max_silence_s=3 * HEARTBEAT_S) as workers:
+            jobs = [job("slow", limit_s=1.5), *map(job, "abcd")]
+            results = {item.media.video_id: result for item, result in workers.run(jobs)}
+        assert set(results) == {"a", "b", "c", "d", "slow"}
+        (failure,) = failures(results).values()
+        assert (failure.video_id, failure.stage) == ("slow", "timeout")
+        assert "took longer than the limit of 2 s" in failure.reason
+        begun = (tmp_path / "begun.txt").read_text().split()
+        assert begun.count("slow") == 2
+        assert all(begun.count(video_id) <= 2 for video_id in "abcd")
+
+    def test_one_that_stands_still_while_it_starts_is_ended(self, tmp_path: Path) -> None:
+        with (
+            supervisor(tmp_path, serve=serve_silence, num_workers=1, max_silence_s=0.2) as workers,
+            pytest.raises(EngineError, match=r"did not answer for .* while it loaded the engines, 3 times in a row"),
         ):
             list(workers.run([job("a")]))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.runtime.batching import SharedRunner
+from engine.runtime.batching import ALL_ROWS, SharedRunner
 from engine.runtime.runner import Tensors
 from tests.runners import NumPyRunner
 
@@ -102,3 +102,18 @@ def test_many_threads_get_their_own_rows_in_order(num_threads: int) -> None:
         assert values == [2.0 * (index * 1000 + offset) for offset in range(len(values))]
     assert sum(runner.batch_sizes) == sum(len(values) for values in results)
     assert max(runner.batch_sizes) <= 5
+
+
+def test_only_what_is_kept_of_the_outputs_comes_back_and_holds_memory() -> None:
+    """Rows of many frames, of which a gate looks at the first ones."""
+    runner = NumPyRunner(lambda tensors: {name: tensors["x"] * factor for name, factor in (("y", 2), ("z", 3))})
+    runner.batch_size = 4
+    with SharedRunner(runner).open_stream(keep={"y": ALL_ROWS, "z": 6, "absent": 1}) as stream:
+        stream.submit(rows(*range(10)))
+        found = stream.results()
+        assert len(stream._outputs["z"]) == 6
+    assert found["y"].ravel().tolist() == [2 * value for value in range(10)]
+    assert found["z"].ravel().tolist() == [3 * value for value in range(6)]
+    with SharedRunner(runner).open_stream(keep={"y": ALL_ROWS, "z": 0}) as stream:
+        stream.submit(rows(1))
+        assert set(stream.results()) == {"y"}

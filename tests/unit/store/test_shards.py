@@ -78,7 +78,7 @@ def test_a_fingerprint_notices_a_change(tmp_path: Path) -> None:
 
 
 def test_a_video_as_bytes_is_the_same_again(tmp_path: Path) -> None:
-    found = from_bytes(to_bytes(VIDEOS[0]), source=tmp_path)
+    (found,) = from_bytes(to_bytes(VIDEOS[:1]), source=tmp_path)
     assert found.fingerprint == VIDEOS[0].fingerprint
     assert found.descriptors.edit_score == VIDEOS[0].descriptors.edit_score
     np.testing.assert_array_equal(found.descriptors.descriptors, VIDEOS[0].descriptors.descriptors)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import StoreError
@@ -13,7 +16,7 @@ from engine.records import Descriptors, Failure
 from engine.store.challenge_npz import write_npz
 from engine.store.journal import Journal
 from engine.store.shards import Fingerprint, StoredVideo, read_shard, write_shard
-from engine.store.store import StoreWriter, check_same_dimensions, read_descriptors, read_manifest
+from engine.store.store import ShardRecord, StoreWriter, check_same_dimensions, read_descriptors, read_manifest
 from tests.conftest import REPOSITORY
 
 IDENTITY = {"engines": "sha256:1234", "fps": 1.0, "preset": {"name": "lite", "mean": (0.5, 0.5, 0.5)}}
@@ -49,6 +52,19 @@ def write(folder: Path, *video_ids: str) -> None:
         writer.finish(failures=FAILURES)
 
 
+def records(folder: Path) -> dict[str, ShardRecord]:
+    found = read_manifest(folder).shards
+    return {name: record for name, record in found.items() if isinstance(record, ShardRecord)}
+
+
+def make_version_2(folder: Path) -> None:
+    """The manifest as the version before wrote it: no checksums."""
+    values = read_manifest(folder).model_dump(mode="json", exclude={"known_bad"})
+    values["format"] = "vsc-engine descriptors, version 2"
+    values["shards"] = {name: record.num_videos for name, record in records(folder).items()}
+    (folder / "manifest.json").write_text(json.dumps(values))
+
+
 def shards_of(folder: Path) -> dict[str, list[str]]:
     found = sorted(folder.glob("shard-*.parquet"))
     return {path.name: [item.descriptors.video_id for item in read_shard(path)] for path in found}
@@ -79,7 +95,12 @@ class TestWriting:
         assert manifest.complete
         assert manifest.identity == json.loads(json.dumps(IDENTITY))
         assert manifest.num_dims == 6
-        assert manifest.shards == {"shard-00000.parquet": 2, "shard-00001.parquet": 1}
+        assert {name: record.num_videos for name, record in records(tmp_path).items()} == {
+            "shard-00000.parquet": 2,
+            "shard-00001.parquet": 1,
+        }
+        for name, record in records(tmp_path).items():
+            assert record.crc32 == zlib.crc32((tmp_path / name).read_bytes())
         assert manifest.failures == tuple(FAILURES)
 
     def test_the_same_videos_give_the_same_bytes(self, tmp_path: Path) -> None:
@@ -309,8 +330,109 @@ class TestReading:
     def test_shards_that_do_not_fit_fail(self, tmp_path: Path, videos: list[Descriptors], message: str) -> None:
         write(tmp_path, "x", "a", "b", "c")
         write_shard(tmp_path / "shard-00001.parquet", [StoredVideo(item, Fingerprint(1, 2)) for item in videos])
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet is missing or damaged \(its checksum"):
+            read_descriptors(tmp_path)
+        make_version_2(tmp_path)
         with pytest.raises(StoreError, match=message):
             read_descriptors(tmp_path)
+
+
+class TestDamage:
+    """A bit that flips anywhere is noticed, or changes nothing that is read."""
+
+    def test_every_bit_of_a_shard(self, tmp_path: Path) -> None:
+        write(tmp_path, "a")
+        path = tmp_path / "shard-00000.parquet"
+        content = path.read_bytes()
+        for place in range(0, 8 * len(content), 61):
+            damaged = bytearray(content)
+            damaged[place // 8] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            with pytest.raises(
+                StoreError, match=r"shard-00000\.parquet is missing or damaged .*; delete it and extract"
+            ):
+                read_descriptors(tmp_path)
+
+    def test_descriptors_of_a_shard_that_no_manifest_knows(self, tmp_path: Path) -> None:
+        """As after a kill: the checksums of the pages hold."""
+        write(tmp_path, "a")
+        make_version_2(tmp_path)
+        path = tmp_path / "shard-00000.parquet"
+        content = path.read_bytes()
+        column = next(
+            column
+            for column in map(pq.ParquetFile(path).metadata.row_group(0).column, range(9))
+            if column.path_in_schema == "descriptor.list.element"
+        )
+        start = column.data_page_offset
+        noticed = 0
+        for place in range(8 * start, 8 * (start + column.total_compressed_size), 11):
+            damaged = bytearray(content)
+            damaged[place // 8] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            try:
+                found = read_descriptors(tmp_path)
+            except StoreError:
+                noticed += 1
+                continue
+            # What the header of a page says that nothing depends on.
+            np.testing.assert_array_equal(found[0].descriptors, video("a").descriptors)
+        assert noticed > 8 * column.total_compressed_size / 11 / 2
+
+    def test_a_record_of_the_journal(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
+            add(writer, "a", "b", "c")
+        path = tmp_path / "journal"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 8
+        path.write_bytes(content)
+        with StoreWriter(tmp_path, identity=IDENTITY) as writer:
+            assert set(writer.finished) == {"a"}
+            assert "are half-written or damaged; the videos in them are described again" in caplog.text
+            add(writer, "b", "c")
+            writer.finish()
+        assert_holds(tmp_path, "a", "b", "c")
+
+
+class TestOrigin:
+    """What another store holds never gets into this one by a copied file."""
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Path:
+        """Files of another store."""
+        with StoreWriter(tmp_path / "other", identity=IDENTITY | {"fps": 2.0}) as writer:
+            add(writer, "c")
+            shutil.copy(tmp_path / "other" / "journal", tmp_path)
+            writer.finish()
+        shutil.copy(tmp_path / "other" / "shard-00000.parquet", tmp_path)
+        return tmp_path
+
+    def test_a_shard_of_another_store_is_refused(self, tmp_path: Path, other: Path) -> None:
+        write(tmp_path / "store", "a")
+        shutil.copy(other / "shard-00000.parquet", tmp_path / "store" / "shard-00001.parquet")
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet was made with other engines or settings"):
+            open_store(tmp_path / "store")
+
+    def test_a_journal_of_another_store_is_refused(self, tmp_path: Path, other: Path) -> None:
+        write(tmp_path / "store", "a")
+        shutil.copy(other / "journal", tmp_path / "store")
+        with pytest.raises(StoreError, match="journal was made with other engines or settings"):
+            open_store(tmp_path / "store")
+
+
+class TestVersion2:
+    """What the version before wrote is read, and extended."""
+
+    def test_a_store_without_checksums(self, tmp_path: Path) -> None:
+        write(tmp_path, "a", "b", "c")
+        for path in tmp_path.glob("shard-*.parquet"):
+            write_shard(path, read_shard(path))
+        make_version_2(tmp_path)
+        assert_holds(tmp_path, "a", "b", "c")
+        write(tmp_path, "d")
+        assert_holds(tmp_path, "a", "b", "c", "d")
+        assert read_manifest(tmp_path).format.endswith("version 3")
+        assert len(records(tmp_path)) == 3
 
 
 class TestCheckSameDimensions:

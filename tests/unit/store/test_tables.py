@@ -119,6 +119,7 @@ class TestBadTables:
         ("text", "message"),
         [
             ("", r"line 1: expected the columns query_id, ref_id, score; got none"),
+            ("query\vid,\x1b[2Jscore\nQ1,1\n", r"line 1: expected .*; got query\\x0bid, \\x1b\[2Jscore$"),
             ("query_id,ref_id\nQ1,R1\n", r"line 1: expected .* got query_id, ref_id$"),
             ("query_id,ref_id,score,rank\nQ1,R1,1,1\n", r"line 1: expected .* got query_id, ref_id, score, rank"),
             ("query_id,query_id,ref_id,score\n", r"line 1: expected the columns query_id, ref_id, score"),
