@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from engine.describe.engine import Engine, log_failure, log_warnings
 from engine.errors import ConfigError
 from engine.gate_placeholder import without_kept_rows
-from engine.records import Failure, Media, Role
+from engine.records import Descriptors, Failure, Media, Role
 from engine.run.executor import Executor
 from engine.run.messages import Described, Job, Probed
 from engine.run.plan import Workers
@@ -115,6 +115,23 @@ def extract_to_npz(
         raise ConfigError(f"none of {len(media)} videos could be described; {output} is not written")
     write_npz(output, [without_kept_rows(item) for item in found])
     return summary
+
+
+def describe_in_workers(
+    engine: Engine, media: Sequence[Media], *, role: Role, workers: Workers
+) -> Iterator[tuple[Media, Descriptors | Failure]]:
+    """Describe at least one video; yields each as it is done, the longest ones first. Failures are logged.
+
+    ``engine`` need not be entered: each worker process opens its own.
+    """
+    with _open_workers(engine, workers.at_most(len(media)), role=role) as executor:
+        for item, result in _describe(executor, media, _fingerprints(media)):
+            if isinstance(result, Failure):
+                log_failure(result)
+                yield item, result
+            else:
+                log_warnings(item.video_id, result.descriptors.warnings)
+                yield item, result.descriptors
 
 
 def probe_durations(media: Sequence[Media], *, num_workers: int) -> dict[str, float]:
