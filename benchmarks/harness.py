@@ -22,6 +22,7 @@ PACKAGES = (
     "av",
     "faiss-cpu",
     "faiss-gpu",
+    "lancedb",
     "numpy",
     "nvidia-dali-cuda130",
     "opencv-python-headless",

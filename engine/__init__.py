@@ -13,12 +13,14 @@ from engine.errors import BackendUnavailable, ConfigError, EngineError, MediaErr
 from engine.version import __version__
 
 if TYPE_CHECKING:
+    from engine.catalog.catalog import Catalog
     from engine.describe.engine import Engine
     from engine.records import CandidatePair, Descriptors, Failure, Match
 
 __all__ = [
     "BackendUnavailable",
     "CandidatePair",
+    "Catalog",
     "ConfigError",
     "Descriptors",
     "Engine",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Catalog": "catalog.catalog",
     "Engine": "describe.engine",
     "CandidatePair": "records",
     "Descriptors": "records",

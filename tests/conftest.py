@@ -149,3 +149,15 @@ def lite_engines(imagenet_checkpoints: Path, make_once: MakeOnce) -> Path:
     return make_once(
         "lite", lambda folder: build_engines(load_preset(IMAGENET_PRESET), folder, checkpoints=imagenet_checkpoints)
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_engines(make_once: MakeOnce) -> Path:
+    """Engines that bring a PCA and a norm set (`tests.packaged`); tests must not write into them."""
+    from engine.build.engines import build_engines
+    from tests.packaged import tiny_preset, write_packaged
+
+    def build(folder: Path) -> None:
+        build_engines(tiny_preset(), folder, packaged=write_packaged(folder.with_name("tiny_packaged")))
+
+    return make_once("tiny_engines", build)

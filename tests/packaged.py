@@ -16,7 +16,7 @@ from engine.runtime.manifest import MANIFEST_NAME, record_file
 from engine.store.norm_set import save_norm_set
 from tests import graphs
 
-NUM_COMPONENTS = 5
+NUM_COMPONENTS = 8
 
 
 def tiny_preset() -> Preset:

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from engine.cli.build import build
+from engine.cli.catalog import catalog
 from engine.cli.evaluate import evaluate
 from engine.cli.extract import extract
 from engine.cli.fit_pca import fit_pca
@@ -63,3 +64,4 @@ def _options(
 
 for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, run, info):
     app.command()(verb)
+app.add_typer(catalog, name="catalog")

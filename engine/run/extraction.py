@@ -18,7 +18,7 @@ from engine.describe.engine import Engine, log_failure, log_warnings
 from engine.errors import ConfigError, StoreError
 from engine.files import exclusive
 from engine.gate_placeholder import without_kept_rows
-from engine.records import Failure, Media, Role
+from engine.records import Descriptors, Failure, Media, Role
 from engine.run.executor import Executor
 from engine.run.known_bad import known_failures, remember
 from engine.run.messages import Described, Job, Probed
@@ -203,6 +203,23 @@ def _is_store_of(folder: Path, identity: Mapping[str, object]) -> bool:
         return bool(read_manifest(folder).identity == json.loads(json.dumps(identity)))
     except StoreError:
         return False
+
+
+def describe_in_workers(
+    engine: Engine, media: Sequence[Media], *, role: Role, workers: Workers
+) -> Iterator[tuple[Media, Descriptors | Failure]]:
+    """Describe at least one video; yields each as it is done, the longest ones first. Failures are logged.
+
+    ``engine`` need not be entered: each worker process opens its own.
+    """
+    with _open_workers(engine, workers.at_most(len(media)), role=role) as executor:
+        for item, result in _describe(executor, media, _fingerprints(media), options=DEFAULT_OPTIONS):
+            if isinstance(result, Failure):
+                log_failure(result)
+                yield item, result
+            else:
+                log_warnings(item.video_id, result.descriptors.warnings)
+                yield item, result.descriptors
 
 
 def probe_durations(media: Sequence[Media], *, num_workers: int) -> dict[str, float]:

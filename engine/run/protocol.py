@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,16 @@ from engine.config import EnsembleGate, Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
 from engine.files import written_aside
-from engine.projection import Pca, fit_pca, l2_normalize
+from engine.projection import Pca, fit_pca
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
 from engine.run.plan import choose_workers
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.search.candidates import find_candidates
+from engine.search.comparison import compare
 from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
-from engine.search.localization import localize_candidates, rescore
-from engine.search.score_norm import ScoreNormalizer
+from engine.search.score_norm import ScoreNormalizer, unit_length
 from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates, write_matches
 from engine.video import DecoderName
@@ -195,14 +194,9 @@ def _compare(
         normalizer = ScoreNormalizer.fit(norm_rows, beta=preset.score_norm.beta, nk=preset.score_norm.nk)
         queries, references = normalizer.queries(queries, device=device), normalizer.references(references)
     else:
-        queries, references = _unit_length(queries), _unit_length(references)
+        queries, references = unit_length(queries), unit_length(references)
     search = partial(global_top_k, device=device)
-    candidates = find_candidates(queries, references, config=preset.search, search=search)
-    matches = localize_candidates(
-        queries, references, candidates, config=preset.localization, use_score_norm=settings.use_score_norm
-    )
-    candidates = rescore(candidates, matches, segment_weight=preset.search.segment_weight)
-    return candidates, sorted(matches, key=lambda match: match.score, reverse=True)
+    return compare(queries, references, preset=preset, use_score_norm=settings.use_score_norm, search=search)
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:
@@ -296,10 +290,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _unit_length(descriptors: Sequence[Descriptors]) -> list[Descriptors]:
-    """Rows scaled to length 1, so that inner products are cosines; placeholders stay tiny."""
-    return [
-        item if item.is_stopped else replace(item, descriptors=l2_normalize(item.descriptors)) for item in descriptors
-    ]

@@ -98,6 +98,16 @@ class ScoreNormalizer:
         return np.split(biases, np.cumsum([len(rows) for rows in queries])[:-1])
 
 
+def unit_length(descriptors: Iterable[Descriptors]) -> list[Descriptors]:
+    """Rows scaled to length 1, so that inner products are cosines: what is compared without score normalization.
+
+    Placeholders stay tiny.
+    """
+    return [
+        item if item.is_stopped else replace(item, descriptors=l2_normalize(item.descriptors)) for item in descriptors
+    ]
+
+
 def _without_dimension(rows: FloatArray, dimension: int) -> FloatArray:
     return l2_normalize(np.delete(rows, dimension, axis=1))
 

@@ -13,15 +13,8 @@ from engine.config import load_preset
 from engine.store.store import read_descriptors
 from engine.store.tables import read_candidates
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage
-from tests.packaged import NUM_COMPONENTS, norm_rows, tiny_preset, write_packaged
+from tests.packaged import NUM_COMPONENTS, norm_rows
 from tests.videos import write_video
-
-
-@pytest.fixture(scope="module")
-def tiny_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shipped")
-    build_engines(tiny_preset(), folder / "engines", packaged=write_packaged(folder / "tiny"))
-    return folder / "engines"
 
 
 def sides(catalogue: Catalogue, engines: Path) -> list[str | Path]:

@@ -25,6 +25,7 @@ ROOMS = [
     "search",
     "evaluate",
     "run",
+    "catalog",
     "cli",
 ]
 # Where each heavy library may be imported. `models` and `build` are the rooms of torch and timm.
@@ -33,12 +34,13 @@ HOMES = {
     "cv2": {"engine.video.statistics"},
     "faiss": {"engine.search.faiss_backend"},
     "filelock": {"engine.files"},
+    "lancedb": {"engine.catalog.tables"},
     "matplotlib": {"engine.evaluate.plots"},
     "nvidia": {"engine.video.dali"},
     "onnx": {"engine.build.onnx_graph", "engine.build.float16", "engine.build.turing"},
     "onnxruntime": {"engine.build.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},
-    "pyarrow": {"engine.store.shards"},
+    "pyarrow": {"engine.catalog.tables", "engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
     "tensorrt": {"engine.runtime.tensorrt_library"},
     "tensorrt_rtx": {"engine.runtime.tensorrt_library"},

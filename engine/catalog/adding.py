@@ -1,0 +1,178 @@
+"""Brings videos into the tables of a catalogue, batch by batch, for the one writer; says what became of each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from engine.catalog.inputs import Inputs
+from engine.catalog.records import AddReport, CatalogVideo
+from engine.catalog.tables import Entry, Tables
+from engine.errors import ConfigError
+from engine.records import Descriptors, Failure, FloatArray, Media
+from engine.store.shards import Fingerprint
+
+Describe = Callable[[Sequence[Media]], Iterator[tuple[Media, Descriptors | Failure]]]
+
+_ROWS_PER_COMMIT = 16_384
+_SECONDS_PER_COMMIT = 10.0
+
+
+class Addition:
+    """One `add`: takes what is not there yet, or changed, and commits it in batches. `finish` ends it.
+
+    ``index_above``: as in `Tables.tend`. ``rows_per_commit``: a batch of so many rows is committed, or what there is
+    after some seconds.
+    """
+
+    def __init__(self, tables: Tables, *, index_above: int, rows_per_commit: int | None = None) -> None:
+        self._tables = tables
+        self._index_above = index_above
+        self._entries = tables.entries()
+        self._rows_per_commit = rows_per_commit or _ROWS_PER_COMMIT
+        self._waiting: list[tuple[Entry, Descriptors]] = []
+        self._moved: list[Entry] = []
+        self._last_commit_s = time.monotonic()
+        self._kept: list[str] = []
+        self._added: list[str] = []
+        self._replaced: list[str] = []
+        self._failures: list[Failure] = []
+
+    def missing(self, inputs: Inputs) -> list[Media]:
+        """The videos that must be described: those that are not there, and those whose file has other bytes now."""
+        return [item for item in inputs.media if self._is_missing(item)]
+
+    def _is_missing(self, item: Media) -> bool:
+        path, entry = _absolute(item.path), self._entries.get(item.video_id)
+        if entry is None:
+            return True
+        try:
+            fingerprint = Fingerprint.of(path)
+            if entry.video.path == path and entry.fingerprint == fingerprint:
+                self._kept.append(item.video_id)
+                return False
+            sha256 = file_sha256(path)
+        except OSError:
+            return True  # describing it will say why
+        if entry.video.sha256 == sha256:
+            self._keep(entry, path=path, fingerprint=fingerprint)
+            return False
+        return self._may_replace(entry, path=path)
+
+    def take_files(self, media: Sequence[Media], describe: Describe) -> Iterator[None]:
+        """Describe and take videos; yields after each. A file that changes meanwhile is a failure."""
+        before = {item.video_id: _fingerprint(item.path) for item in media}
+        for item, result in describe(media):
+            if isinstance(result, Failure):
+                self._failures.append(result)
+            else:
+                self._take_file(item, result, fingerprint=before[item.video_id])
+            yield
+
+    def _take_file(self, item: Media, video: Descriptors, *, fingerprint: Fingerprint | None) -> None:
+        sha256 = ""
+        with suppress(OSError):
+            sha256 = file_sha256(item.path)
+        if fingerprint is None or fingerprint != _fingerprint(item.path):
+            reason = f"{item.path} changed while it was read; add it again when it is complete"
+            self._failures.append(Failure(item.video_id, item.path, "read", reason))
+        else:
+            self._take(video, path=_absolute(item.path), sha256=sha256, fingerprint=fingerprint)
+
+    def take_described(self, video: Descriptors, source: Path) -> None:
+        """Take descriptors that were made before."""
+        source, sha256 = _absolute(source), rows_sha256(video.timestamps, video.descriptors)
+        entry = self._entries.get(video.video_id)
+        if video.is_stopped:
+            reason = f"{source} holds {video.video_id!r} as a query that an edit gate stopped, which is no reference"
+            self._failures.append(Failure(video.video_id, source, "read", reason))
+        elif entry is None or (entry.rows_sha256 != sha256 and self._may_replace(entry, path=source)):
+            self._take(video, path=source, sha256=sha256, fingerprint=None)
+        elif entry.rows_sha256 == sha256:
+            self._kept.append(video.video_id)
+
+    def finish(self) -> AddReport:
+        """Commit what waits; what became of everything."""
+        self._commit()
+        if self._moved:
+            self._tables.put(self._moved)
+        failures = sorted(self._failures, key=lambda failure: failure.video_id)
+        added, replaced, kept = (tuple(sorted(ids)) for ids in (self._added, self._replaced, self._kept))
+        return AddReport(added, replaced, kept, tuple(failures))
+
+    def _may_replace(self, entry: Entry, *, path: Path) -> bool:
+        if entry.video.path == path:
+            return True
+        video_id = entry.video.video_id
+        reason = (
+            f"the id {video_id!r} is that of {entry.video.path} already, which has other contents; rename {path}, or "
+            "remove the id first"
+        )
+        self._failures.append(Failure(video_id, path, "add", reason))
+        return False
+
+    def _keep(self, entry: Entry, *, path: Path, fingerprint: Fingerprint) -> None:
+        """Keep a video whose bytes are known; where its file was moved or touched, the table learns of it."""
+        video = entry.video
+        moved = CatalogVideo(video.video_id, path, video.sha256, video.duration_s, video.num_rows, video.warnings)
+        self._moved.append(Entry(moved, entry.revision, entry.rows_sha256, fingerprint))
+        self._kept.append(video.video_id)
+
+    def _take(self, video: Descriptors, *, path: Path, sha256: str, fingerprint: Fingerprint | None) -> None:
+        duration_s = float(video.timestamps.max())
+        known = CatalogVideo(video.video_id, path, sha256, duration_s, len(video), video.warnings)
+        self._waiting.append(
+            (
+                Entry(
+                    known, self._tables.new_revision(), rows_sha256(video.timestamps, video.descriptors), fingerprint
+                ),
+                video,
+            )
+        )
+        num_waiting = sum(len(descriptors) for _, descriptors in self._waiting)
+        if num_waiting >= self._rows_per_commit:
+            self._commit()
+            self._tables.tend(index_above=self._index_above)
+        elif time.monotonic() - self._last_commit_s > _SECONDS_PER_COMMIT:
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._waiting:
+            self._tables.commit(self._waiting)
+            for entry, _ in self._waiting:
+                video_id = entry.video.video_id
+                (self._replaced if video_id in self._entries else self._added).append(video_id)
+        self._waiting = []
+        self._last_commit_s = time.monotonic()
+
+
+def rows_sha256(timestamps: FloatArray, descriptors: FloatArray) -> str:
+    """SHA-256 (hexadecimal) of the times, float32 ``(N, 2)``, and the descriptors, ``(N, D)``, of a video."""
+    return hashlib.sha256(timestamps.tobytes() + descriptors.tobytes()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hexadecimal) of the bytes of a file. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fingerprint(path: Path) -> Fingerprint | None:
+    try:
+        return Fingerprint.of(path)
+    except OSError:
+        return None
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, because a catalogue is used from many folders. Raises ``ConfigError`` if not UTF-8."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the name of {str(absolute)!r} is not UTF-8; rename the folder") from error
+    return absolute

@@ -1,0 +1,339 @@
+"""A catalogue on disk: made, added to, taken from, looked at, and asked what an upload has in common with it.
+
+A folder with ``catalog.json``, the norm set, two tables and a lock file. One process writes at a time; others read
+meanwhile, and see each commit whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from engine.build.cache import user_engines
+from engine.catalog.adding import Addition, Describe
+from engine.catalog.inputs import check_identity, read_inputs, read_norm_set
+from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest, read_manifest, write_manifest
+from engine.catalog.matching import Matcher
+from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Verification
+from engine.catalog.tables import Tables
+from engine.catalog.verification import verify_tables
+from engine.config import Preset
+from engine.describe.engine import Engine, log_warnings
+from engine.errors import ConfigError, MediaError, StoreError
+from engine.files import exclusive, load_arrays, save_arrays
+from engine.records import Descriptors, Failure, FloatArray
+from engine.run.extraction import describe_in_workers
+from engine.run.plan import Workers
+from engine.run.protocol import Progress, no_progress
+from engine.runtime.engines_directory import EnginesDirectory
+from engine.search.score_norm import ScoreNormalizer
+from engine.video import DecoderName
+from engine.video.discovery import find_videos
+
+logger = logging.getLogger(__name__)
+
+INDEX_ABOVE = 300_000
+"""Up to so many rows, all are compared exactly, in memory (2 KB each for 512 dimensions); beyond, an index finds the
+nearest."""
+
+_NORM_SET = "norm_set.npz"
+_LOCK = ".lock"
+
+
+class Catalog:
+    """The references of a user. A context manager: leaving it closes the engines, which are opened when first needed.
+
+    >>> with Catalog.open("catalogue") as catalog:
+    ...     catalog.add(["videos/"])
+    ...     for match in catalog.match("upload.mp4").matches:
+    ...         print(match)
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: CatalogManifest,
+        *,
+        engines: EnginesDirectory | None,
+        decoder: DecoderName | None,
+        index_above: int,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._tables = Tables.open(folder, num_dims=manifest.num_dims)
+        self._engines = engines
+        self._decoder = decoder
+        self._index_above = index_above
+        self._matcher = Matcher(self._tables, preset=manifest.preset, normalizer=self._normalizer())
+        self._resources = ExitStack()
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        *,
+        engines: str | Path | EnginesDirectory | None = None,
+        preset: Preset | None = None,
+        norm_set: str | Path | None = None,
+        use_score_norm: bool = True,
+    ) -> Self:
+        """Make an empty catalogue in a new or empty folder; what decides its descriptors and scores is kept in it.
+
+        ``engines``: by default those of preset ``lite`` in the user's cache. ``preset`` replaces the settings that they
+        were built with, as in `Engine.open`. ``norm_set``: descriptors of a norm set, a store or an ``.npz``; by
+        default those that came with the engines. Raises ``ConfigError`` for engines without a PCA or a norm set, and
+        ``StoreError`` for a folder that holds other things, and a norm set of other engines.
+        """
+        folder = Path(folder)
+        opened = _opened(engines) or user_engines("lite")
+        engine = Engine.open(opened, preset=preset)
+        if not engine.use_pca:
+            raise ConfigError(
+                f"{opened.folder} has no PCA yet, and a catalogue keeps projected descriptors; fit one with "
+                "`vsc-engine fit-pca`"
+            )
+        num_dims = next(
+            int(spec.shape[-1] or 0)
+            for spec in opened.manifest.engines["ensemble"].outputs
+            if spec.name == "descriptor"
+        )
+        rows = None
+        if use_score_norm:
+            rows = opened.norm_set() if norm_set is None else read_norm_set(Path(norm_set), opened.manifest)
+            _fitted(rows, engine.preset, num_dims=num_dims)
+        manifest = CatalogManifest(
+            identity=engine.identity(role="reference"),
+            preset=engine.preset,
+            num_dims=num_dims,
+            norm_set_sha256=None if rows is None else _sha256(rows),
+            engines_folder=None if engines is None else str(opened.folder.absolute()),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            _check_free(folder)
+            if rows is not None:
+                save_arrays(folder / _NORM_SET, {"descriptors": rows})
+            Tables.create(folder, num_dims=num_dims)
+            write_manifest(folder, manifest)
+        return cls.open(folder, engines=opened)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        engines: str | Path | EnginesDirectory | None = None,
+        decoder: DecoderName | None = None,
+        index_above: int = INDEX_ABOVE,
+    ) -> Self:
+        """Open a catalogue. ``engines``: by default those that it was made with.
+
+        ``decoder``: as in `Engine.open`. ``index_above``: see `INDEX_ABOVE`; it counts for those who add. Raises
+        ``StoreError`` for a folder that is none, a newer version, damage, and engines other than its own.
+        """
+        manifest = read_manifest(Path(folder))
+        opened = _opened(engines)
+        catalog = cls(Path(folder), manifest, engines=opened, decoder=decoder, index_above=index_above)
+        if opened is not None:
+            catalog.described_by()
+        return catalog
+
+    def add(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        workers: Workers | None = None,
+        rows_per_commit: int | None = None,
+        progress: Progress = no_progress,
+    ) -> AddReport:
+        """Add video files, folders of them, stores of descriptors and ``.npz`` files.
+
+        What is there with the same bytes is kept, what changed is replaced; a video that fails costs no other its
+        place. Videos are described by ``workers``, by default in this process, and committed in batches, so that an
+        interrupted `add` goes on where it stopped when it is repeated. Raises as
+        `engine.catalog.inputs.read_inputs`, and ``StoreError`` while another process writes.
+        """
+        inputs = read_inputs([Path(path) for path in paths], self.manifest)
+        with self._writing() as tables:
+            addition = Addition(tables, index_above=self._index_above, rows_per_commit=rows_per_commit)
+            missing = addition.missing(inputs)
+            with progress("add", len(missing)) as advance:
+                for video, source in inputs.described:
+                    addition.take_described(video, source)
+                if missing:
+                    for _ in addition.take_files(missing, self._describe(workers)):
+                        advance()
+            report = addition.finish()
+            report = replace(report, failures=(*inputs.failures, *report.failures))
+            tables.remove_orphans()
+            tables.tend(index_above=self._index_above)
+        return report
+
+    def remove(self, video_ids: Iterable[str]) -> None:
+        """Take videos out, all of them at once. Raises ``StoreError``, and takes none, if one is not there."""
+        wanted = set(video_ids)
+        with self._writing() as tables:
+            entries = tables.entries()
+            unknown = sorted(wanted.difference(entries))
+            if unknown:
+                raise StoreError(f"{self.folder} has no video {unknown[0]!r} ({len(unknown)} of {len(wanted)} unknown)")
+            if wanted:
+                tables.remove([entries[video_id].revision for video_id in wanted])
+                tables.remove_orphans()
+                tables.tend(index_above=self._index_above, merge=True)
+
+    def list(self) -> list[CatalogVideo]:
+        """All videos by id."""
+        self._tables.refresh()
+        return [entry.video for entry in self._tables.entries().values()]
+
+    def info(self) -> CatalogInfo:
+        """Facts of the catalogue."""
+        videos = self.list()
+        return CatalogInfo(
+            folder=self.folder,
+            num_videos=len(videos),
+            num_rows=sum(video.num_rows for video in videos),
+            num_dims=self.manifest.num_dims,
+            duration_s=sum(video.duration_s for video in videos),
+            engines=str(self.manifest.identity["engines"]),
+            preset=self.manifest.preset.name,
+            fps=self.manifest.preset.sampling.fps,
+            norm_rows=len(self._norm_rows()) if self.manifest.norm_set_sha256 else 0,
+            num_indexed_rows=self._tables.num_indexed_rows(),
+            size_bytes=sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
+        )
+
+    def verify(self) -> Verification:
+        """Read everything and compare it with the checksums. Raises ``StoreError`` while another process writes."""
+        with _locked(self.folder):
+            self._tables.refresh()
+            return verify_tables(self._tables)
+
+    def match(self, upload: str | Path) -> CatalogAnswer:
+        """Describe a video file as a query and compare it with all videos of the catalogue.
+
+        Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a path that is none.
+        """
+        path = Path(upload)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name one file to be matched")
+        (media,) = find_videos([path])
+        result = self.engine().describe(media, role="query")
+        if isinstance(result, Failure):
+            raise MediaError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")
+        log_warnings(result.video_id, result.warnings)
+        return self.match_descriptors(result)
+
+    def match_descriptors(self, query: Descriptors) -> CatalogAnswer:
+        """Compare an upload that the catalogue's engines described as a query. Raises ``StoreError`` if D differs."""
+        return self._matcher.answer(query)
+
+    def engine(self) -> Engine:
+        """The engine of this catalogue, opened; the same each time, until the catalogue is closed."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._resources.enter_context(self.described_by())
+            return self._engine
+
+    def described_by(self) -> Engine:
+        """The engine of this catalogue, not opened. Raises ``StoreError`` for engines other than its own."""
+        if self._engines is None:
+            stored = self.manifest.engines_folder
+            self._engines = user_engines(self.manifest.preset.name) if stored is None else _opened(stored)
+        engine = Engine.open(self._engines, preset=self.manifest.preset, decoder=self._decoder)
+        check_identity(
+            engine.identity(role="reference"), self.manifest, what=f"descriptors of the engines {engine.engines.folder}"
+        )
+        return engine
+
+    def close(self) -> None:
+        """Close the engines; what is used again opens them again."""
+        with self._lock:
+            self._engine = None
+            self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Tables]:
+        """The tables at their newest version, for the one writer, without what a killed one left."""
+        with _locked(self.folder):
+            self._tables.refresh()
+            self._tables.remove_orphans()
+            yield self._tables
+
+    def _describe(self, workers: Workers | None) -> Describe:
+        if workers is None:
+            return lambda media: zip(media, self.engine().describe_media(media, role="reference"), strict=True)
+        return lambda media: describe_in_workers(self.described_by(), media, role="reference", workers=workers)
+
+    def _normalizer(self) -> ScoreNormalizer | None:
+        if self.manifest.norm_set_sha256 is None:
+            return None
+        return _fitted(self._norm_rows(), self.manifest.preset, num_dims=self.manifest.num_dims)
+
+    def _norm_rows(self) -> FloatArray:
+        path = self.folder / _NORM_SET
+        try:
+            rows = load_arrays(path)["descriptors"]
+        except (ValueError, KeyError) as error:
+            raise StoreError(
+                f"the norm set of the catalogue cannot be read: {error}; restore it from a copy"
+            ) from error
+        if _sha256(rows) != self.manifest.norm_set_sha256:
+            raise StoreError(f"{path} is not the norm set that the catalogue was made with; restore it from a copy")
+        return rows
+
+
+def _opened(engines: str | Path | EnginesDirectory | None) -> EnginesDirectory | None:
+    if engines is None or isinstance(engines, EnginesDirectory):
+        return engines
+    return EnginesDirectory.open(Path(engines))
+
+
+def _fitted(rows: FloatArray, preset: Preset, *, num_dims: int) -> ScoreNormalizer:
+    if rows.ndim != 2 or rows.shape[1] != num_dims:
+        raise ConfigError(
+            f"the norm set has rows of shape {rows.shape}, the engines make descriptors of {num_dims} dimensions; "
+            "describe it with the same engines"
+        )
+    return ScoreNormalizer.fit(rows, beta=preset.score_norm.beta, nk=preset.score_norm.nk)
+
+
+def _sha256(rows: FloatArray) -> str:
+    return hashlib.sha256(f"{rows.dtype} {rows.shape}".encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(folder / _LOCK))
+        except BlockingIOError as error:
+            raise StoreError(f"another process is writing to the catalogue {folder}; wait for it") from error
+        yield
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder with anything but what a killed `create` may have left."""
+    if (folder / MANIFEST_NAME).exists():
+        raise StoreError(f"{folder} is a catalogue already; add to it with `vsc-engine catalog add {folder} PATH`")
+    own = {_LOCK, _NORM_SET, "videos.lance", "rows.lance"}
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in own and entry.suffix != ".aside")
+    if others:
+        raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")

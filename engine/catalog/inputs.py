@@ -1,0 +1,96 @@
+"""What a person names to be added: video files, folders of them, and descriptors that were made before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.catalog.manifest import CatalogManifest
+from engine.errors import ConfigError, StoreError
+from engine.records import Descriptors, Failure, FloatArray, Media
+from engine.runtime.manifest import Manifest
+from engine.store.store import read_descriptors, read_manifest
+from engine.video.discovery import discover
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Videos to be described, and descriptors with the store or ``.npz`` that holds them; each id once in both.
+
+    ``failures``: what was named and cannot be read.
+    """
+
+    media: list[Media]
+    described: list[tuple[Descriptors, Path]]
+    failures: tuple[Failure, ...]
+
+
+def read_inputs(paths: Sequence[Path], manifest: CatalogManifest) -> Inputs:
+    """Find the videos and read the descriptors that ``paths`` name; a catalogue with ``manifest`` is to take them.
+
+    A store says which engines made it, an ``.npz`` does not: only its dimension is compared. Raises ``ConfigError`` as
+    `engine.video.discovery.discover` does, and for an id that is there twice; ``StoreError`` for a store of other
+    engines or settings, and descriptors of another dimension.
+    """
+    stores = [path for path in paths if _holds_descriptors(path)]
+    others = [path for path in paths if path not in stores]
+    found = discover(others) if others else None
+    media = [] if found is None else found.media
+    sources = {item.video_id: item.path for item in media}
+    described = []
+    for path in stores:
+        for video in _read(path, manifest):
+            other = sources.setdefault(video.video_id, path)
+            if other != path:
+                raise ConfigError(f"{other} and {path} both hold the video id {video.video_id!r}; add one of them")
+            described.append((video, path))
+    return Inputs(media, described, () if found is None else found.failures)
+
+
+def _holds_descriptors(path: Path) -> bool:
+    return path.suffix == ".npz" or (path / "manifest.json").is_file()
+
+
+def _read(path: Path, manifest: CatalogManifest) -> list[Descriptors]:
+    if path.is_dir():
+        check_identity(read_manifest(path).identity, manifest, what=f"the descriptors in {path}")
+    videos = read_descriptors(path, role="reference")
+    for video in videos:
+        num_dims = video.descriptors.shape[1]
+        if num_dims != manifest.num_dims:
+            raise StoreError(
+                f"{path}: {video.video_id!r} has descriptors of {num_dims} dimensions, the catalogue of "
+                f"{manifest.num_dims}; both must come from the same engines"
+            )
+    return videos
+
+
+def read_norm_set(path: Path, engines: Manifest) -> FloatArray:
+    """All rows of a store or an ``.npz``, float32 ``(M, D)``. Raises ``StoreError``, too, for a store of others."""
+    if path.is_dir():
+        found = read_manifest(path).identity
+        if found.get("engines") != engines.identity:
+            raise StoreError(
+                f"the norm set {path} was described by engines {found.get('engines')}, the catalogue is for "
+                f"{engines.identity}; describe it with the same engines"
+            )
+    return np.concatenate([video.descriptors for video in read_descriptors(path, role="reference")])
+
+
+def check_identity(identity: object, manifest: CatalogManifest, *, what: str) -> None:
+    """Raise ``StoreError`` unless ``identity`` is that of the catalogue: descriptors of others are never mixed."""
+    found = json.loads(json.dumps(identity))
+    differing = [
+        f"{key} ({manifest.identity.get(key)!r} in the catalogue, {found.get(key)!r} here)"
+        for key in sorted({*manifest.identity, *found})
+        if manifest.identity.get(key) != found.get(key)
+    ]
+    if differing:
+        raise StoreError(
+            f"{what} cannot be compared with those of the catalogue: different are {', '.join(differing)}; use its "
+            "engines, or make a new catalogue with these"
+        )

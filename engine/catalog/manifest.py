@@ -1,0 +1,63 @@
+"""``catalog.json``: what decides the descriptors of a catalogue and how they are compared; written once, when made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engine.config import Preset, explain
+from engine.errors import StoreError
+from engine.files import written_aside
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "catalog.json"
+
+
+class CatalogManifest(BaseModel):
+    """``identity``: as `engine.describe.engine.Engine.identity` gives it for references, as JSON.
+
+    ``preset``: how uploads are described and compared. ``norm_set_sha256``: of the rows in ``norm_set.npz``, None
+    without score normalization. ``engines_folder``: where the engines lay; None for those in the user's cache.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    identity: dict[str, Any]
+    preset: Preset
+    num_dims: int
+    norm_set_sha256: str | None
+    engines_folder: str | None
+
+
+def write_manifest(folder: Path, manifest: CatalogManifest) -> None:
+    """Write ``catalog.json``, all at once: the last act of making a catalogue."""
+    with written_aside(folder / MANIFEST_NAME) as aside:
+        aside.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> CatalogManifest:
+    """Read ``catalog.json``. Raises ``StoreError`` for a folder without one, another version, and a damaged file."""
+    path = folder / MANIFEST_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(
+            f"{folder} is not a catalogue: it has no {MANIFEST_NAME}; make one with "
+            f"`vsc-engine catalog create {folder}`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: {error}; restore it from a copy") from error
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise StoreError(
+            f"{folder} was written by a newer version of vsc-engine (format {version}, this one reads "
+            f"{FORMAT_VERSION}); update vsc-engine"
+        )
+    try:
+        return CatalogManifest.model_validate(values)
+    except ValidationError as error:
+        raise StoreError(f"{path} is not that of a catalogue: {explain(error, CatalogManifest)}") from error

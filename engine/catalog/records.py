@@ -1,0 +1,87 @@
+"""What a catalogue tells: its videos, what `add` did, whether it is whole, and what an upload has in common with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.records import CandidatePair, Failure, Match
+
+
+@dataclass(frozen=True)
+class CatalogVideo:
+    """One video of a catalogue.
+
+    ``path``: the video file, or the store or ``.npz`` that its descriptors came from. ``sha256``: hexadecimal, of the
+    bytes of the video file, or of times and descriptors. ``duration_s``: end of the last row. ``warnings``: what was
+    lost or assumed while reading a damaged file.
+    """
+
+    video_id: str
+    path: Path
+    sha256: str
+    duration_s: float
+    num_rows: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What became of the inputs of one `Catalog.add`, ids in the order of time; ``failures`` cost nothing else."""
+
+    added: tuple[str, ...]
+    replaced: tuple[str, ...]
+    kept: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class CatalogInfo:
+    """Facts of a catalogue. ``engines``: the identity of the engines that describe its videos.
+
+    ``norm_rows``: rows of the norm set, 0 without score normalization. ``num_indexed_rows``: rows in the approximate
+    index; 0 for a catalogue small enough for the exact search. ``size_bytes``: of all its files.
+    """
+
+    folder: Path
+    num_videos: int
+    num_rows: int
+    num_dims: int
+    duration_s: float
+    engines: str
+    preset: str
+    fps: float
+    norm_rows: int
+    num_indexed_rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """``problems``: one line for each thing that is damaged, none in a whole catalogue.
+
+    ``num_orphan_rows``: rows that a killed writer left, which belong to no video: no damage, the next one removes them.
+    """
+
+    num_videos: int
+    num_rows: int
+    num_orphan_rows: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CatalogAnswer:
+    """What an upload has in common with a catalogue; what that means (a verdict) is not decided here.
+
+    ``num_rows``: descriptors of the upload. ``candidates``: pairs with the videos that are likeliest to share footage,
+    best first. ``matches``: the segments of the best candidates. ``paths``: the file of every video in them, by id.
+    ``warnings``: what was lost or assumed while reading the upload.
+    """
+
+    query_id: str
+    num_rows: int
+    candidates: tuple[CandidatePair, ...]
+    matches: tuple[Match, ...]
+    paths: Mapping[str, Path]
+    warnings: tuple[str, ...]

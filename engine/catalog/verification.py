@@ -1,0 +1,50 @@
+"""Whether the tables of a catalogue hold what was written: every row is read and compared with checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.catalog.adding import rows_sha256
+from engine.catalog.records import Verification
+from engine.catalog.tables import Entry, Tables
+from engine.errors import StoreError
+
+_VIDEOS_AT_ONCE = 256
+_AGAIN = "remove it and add it again"
+
+
+def verify_tables(tables: Tables) -> Verification:
+    """Read all rows of the version that is open. Raises ``StoreError`` where not even the videos can be read."""
+    entries = sorted(tables.entries().values(), key=lambda entry: entry.revision)
+    problems: list[str] = []
+    for start in range(0, len(entries), _VIDEOS_AT_ONCE):
+        problems += _problems(tables, entries[start : start + _VIDEOS_AT_ONCE])
+    num_orphan_rows = 0
+    try:
+        if tables.num_indexed_rows():
+            tables.check_index()
+    except StoreError as error:
+        problems.append(f"the index: {error}; without the file indexed.json it is not used, and made anew by an `add`")
+    try:
+        num_orphan_rows = sum(tables.orphans().values())
+    except StoreError as error:
+        problems.append(str(error))
+    num_rows = sum(entry.video.num_rows for entry in entries)
+    return Verification(len(entries), num_rows, num_orphan_rows, tuple(problems))
+
+
+def _problems(tables: Tables, entries: Sequence[Entry]) -> list[str]:
+    try:
+        found = tables.read_rows([entry.revision for entry in entries])
+    except StoreError as error:
+        if len(entries) == 1:
+            return [f"{entries[0].video.video_id!r}: {error}"]
+        return [problem for entry in entries for problem in _problems(tables, [entry])]
+    problems = []
+    for entry in entries:
+        video_id, rows = entry.video.video_id, found.get(entry.revision)
+        if rows is None or len(rows.descriptors) != entry.video.num_rows:
+            problems.append(f"{video_id!r}: rows are missing; {_AGAIN}")
+        elif rows_sha256(rows.timestamps, rows.descriptors) != entry.rows_sha256:
+            problems.append(f"{video_id!r}: its rows are not those that were added; {_AGAIN}")
+    return problems

@@ -1,0 +1,220 @@
+"""``vsc-engine catalog create|add|remove|list|info|verify|match``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.options import (
+    EXIT_SOME_FAILED,
+    DecoderOption,
+    EnginesOption,
+    FpsOption,
+    GateOption,
+    GpusOption,
+    ScenesOption,
+    WorkersOption,
+    chosen_preset,
+    finish,
+    open_engines,
+)
+from engine.console import progress, say
+
+if TYPE_CHECKING:
+    from engine.catalog.records import CatalogAnswer
+
+catalog = typer.Typer(no_args_is_help=True, help="Keep a catalogue of references, and compare uploads with it.")
+
+FolderArgument = Annotated[Path, typer.Argument(help="Folder of the catalogue.", metavar="CATALOG")]
+OwnEnginesOption = Annotated[
+    Path | None, typer.Option("--engines", help="Engines directory; default: the one that the catalogue was made with.")
+]
+
+
+@catalog.command()
+def create(
+    folder: FolderArgument,
+    engines: EnginesOption = None,
+    norm_set: Annotated[
+        Path | None,
+        typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
+    ] = None,
+    fps: FpsOption = None,
+    scenes: ScenesOption = True,
+    gate: GateOption = None,
+    score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
+) -> None:
+    """Make an empty catalogue; engines, settings and norm set are kept in it.
+
+    Example: vsc-engine catalog create catalogue/
+    """
+    from engine.catalog.catalog import Catalog
+
+    opened = open_engines(engines)
+    made = Catalog.create(
+        folder,
+        engines=None if engines is None else opened,
+        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate, max_pixels=None),
+        norm_set=norm_set,
+        use_score_norm=score_norm,
+    )
+    say(f"{folder} is a catalogue now, for engines {made.manifest.identity['engines']}")
+
+
+@catalog.command()
+def add(
+    folder: FolderArgument,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Video files, folders, @FILE with a path a line, descriptors (stores, .npz).", metavar="PATH..."
+        ),
+    ],
+    engines: OwnEnginesOption = None,
+    workers: WorkersOption = None,
+    gpus: GpusOption = None,
+    decoder: DecoderOption = None,
+) -> None:
+    """Add references; what changed is replaced, what is there is kept. An add that was cut short goes on.
+
+    Example: vsc-engine catalog add catalogue/ videos/
+    """
+    from engine.catalog.catalog import Catalog
+    from engine.run.plan import choose_workers
+
+    with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
+        manifest = opened.described_by().engines.manifest
+        chosen = choose_workers(manifest, num_workers=workers, num_gpus=gpus)
+        report = opened.add(paths, workers=chosen, progress=progress)
+    say(
+        f"{len(report.added)} added, {len(report.replaced)} replaced, {len(report.kept)} kept, "
+        f"{len(report.failures)} failed"
+    )
+    figures = {name: len(getattr(report, name)) for name in ("added", "replaced", "kept")}
+    finish(
+        report.failures,
+        known_failures=(),
+        failures_csv=folder / "failures.csv",
+        result={"catalog": str(folder), **figures},
+    )
+
+
+@catalog.command()
+def remove(
+    folder: FolderArgument,
+    video_ids: Annotated[list[str], typer.Argument(help="Ids as `list` shows them.", metavar="ID...")],
+) -> None:
+    """Take videos out of the catalogue; no file of yours is touched.
+
+    Example: vsc-engine catalog remove catalogue/ clip_1 clip_2
+    """
+    from engine.catalog.catalog import Catalog
+
+    Catalog.open(folder).remove(video_ids)
+    print(json.dumps({"catalog": str(folder), "removed": len(set(video_ids))}))
+
+
+@catalog.command(name="list")
+def list_videos(folder: FolderArgument) -> None:
+    """Print a JSON object for each video: id, path, SHA-256, seconds, rows, warnings.
+
+    Example: vsc-engine catalog list catalogue/
+    """
+    from engine.catalog.catalog import Catalog
+
+    for video in Catalog.open(folder).list():
+        print(json.dumps(asdict(video), default=str))
+
+
+@catalog.command()
+def info(folder: FolderArgument) -> None:
+    """Print facts of the catalogue as a JSON object: videos, rows, hours, engines, norm set, size.
+
+    Example: vsc-engine catalog info catalogue/
+    """
+    from engine.catalog.catalog import Catalog
+
+    print(json.dumps(asdict(Catalog.open(folder).info()), default=str))
+
+
+@catalog.command()
+def verify(folder: FolderArgument) -> None:
+    """Read everything in the catalogue and compare it with the checksums; exit status 3 if something is damaged.
+
+    Example: vsc-engine catalog verify catalogue/
+    """
+    from engine.catalog.catalog import Catalog
+
+    found = Catalog.open(folder).verify()
+    for problem in found.problems:
+        say(problem)
+    print(json.dumps(asdict(found)))
+    if found.problems:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@catalog.command()
+def match(
+    folder: FolderArgument,
+    uploads: Annotated[list[Path], typer.Argument(help="Video files, and folders of them.", metavar="UPLOAD...")],
+    engines: OwnEnginesOption = None,
+    decoder: DecoderOption = None,
+) -> None:
+    """Compare uploads with the catalogue; prints a JSON object for each: candidates and matches, best first.
+
+    Example: vsc-engine catalog match catalogue/ upload.mp4
+    """
+    from engine.catalog.catalog import Catalog
+    from engine.errors import MediaError
+    from engine.video.discovery import find_videos
+
+    num_failed = 0
+    with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
+        media = find_videos(uploads)
+        opened.engine()
+        for item in media:
+            start_s = time.perf_counter()
+            try:
+                answer = opened.match(item.path)
+            except MediaError as error:
+                num_failed += 1
+                say(f"failed: {error}")
+                print(json.dumps({"query_id": item.video_id, "path": str(item.path), "error": str(error)}))
+                continue
+            seconds = round(time.perf_counter() - start_s, 3)
+            say(_line(answer, seconds))
+            print(json.dumps({**_document(answer, path=item.path), "seconds": seconds}), flush=True)
+    print(json.dumps({"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}))
+    if num_failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _line(answer: CatalogAnswer, seconds: float) -> str:
+    if not answer.candidates:
+        return f"{answer.query_id}: the catalogue is empty, {seconds:.2f} s"
+    best = answer.candidates[0]
+    return (
+        f"{answer.query_id}: {len(answer.matches)} matches; likeliest {answer.paths[best.ref_id]}, score "
+        f"{best.score:.3f}, {seconds:.2f} s"
+    )
+
+
+def _document(answer: CatalogAnswer, *, path: Path) -> dict[str, Any]:
+    def with_path(found: Any) -> dict[str, Any]:
+        values = asdict(found)
+        del values["query_id"]
+        return {**values, "path": str(answer.paths[found.ref_id])}
+
+    return {
+        "query_id": answer.query_id,
+        "path": str(path),
+        "num_rows": answer.num_rows,
+        "warnings": answer.warnings,
+        "candidates": [with_path(pair) for pair in answer.candidates],
+        "matches": [with_path(match) for match in answer.matches],
+    }

@@ -1,0 +1,214 @@
+"""The daily job on the command line, and catalogues whose writer was killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.catalog.catalog import Catalog
+from engine.records import Descriptors
+from engine.store.tables import read_candidates, read_matches
+from tests.catalogs import contents, npz, video
+from tests.conftest import REPOSITORY
+from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage, montage
+from tests.videos import write_video
+
+
+def documents(stdout: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def test_the_daily_job(catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    folder, uploads = tmp_path / "catalogue", tmp_path / "uploads"
+    run_cli("catalog", "create", folder, "--engines", tiny_engines)
+    result = run_cli("catalog", "add", folder, catalogue.norm_set)
+    assert "6 added, 0 replaced, 0 kept, 0 failed" in result.stderr
+    assert documents(result.stdout)[-1] == {
+        "catalog": str(folder), "added": 6, "replaced": 0, "kept": 0, "num_failures": 0
+    }  # fmt: skip
+    assert documents(run_cli("catalog", "add", folder, catalogue.norm_set).stdout)[-1]["kept"] == 6
+
+    uploads.mkdir()
+    write_video(uploads / "upload.mp4", montage(203)[2 * FPS :], fps=FPS)
+    run = ["--queries", uploads, "--references", catalogue.norm_set, "--engines", tiny_engines]
+    run_cli("run", *run, "--output", tmp_path / "run")
+    found = documents(run_cli("catalog", "match", folder, uploads).stdout)
+    answer, summary = found
+    assert summary == {"catalog": str(folder), "num_uploads": 1, "num_failures": 0}
+    candidates = read_candidates(tmp_path / "run" / "candidates.csv")
+    assert [(pair.ref_id, pair.score) for pair in candidates] == [
+        (item["ref_id"], item["score"])  # type: ignore[index]
+        for item in answer["candidates"]  # type: ignore[attr-defined]
+    ]
+    matches = read_matches(tmp_path / "run" / "matches.csv")
+    assert matches[0].ref_id == "N3"
+    for match, item in zip(matches, answer["matches"], strict=True):  # type: ignore[call-overload]
+        assert {key: value for key, value in vars(match).items() if key != "query_id"}.items() <= item.items()
+        assert item["path"] == str(catalogue.norm_set / f"{match.ref_id}.mp4")
+
+
+def test_what_a_catalogue_holds_and_what_is_taken_out(
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "catalogue"
+    run_cli("catalog", "create", folder, "--engines", tiny_engines)
+    run_cli("catalog", "add", folder, catalogue.references)
+    run_cli("catalog", "remove", folder, "R0", "R1")
+    listed = documents(run_cli("catalog", "list", folder).stdout)
+    assert [item["video_id"] for item in listed] == ["R2", "R3", "R4", "R5"]
+    (info,) = documents(run_cli("catalog", "info", folder).stdout)
+    assert (info["num_videos"], info["num_rows"]) == (4, 36)
+    (verified,) = documents(run_cli("catalog", "verify", folder).stdout)
+    assert verified == {"num_videos": 4, "num_rows": 36, "num_orphan_rows": 0, "problems": []}
+
+
+def test_bad_input_is_one_line_and_costs_no_other_its_result(
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    folder, uploads = tmp_path / "catalogue", tmp_path / "uploads"
+    result = run_cli("catalog", "info", folder, expect=1)
+    assert result.stderr.startswith(f"vsc-engine: {folder} is not a catalogue")
+    assert result.stderr.count("\n") == 1
+    run_cli("catalog", "create", folder, "--engines", tiny_engines)
+    uploads.mkdir()
+    (uploads / "empty.mp4").write_bytes(b"")
+    write_video(uploads / "good.mp4", footage(100, num_seconds=3), fps=FPS)
+    result = run_cli("catalog", "add", folder, uploads, expect=3)
+    assert "failed: empty" in result.stderr
+    assert documents(result.stdout)[-1] == {
+        "catalog": str(folder), "added": 1, "replaced": 0, "kept": 0, "num_failures": 1
+    }  # fmt: skip
+    assert "the file is empty" in (folder / "failures.csv").read_text()
+    result = run_cli("catalog", "match", folder, uploads, expect=3)
+    first, second, last = documents(result.stdout)
+    assert first["error"] == f"{uploads / 'empty.mp4'}: the file is empty"
+    assert second["candidates"]
+    assert last["num_failures"] == 1
+    assert "Traceback" not in result.stderr
+    result = run_cli("catalog", "remove", folder, "nobody", expect=1)
+    assert "has no video 'nobody'" in result.stderr
+
+
+# Kills itself after a number of operations on the tables, which it counts, or is killed from outside.
+WRITER = """
+import os, signal, sys
+from lancedb.merge import LanceMergeInsertBuilder
+from lancedb.table import LanceTable
+from engine.catalog.catalog import Catalog
+
+left = int(sys.argv[2])
+
+def counted(call):
+    def run(*arguments, **options):
+        global left
+        result = call(*arguments, **options)
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return run
+
+for owner, name in ((LanceTable, "add"), (LanceTable, "delete"), (LanceTable, "optimize"),
+                    (LanceMergeInsertBuilder, "execute")):
+    setattr(owner, name, counted(getattr(owner, name)))
+catalog = Catalog.open(sys.argv[1])
+print("open", flush=True)
+if sys.argv[3] == "add":
+    catalog.add(sys.argv[4:], rows_per_commit=20)
+else:
+    catalog.remove(sys.argv[4:])
+print("operations", -left)
+"""
+BEFORE = [video(f"v{n}", 9) for n in range(4)]
+AFTER = [video("v0", 9), *(video(f"v{n}", 12, seed=1) for n in (1, 2)), *(video(f"n{n}", 9) for n in range(4))]
+Contents = dict[str, tuple[str, int, bytes]]
+
+
+def writer(folder: Path, *arguments: str | Path, kill_after: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(folder), str(kill_after), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+
+def started(tmp_path: Path, engines: Path, name: str) -> tuple[Path, Path]:
+    """A catalogue with the videos of `BEFORE`, and a file at their place with those of `AFTER`."""
+    folder, source = tmp_path / name, tmp_path / f"{name}.npz"
+    Catalog.create(folder, engines=engines).add([npz(source, *BEFORE)])
+    return folder, npz(source, *AFTER)
+
+
+def assert_whole(folder: Path, *states: list[Descriptors]) -> Contents:
+    """Every video that is there is as in one of the states, with all its rows, and can be matched."""
+    catalog = Catalog.open(folder)
+    assert catalog.verify().problems == ()
+    found = contents(catalog)
+    known = {(item.video_id, item.descriptors.tobytes()) for state in states for item in state}
+    assert {(video_id, rows) for video_id, (_, _, rows) in found.items()} <= known
+    if found:
+        assert catalog.match_descriptors(video("q")).candidates
+    return found
+
+
+@pytest.mark.slow
+def test_an_add_that_is_killed_after_any_operation_goes_on(tiny_engines: Path, tmp_path: Path) -> None:
+    folder, source = started(tmp_path, tiny_engines, "whole")
+    process = writer(folder, "add", source)
+    output, _ = process.communicate()
+    num_operations = int(output.split()[-1])
+    assert num_operations > 6
+    expected = assert_whole(folder, BEFORE, AFTER)
+    assert {video_id: rows for video_id, (_, _, rows) in expected.items()} == {
+        item.video_id: item.descriptors.tobytes() for item in (*BEFORE, *AFTER)
+    }
+    seen = set()
+    for kill_after in range(1, num_operations + 1):
+        folder, source = started(tmp_path, tiny_engines, f"killed_{kill_after}")
+        process = writer(folder, "add", source, kill_after=kill_after)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        found = assert_whole(folder, BEFORE, AFTER)
+        assert {item.video_id for item in BEFORE} <= found.keys()
+        seen.add(len(found))
+        resumed = Catalog.open(folder)
+        resumed.add([source])
+        assert contents(resumed) == expected
+        assert resumed.verify().num_orphan_rows == 0
+    assert len(seen) > 2  # some kills came before the first commit, some between two
+
+
+@pytest.mark.slow
+def test_a_remove_that_is_killed_after_any_operation_took_all_or_none(tiny_engines: Path, tmp_path: Path) -> None:
+    for kill_after in (1, 2):
+        folder, _ = started(tmp_path, tiny_engines, f"killed_{kill_after}")
+        process = writer(folder, "remove", "v1", "v3", kill_after=kill_after)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert assert_whole(folder, BEFORE).keys() == {"v0", "v2"}
+        catalog = Catalog.open(folder)
+        catalog.remove(["v0"])
+        assert catalog.verify().num_orphan_rows == 0
+        assert [item.video_id for item in catalog.list()] == ["v2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_an_add_that_is_killed_at_any_moment_goes_on(tiny_engines: Path, tmp_path: Path, seed: int) -> None:
+    folder, source = started(tmp_path, tiny_engines, "killed")
+    process = writer(folder, "add", source)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    time.sleep(np.random.default_rng(seed).uniform(0, 0.3))
+    process.kill()
+    process.communicate()
+    assert_whole(folder, BEFORE, AFTER)
+    resumed = Catalog.open(folder)
+    resumed.add([source])
+    rows = {video_id: rows for video_id, (_, _, rows) in contents(resumed).items()}
+    assert rows == {item.video_id: item.descriptors.tobytes() for item in (*BEFORE, *AFTER)}
+    assert resumed.verify().num_orphan_rows == 0

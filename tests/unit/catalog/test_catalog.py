@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.build.engines import build_engines
+from engine.catalog.catalog import Catalog
+from engine.catalog.records import AddReport
+from engine.describe.engine import Engine
+from engine.errors import ConfigError, EngineError, MediaError, StoreError
+from engine.files import exclusive
+from engine.records import Descriptors, Failure
+from engine.store.shards import Fingerprint
+from engine.store.store import StoreWriter
+from tests.catalogs import contents, copy_of, npz, video
+from tests.packaged import norm_rows, tiny_preset, write_packaged
+from tests.videos import moving_frames, write_video
+
+FPS = 5
+
+
+@pytest.fixture
+def catalog(tiny_engines: Path, tmp_path: Path) -> Catalog:
+    return Catalog.create(tmp_path / "catalogue", engines=tiny_engines)
+
+
+@pytest.fixture
+def footage(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for seed, name in enumerate(("a", "b")):
+        write_video(folder / f"{name}.mp4", moving_frames(4 * FPS, seed=seed), fps=FPS)
+    return folder
+
+
+def write_store(folder: Path, engines: Path, *videos: Descriptors, role: str = "reference") -> Path:
+    identity = Engine.open(engines).identity(role=role)  # type: ignore[arg-type]
+    with StoreWriter(folder, identity=identity) as writer:
+        for item in videos:
+            writer.add(item, Fingerprint(1, 2))
+        writer.finish()
+    return folder
+
+
+def assert_one_line(error: pytest.ExceptionInfo[EngineError], pattern: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    assert re.search(pattern, text), text
+
+
+def test_videos_are_described_and_kept_with_hash_and_times(catalog: Catalog, footage: Path) -> None:
+    with catalog:
+        report = catalog.add([footage])
+    assert report == AddReport(added=("a", "b"), replaced=(), kept=(), failures=())
+    first, second = catalog.list()
+    assert (first.video_id, first.path, first.num_rows, first.duration_s) == ("a", footage / "a.mp4", 4, 4.0)
+    assert first.sha256 != second.sha256
+    with Engine.open(catalog.manifest.engines_folder) as engine:
+        expected = list(engine.extract([footage], role="reference"))
+    found = contents(catalog)
+    for item in expected:
+        assert found[item.video_id][2] == item.descriptors.tobytes()
+
+
+def test_what_is_there_is_kept_and_what_changed_is_replaced(catalog: Catalog, footage: Path) -> None:
+    with catalog:
+        catalog.add([footage])
+        before = contents(catalog)
+        os.utime(footage / "a.mp4", ns=(1, 1))  # another time, the same bytes
+        write_video(footage / "b.mp4", moving_frames(6 * FPS, seed=5), fps=FPS)
+        write_video(footage / "c.mp4", moving_frames(4 * FPS, seed=6), fps=FPS)
+        report = catalog.add([footage])
+        assert report == AddReport(added=("c",), replaced=("b",), kept=("a",), failures=())
+        after = contents(catalog)
+        assert after["a"] == before["a"]
+        assert after["b"][1] == 6
+        assert catalog.add([footage]) == AddReport((), (), ("a", "b", "c"), ())
+    assert catalog._tables.orphans() == {}
+
+
+def test_a_moved_file_keeps_its_rows_and_another_of_its_name_is_refused(
+    catalog: Catalog, footage: Path, tmp_path: Path
+) -> None:
+    with catalog:
+        catalog.add([footage])
+        before = contents(catalog)
+        moved = tmp_path / "moved"
+        moved.mkdir()
+        (footage / "a.mp4").rename(moved / "a.mp4")
+        write_video(moved / "b.mp4", moving_frames(4 * FPS, seed=9), fps=FPS)
+        report = catalog.add([moved])
+    assert report.kept == ("a",)
+    (failure,) = report.failures
+    assert (failure.video_id, failure.path, failure.stage) == ("b", moved / "b.mp4", "add")
+    assert str(footage / "b.mp4") in failure.reason
+    assert "\n" not in failure.reason
+    assert contents(catalog) == before
+    assert [item.path.parent for item in catalog.list()] == [moved, footage]
+
+
+def test_a_bad_video_is_reported_and_what_was_there_stays(catalog: Catalog, footage: Path) -> None:
+    with catalog:
+        catalog.add([footage])
+        before = contents(catalog)
+        (footage / "a.mp4").write_bytes(b"")
+        (footage / "z.mp4").write_bytes(b"no video")
+        report = catalog.add([footage])
+    assert [failure.video_id for failure in report.failures] == ["a", "z"]
+    assert report.kept == ("b",)
+    assert contents(catalog) == before
+
+
+def test_workers_add_the_same(catalog: Catalog, footage: Path, tiny_engines: Path, tmp_path: Path) -> None:
+    from engine.run.plan import Workers
+
+    (footage / "bad.mp4").write_bytes(b"")
+    with catalog:
+        expected = catalog.add([footage])
+    other = Catalog.create(tmp_path / "other", engines=tiny_engines)
+    found = other.add([footage], workers=Workers.share_cores(1))
+    assert found == expected
+    assert contents(other) == contents(catalog)
+
+
+def test_stores_and_challenge_files_are_taken(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", tiny_engines, replace(video("a"), warnings=("lost 1 frame",)))
+    report = catalog.add([store, npz(tmp_path / "b.npz", video("b"), video("c"))])
+    assert report.added == ("a", "b", "c")
+    first, second, _ = catalog.list()
+    assert (first.path, first.warnings) == (store, ("lost 1 frame",))
+    assert second.path == tmp_path / "b.npz"
+    npz(tmp_path / "b.npz", video("b"), video("c", seed=1))
+    report = catalog.add([store, tmp_path / "b.npz"])
+    assert (report.kept, report.replaced) == (("a", "b"), ("c",))
+
+
+def test_a_query_that_a_gate_stopped_is_no_reference(catalog: Catalog, tmp_path: Path) -> None:
+    stopped = replace(video("a", 1), gate="stopped")
+    report = catalog.add([npz(tmp_path / "q.npz", stopped, video("b"))])
+    assert report.added == ("b",)
+    (failure,) = report.failures
+    assert failure == Failure("a", tmp_path / "q.npz", "read", failure.reason)
+
+
+def test_descriptors_of_other_engines_are_refused(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
+    queries = write_store(tmp_path / "queries", tiny_engines, video("a"), role="query")
+    with pytest.raises(StoreError) as error:
+        catalog.add([queries])
+    assert_one_line(error, r"different are .*role \('reference' in the catalogue, 'query' here\)")
+    with pytest.raises(StoreError) as error:
+        catalog.add([npz(tmp_path / "wide.npz", video("b", num_dims=7))])
+    assert_one_line(error, r"'b' has descriptors of 7 dimensions, the catalogue of 8")
+    assert catalog.list() == []
+
+
+def test_an_id_twice_among_the_inputs_is_refused(catalog: Catalog, footage: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        catalog.add([footage, npz(tmp_path / "b.npz", video("b"))])
+    assert_one_line(error, r"both hold the video id 'b'")
+
+
+def test_other_engines_are_refused_in_one_line(catalog: Catalog, tmp_path: Path) -> None:
+    build_engines(tiny_preset(), tmp_path / "others", packaged=write_packaged(tmp_path / "tiny", seed=1))
+    with pytest.raises(StoreError) as error:
+        Catalog.open(catalog.folder, engines=tmp_path / "others")
+    assert_one_line(error, r"cannot be compared with those of the catalogue: different are engines \('[0-9a-f]{16}' in")
+
+
+def test_engines_that_changed_since_are_refused(tmp_path: Path) -> None:
+    packaged = write_packaged(tmp_path / "tiny")
+    build_engines(tiny_preset(), tmp_path / "engines", packaged=packaged)
+    folder = Catalog.create(tmp_path / "catalogue", engines=tmp_path / "engines").folder
+    (tmp_path / "engines").rename(tmp_path / "before")
+    build_engines(tiny_preset(), tmp_path / "engines", packaged=write_packaged(tmp_path / "new", seed=1))
+    with pytest.raises(StoreError, match="different are engines"):
+        Catalog.open(folder).match(packaged / "manifest.json")
+
+
+def test_remove_takes_all_named_or_none(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "r.npz", *(video(name) for name in ("a", "b'", "c")))])
+    with pytest.raises(StoreError) as error:
+        catalog.remove(["a", "x"])
+    assert_one_line(error, r"has no video 'x' \(1 of 2 unknown\)")
+    assert len(catalog.list()) == 3
+    catalog.remove(["a", "b'"])
+    assert [item.video_id for item in catalog.list()] == ["c"]
+    assert catalog._tables.orphans() == {}
+
+
+def test_one_writer_at_a_time_and_readers_go_on(catalog: Catalog, tmp_path: Path) -> None:
+    source = npz(tmp_path / "r.npz", video("a"))
+    catalog.add([source])
+    with exclusive(catalog.folder / ".lock"):
+        for write in (lambda: catalog.add([source]), lambda: catalog.remove(["a"]), catalog.verify):
+            with pytest.raises(StoreError) as error:
+                write()
+            assert_one_line(error, "another process is writing to the catalogue")
+        assert [item.video_id for item in Catalog.open(catalog.folder).list()] == ["a"]
+        assert catalog.match_descriptors(copy_of(video("a"), "q")).candidates[0].ref_id == "a"
+
+
+def test_folders_that_are_no_catalogue(tmp_path: Path, tiny_engines: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere", tiny_engines):
+        with pytest.raises(StoreError) as error:
+            Catalog.open(folder)
+        assert_one_line(error, r"is not a catalogue: it has no catalog\.json")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_newer_version_is_refused(catalog: Catalog) -> None:
+    path = catalog.folder / "catalog.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2, "shards": []}))
+    with pytest.raises(StoreError) as error:
+        Catalog.open(catalog.folder)
+    assert_one_line(error, r"written by a newer version of vsc-engine \(format 2, this one reads 1\)")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"format_version": 1, "x": 0}', '{"format_version": "1"}'])
+def test_a_damaged_manifest_is_one_line(catalog: Catalog, content: str) -> None:
+    (catalog.folder / "catalog.json").write_text(content)
+    with pytest.raises(StoreError) as error:
+        Catalog.open(catalog.folder)
+    assert_one_line(error, r"catalog\.json")
+
+
+def test_another_norm_set_is_refused(catalog: Catalog) -> None:
+    path = catalog.folder / "norm_set.npz"
+    np.savez(path, descriptors=norm_rows()[:-1])
+    with pytest.raises(StoreError) as error:
+        Catalog.open(catalog.folder)
+    assert_one_line(error, "is not the norm set that the catalogue was made with")
+    path.unlink()
+    with pytest.raises(StoreError) as error:
+        Catalog.open(catalog.folder)
+    assert_one_line(error, "does not exist")
+
+
+def test_create_never_writes_over_anything(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as error:
+        Catalog.create(catalog.folder, engines=tiny_engines)
+    assert_one_line(error, "is a catalogue already")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    with pytest.raises(StoreError) as error:
+        Catalog.create(tmp_path / "full", engines=tiny_engines)
+    assert_one_line(error, r"holds other files \(mine\.txt\)")
+    (catalog.folder / "catalog.json").unlink()
+    Catalog.create(catalog.folder, engines=tiny_engines)  # as after a kill: nothing was in it
+
+
+def test_a_norm_set_of_ones_own_is_kept_and_one_of_other_engines_refused(tiny_engines: Path, tmp_path: Path) -> None:
+    own = write_store(tmp_path / "own", tiny_engines, video("n0", 30), video("n1", 40))
+    catalog = Catalog.create(tmp_path / "c", engines=tiny_engines, norm_set=own)
+    assert catalog.info().norm_rows == 70
+    build_engines(tiny_preset(), tmp_path / "others", packaged=write_packaged(tmp_path / "tiny", seed=1))
+    other = write_store(tmp_path / "other", tmp_path / "others", video("n0", 30))
+    with pytest.raises(StoreError) as error:
+        Catalog.create(tmp_path / "d", engines=tiny_engines, norm_set=other)
+    assert_one_line(error, "was described by engines [0-9a-f]{16}, the catalogue is for [0-9a-f]{16}")
+    with pytest.raises(ConfigError) as error:
+        Catalog.create(tmp_path / "d", engines=tiny_engines, norm_set=npz(tmp_path / "n.npz", video("n", num_dims=7)))
+    assert_one_line(error, r"the norm set has rows of shape \(9, 7\)")
+
+
+@pytest.mark.torch
+def test_engines_without_pca_are_refused(lite_engines: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        Catalog.create(tmp_path / "c", engines=lite_engines)
+    assert_one_line(error, "has no PCA yet")
+
+
+def test_verify_finds_rows_that_are_not_those_that_were_added(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
+    assert catalog.verify().problems == ()
+    wanted = video("b").descriptors.tobytes()[:16]
+    for path in (catalog.folder / "rows.lance" / "data").iterdir():
+        content = bytearray(path.read_bytes())
+        if wanted in content:
+            content[content.index(wanted)] ^= 1
+            path.write_bytes(content)
+    found = Catalog.open(catalog.folder).verify()
+    assert found.problems == ("'b': its rows are not those that were added; remove it and add it again",)
+    assert (found.num_videos, found.num_rows, found.num_orphan_rows) == (2, 18, 0)
+
+
+def test_verify_names_missing_rows_and_counts_orphans(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
+    entries = catalog._tables.entries()
+    catalog._tables._rows.delete(f"revision = {entries['a'].revision} AND row = 3")
+    catalog._tables.remove([entries["b"].revision])
+    found = catalog.verify()
+    assert found.problems == ("'a': rows are missing; remove it and add it again",)
+    assert found.num_orphan_rows == 9
+    with pytest.raises(StoreError, match="rows of 'a' are missing"):
+        catalog.match_descriptors(video("q"))
+
+
+def test_a_damaged_index_is_one_line_and_can_be_made_anew(catalog: Catalog, tmp_path: Path) -> None:
+    source = npz(tmp_path / "r.npz", *(video(f"v{n}", 50) for n in range(5)))
+    Catalog.open(catalog.folder, index_above=100).add([source])
+    query = copy_of(video("v0", 50), "q")
+    expected = catalog.match_descriptors(query).candidates[0]
+    for path in (catalog.folder / "rows.lance" / "_indices").rglob("auxiliary.idx"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    damaged = Catalog.open(catalog.folder, index_above=100)
+    with pytest.raises(StoreError) as error:
+        damaged.match_descriptors(query)
+    assert_one_line(error, "the tables of the catalogue .* are damaged")
+    (problem,) = damaged.verify().problems
+    assert problem.startswith("the index: ")
+    (catalog.folder / "indexed.json").unlink()
+    assert damaged.match_descriptors(query).candidates[0] == expected
+    damaged.add([source])
+    assert damaged.verify().problems == ()
+    assert damaged.match_descriptors(query).candidates[0] == expected
+    assert damaged.info().num_indexed_rows == 250
+
+
+def test_info_counts(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "r.npz", video("a"), video("b", 4))])
+    info = catalog.info()
+    assert (info.num_videos, info.num_rows, info.num_dims, info.duration_s) == (2, 13, 8, 13.0)
+    assert (info.preset, info.fps, info.norm_rows, info.num_indexed_rows) == ("tiny", 1.0, len(norm_rows()), 0)
+    assert info.engines == catalog.manifest.identity["engines"]
+    assert info.size_bytes > 13 * 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "pattern"),
+    [("empty.mp4", b"", "empty.mp4: the file is empty"), ("text.mp4", b"text", "text.mp4: FFmpeg cannot read it")],
+)
+def test_an_upload_that_is_no_video_is_one_line(
+    catalog: Catalog, tmp_path: Path, name: str, content: bytes, pattern: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with catalog, pytest.raises(MediaError) as error:
+        catalog.match(tmp_path / name)
+    assert_one_line(error, pattern)
+
+
+def test_an_upload_that_is_no_file_is_one_line(catalog: Catalog, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        catalog.match(tmp_path)
+    assert_one_line(error, "is a folder; name one file")
+    with pytest.raises(ConfigError) as error:
+        catalog.match(tmp_path / "nowhere.mp4")
+    assert_one_line(error, "no such file")
+
+
+def test_an_open_catalogue_answers_while_another_writes(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
+    """Videos are replaced, indexed and removed: every answer is of a state that there was, and none fails."""
+    kept, query = video("kept"), copy_of(video("kept"), "q")
+    catalog.add([npz(tmp_path / "kept.npz", kept)])
+    (expected,) = catalog.match_descriptors(query).candidates
+    source = tmp_path / "r.npz"
+    errors: list[Exception] = []
+
+    def write() -> None:
+        try:
+            writer = Catalog.open(catalog.folder, engines=tiny_engines, index_above=600)
+            for seed in range(12):
+                writer.add([npz(source, *(video(f"v{n}", 200 + seed, seed=seed) for n in range(3)))])
+        except Exception as error:  # noqa: BLE001 - the assertion below shows it
+            errors.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    num_answers = 0
+    while thread.is_alive() or num_answers == 0:
+        for reader in (catalog, Catalog.open(catalog.folder)):
+            candidates = reader.match_descriptors(query).candidates
+            assert expected in candidates
+            assert {pair.ref_id for pair in candidates} in ({"kept"}, {"kept", "v0", "v1", "v2"})
+        num_answers += 1
+    thread.join()
+    assert errors == []
+    assert {item.num_rows for item in catalog.list()} == {9, 211}

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.catalog.records import CatalogVideo
+from engine.catalog.tables import Entry, Tables
+from engine.errors import StoreError
+from engine.records import Descriptors
+from engine.store.shards import Fingerprint
+from tests import catalogs
+from tests.catalogs import copy_of
+
+NUM_DIMS = 8
+
+
+def video(video_id: str, num_rows: int = 9, *, seed: int = 0) -> Descriptors:
+    return catalogs.video(video_id, num_rows, seed=seed, num_dims=NUM_DIMS)
+
+
+def entry(tables: Tables, described: Descriptors, *, warnings: tuple[str, ...] = ()) -> Entry:
+    known = CatalogVideo(described.video_id, Path("/v") / described.video_id, "00", 9.0, len(described), warnings)
+    return Entry(known, tables.new_revision(), "11", Fingerprint(3, 2**62))
+
+
+def commit(tables: Tables, *videos: Descriptors) -> list[Entry]:
+    entries = [entry(tables, item) for item in videos]
+    tables.commit(list(zip(entries, videos, strict=True)))
+    return entries
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Tables:
+    return Tables.create(tmp_path, num_dims=NUM_DIMS)
+
+
+def test_what_is_committed_is_read_again(tables: Tables, tmp_path: Path) -> None:
+    videos = [video("it's", 4), video('a"b; --', 1), video("été", 7)]
+    entries = [entry(tables, item, warnings=("lost 3 frames", "")) for item in videos]
+    tables.commit(list(zip(entries, videos, strict=True)))
+    found = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    assert found.entries() == {item.video.video_id: item for item in entries}
+    assert list(found.entries()) == sorted(item.video_id for item in videos)
+    rows = found.read_rows()
+    for item, described in zip(entries, videos, strict=True):
+        np.testing.assert_array_equal(rows[item.revision].descriptors, described.descriptors)
+        np.testing.assert_array_equal(rows[item.revision].timestamps, described.timestamps)
+    only = found.read_rows([entries[1].revision])
+    assert list(only) == [entries[1].revision]
+
+
+def test_a_new_revision_takes_the_place_of_the_old_one_in_one_commit(tables: Tables) -> None:
+    (old, other) = commit(tables, video("a"), video("b"))
+    before = tables.refresh()
+    (new,) = commit(tables, video("a", 5, seed=1))
+    assert tables.refresh().videos > before.videos
+    assert tables.entries() == {"a": new, "b": other}
+    assert tables.orphans() == {old.revision: 9}
+    tables.remove_orphans()
+    assert tables.orphans() == {}
+    assert sum(len(rows.descriptors) for rows in tables.read_rows().values()) == 14
+    assert tables.read_rows([old.revision, new.revision]).keys() == {new.revision}
+
+
+def test_removed_videos_leave_orphans_until_they_are_removed(tables: Tables) -> None:
+    a, b = commit(tables, video("a"), video("b"))
+    tables.remove([a.revision])
+    assert list(tables.entries()) == ["b"]
+    assert tables.orphans() == {a.revision: 9}
+    tables.remove_orphans()
+    assert tables.read_rows().keys() == {b.revision}
+
+
+def test_an_open_reader_stays_on_its_version_until_it_is_refreshed(tables: Tables, tmp_path: Path) -> None:
+    reader = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    before = reader.refresh()
+    commit(tables, video("a"))
+    assert reader.entries() == {}
+    assert reader.refresh().videos > before.videos
+    assert list(reader.entries()) == ["a"]
+
+
+def test_revisions_rise(tables: Tables, tmp_path: Path) -> None:
+    entries = commit(tables, *(video(f"v{n}") for n in range(5)))
+    other = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    other.entries()
+    revisions = [*(item.revision for item in entries), other.new_revision(), other.new_revision()]
+    assert revisions == sorted(set(revisions))
+
+
+def test_nearest_are_those_of_highest_cosine(tables: Tables) -> None:
+    videos = [video(f"v{n}", 40) for n in range(20)]
+    scale = np.float32([[0.2], [5.0]])  # lengths must not count
+    described = [
+        Descriptors(item.video_id, item.timestamps, item.descriptors * scale[n % 2]) for n, item in enumerate(videos)
+    ]
+    entries = commit(tables, *described)
+    assert tables.refresh().indexed_through is None
+    tables.tend(index_above=100)
+    assert tables.num_indexed_rows() == 800
+    assert tables.refresh().indexed_through == entries[-1].revision
+    query = copy_of(videos[3], "q", noise=0.01).descriptors
+    cosines = query @ np.concatenate([item.descriptors for item in videos]).T
+    best = {int(row) // 40 for row in cosines.argmax(axis=1)}
+    found = tables.nearest(query, k=10, known={item.revision for item in entries})  # a few more, as it is approximate
+    assert found >= {entries[place].revision for place in best}
+
+
+def test_orphans_do_not_take_the_places_of_neighbours(tables: Tables) -> None:
+    source = video("a", 40)
+    commit(tables, *(video(f"v{n}", 40) for n in range(10)))
+    commit(tables, *(copy_of(source, f"copy{n}", noise=0.01) for n in range(5)))
+    tables.tend(index_above=100)
+    entries = tables.entries()
+    gone = [item.revision for video_id, item in entries.items() if video_id.startswith("copy")]
+    known = {item.revision for item in entries.values()}
+    assert tables.nearest(source.descriptors, k=2, known=known) <= set(gone)
+    tables.remove(gone)
+    found = tables.nearest(source.descriptors, k=2, known=known.difference(gone))
+    assert found
+    assert found <= known.difference(gone)
+
+
+def test_rows_added_after_the_index_was_made_are_recent_until_it_is_brought_up_to_date(tables: Tables) -> None:
+    commit(tables, *(video(f"v{n}", 40) for n in range(20)))
+    tables.tend(index_above=100)
+    late = video("late", 40)
+    (entry_of_late,) = commit(tables, late)
+    tables.tend(index_above=100)
+    through = tables.refresh().indexed_through
+    assert through is not None
+    assert through < entry_of_late.revision
+    assert tables.num_indexed_rows() == 800
+    known = {item.revision for item in tables.entries().values()}
+    assert entry_of_late.revision not in tables.nearest(late.descriptors, k=10, known=known)
+    tables.tend(index_above=100, merge=True)
+    assert tables.refresh().indexed_through == entry_of_late.revision
+    assert entry_of_late.revision in tables.nearest(late.descriptors, k=10, known=known)
+
+
+def test_without_the_index_all_rows_are_recent(tables: Tables, tmp_path: Path) -> None:
+    commit(tables, video("a", 300))
+    tables.tend(index_above=100)
+    tables._rows.drop_index("descriptor_idx")
+    assert Tables.open(tmp_path, num_dims=NUM_DIMS).refresh().indexed_through is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}"])
+def test_a_damaged_note_on_the_index_is_one_line(tables: Tables, tmp_path: Path, content: str) -> None:
+    (tmp_path / "indexed.json").write_text(content)
+    with pytest.raises(StoreError, match=r"^the tables of the catalogue .* are damaged: [^\n]*$"):
+        tables.refresh()
+
+
+@pytest.mark.parametrize("table", ["videos", "rows"])
+def test_a_damaged_table_is_one_line(tables: Tables, tmp_path: Path, table: str) -> None:
+    commit(tables, video("a"))
+    for path in (tmp_path / f"{table}.lance" / "data").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    damaged = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    with pytest.raises(StoreError, match=r"^the tables of the catalogue .* are damaged: [^\n]*$"):
+        damaged.entries() if table == "videos" else damaged.read_rows()
+
+
+def test_a_missing_table_is_one_line(tables: Tables, tmp_path: Path) -> None:
+    (tmp_path / "rows.lance").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=r"are damaged: Table 'rows' was not found; restore"):
+        Tables.open(tmp_path, num_dims=NUM_DIMS)
+
+
+def test_tables_of_another_dimension_are_refused(tables: Tables, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="have other columns"):
+        Tables.open(tmp_path, num_dims=NUM_DIMS + 1)
+
+
+def test_making_tables_goes_on_after_a_kill_but_never_over_videos(tables: Tables, tmp_path: Path) -> None:
+    again = Tables.create(tmp_path, num_dims=NUM_DIMS)
+    commit(again, video("a"))
+    with pytest.raises(StoreError, match=r"without its catalog\.json"):
+        Tables.create(tmp_path, num_dims=NUM_DIMS)
+
+
+def test_rows_that_are_incomplete_or_there_twice_are_left_out(tables: Tables) -> None:
+    described = video("a")
+    whole = entry(tables, described)
+    tables.commit([(whole, described)])
+    half = Descriptors("a", described.timestamps[:4], described.descriptors[:4])
+    tables.commit([(whole, half)])
+    assert tables.read_rows() == {}
+
+
+def test_dimensions_that_the_index_cannot_take_have_none(tmp_path: Path) -> None:
+    tables = Tables.create(tmp_path, num_dims=5)
+    commit(tables, catalogs.video("a", 300, num_dims=5))
+    tables.tend(index_above=100)
+    assert tables.refresh().indexed_through is None
