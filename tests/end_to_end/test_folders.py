@@ -71,7 +71,8 @@ def test_a_folder_is_searched_and_what_is_left_out_is_said(
     assert len(read_manifest(tmp_path / "all").failures) == 2
     assert json.loads(result.stdout.splitlines()[-1])["num_failures"] == 3
     again = run_cli("extract", folder, *common, tmp_path / "all", expect=3)
-    assert "0 described, 4 were there already, 3 failed" in again.stderr
+    assert "0 described, 4 there already, 1 failed" in again.stderr
+    assert "2 files are known to give nothing" in again.stderr
 
     run_cli("extract", folder, "--no-recursive", *common, tmp_path / "flat", expect=3)
     assert ids(tmp_path / "flat") == ["a", "caf\\xe9"]

@@ -169,7 +169,7 @@ def test_no_worker_outlives_the_run_and_the_run_goes_on(
     assert process.returncode != 0
     assert len(workers) == 2
     wait_until(lambda: not any(map(is_alive, workers)), limit_s=20)
-    run_cli(*arguments, expect=3)
+    run_cli(*arguments, "--retry-failed", expect=3)
     assert_same(read_descriptors(tmp_path / "store"), expected)
 
 
