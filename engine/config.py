@@ -285,6 +285,27 @@ class Localization(_Strict):
     hough_cosine: HoughVoting = HoughVoting(similarity="cosine", unrelated_similarity=0.25)
 
 
+class FalseMatches(_Strict):
+    """How unrelated pairs of videos score with this preset, and how many false answers a verdict may give.
+
+    ``tail_start``, ``tail_share`` and ``mean_excess``: `engine.evaluate.calibration.FalseMatchModel`, for normalized
+    scores of pairs. ``act_rate`` and ``review_rate``: of uploads without a copy, the share that may be called a copy,
+    and the share that a person may have to look at.
+    """
+
+    tail_start: Number
+    tail_share: Annotated[float, Field(gt=0, le=1)]
+    mean_excess: Positive
+    act_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    review_rate: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FalseMatches:
+        if self.act_rate > self.review_rate:
+            raise ValueError(f"act_rate {self.act_rate} must not be above review_rate {self.review_rate}")
+        return self
+
+
 class Preset(_Strict):
     """A full configuration of the method.
 
@@ -303,6 +324,7 @@ class Preset(_Strict):
     score_norm: ScoreNorm
     search: Search = Search()
     localization: Localization = Localization()
+    false_matches: FalseMatches | None = None
 
     @model_validator(mode="after")
     def _names_fit(self) -> Preset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from engine.console import say
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
+    from engine.evaluate.calibration import OperatingPoint
     from engine.records import CandidatePair, Match
     from engine.store.tables import GroundTruth
 
@@ -23,14 +25,19 @@ def evaluate(
     matches: Annotated[Path | None, typer.Option(help="CSV of matches: gives the segment metric.")] = None,
     queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries, to search now.")] = None,
     references: Annotated[Path | None, typer.Option(help="Descriptors of the references, to search now.")] = None,
+    precision: Annotated[
+        list[float] | None, typer.Option(help="Also print the score that has this precision (0-1); may be repeated.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="PNG of the precision-recall curve to write.")] = None,
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth.
 
     Example: vsc-engine evaluate --candidates out/candidates.csv --ground-truth ground_truth.csv
     """
+    from engine.evaluate.calibration import operating_points
     from engine.evaluate.figures import candidate_figures, match_figures
     from engine.evaluate.ids import in_ids_of, unmatched_lines
+    from engine.evaluate.metrics import best_per_pair
     from engine.search.candidates import find_candidates
     from engine.search.exact_copies import read_sides
     from engine.store.tables import read_candidates, read_ground_truth, read_matches
@@ -38,7 +45,6 @@ def evaluate(
     given = (candidates is not None, matches is not None, queries is not None and references is not None)
     if sum(given) != 1 or (queries is None) != (references is None):
         raise ConfigError("give exactly one of --candidates, --matches, or --queries with --references")
-    truth = read_ground_truth(ground_truth)
     truth = read_ground_truth(ground_truth)
 
     def truth_for(found: Sequence[CandidatePair] | Sequence[Match], among: str) -> GroundTruth:
@@ -50,12 +56,36 @@ def evaluate(
 
     if matches is not None:
         segments = read_matches(matches)
-        figures = match_figures(segments, truth_for(segments, "the matches"), plot=plot)
+        known = truth_for(segments, "the matches")
+        figures: dict[str, object] = {**match_figures(segments, known, plot=plot)}
+        pairs = best_per_pair(segments)
     else:
-        pairs: list[CandidatePair] = []
+        pairs = []
         if candidates is not None:
             pairs = read_candidates(candidates)
         elif queries is not None and references is not None:
             pairs = find_candidates(*read_sides(queries, references))
-        figures = candidate_figures(pairs, truth_for(pairs, "the candidates"), plot=plot)
+        known = truth_for(pairs, "the candidates")
+        figures = {**candidate_figures(pairs, known, plot=plot)}
+    if precision:
+        points = operating_points(pairs, known.pairs, precisions=precision)
+        figures["operating_points"] = [asdict(point) for point in points]
+        for line in _table(points):
+            say(line)
     print(json.dumps(figures))
+
+
+def _table(points: Sequence[OperatingPoint]) -> list[str]:
+    """Lines with a heading: a line for each precision, with 95% intervals over queries."""
+    lines = [f"{'precision':<11}{'score from':<26}{'recall':<24}"]
+    for point in points:
+        score = _interval(point.score, point.score_low, point.score_high)
+        recall = _interval(point.recall, point.recall_low, point.recall_high)
+        lines.append(f"{point.precision:<11g}{score:<26}{recall:<24}")
+    return lines
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "not reached"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
