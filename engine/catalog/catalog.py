@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from engine.build.cache import user_engines
-from engine.catalog.adding import Addition, Describe
+from engine.catalog.adding import Addition, Describe, file_sha256
 from engine.catalog.inputs import check_identity, read_inputs, read_norm_set
 from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest, read_manifest, write_manifest
 from engine.catalog.matching import Matcher
@@ -233,7 +233,12 @@ class Catalog:
         if isinstance(result, Failure):
             raise MediaError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")
         log_warnings(result.video_id, result.warnings)
-        return self.match_descriptors(result)
+        answer = self.match_descriptors(result)
+        same = self._matcher.with_bytes(file_sha256(path))
+        if not same:
+            return answer
+        paths = {**answer.paths, **{video.video_id: video.path for video in same}}
+        return replace(answer, duplicates=tuple(video.video_id for video in same), paths=paths)
 
     def match_descriptors(self, query: Descriptors) -> CatalogAnswer:
         """Compare an upload that the catalogue's engines described as a query. Raises ``StoreError`` if D differs."""

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.catalog.records import CatalogAnswer
+from engine.catalog.records import CatalogAnswer, CatalogVideo
 from engine.catalog.tables import Entry, Tables, Version
 from engine.config import EnsembleGate, Preset
 from engine.errors import StoreError
+from engine.evaluate.calibration import VerdictScores
 from engine.records import Descriptors
 from engine.search.comparison import compare
 from engine.search.exact_copies import resolve_stopped
@@ -59,10 +60,14 @@ class Matcher:
             except _Superseded:
                 continue
 
+    def with_bytes(self, sha256: str) -> list[CatalogVideo]:
+        """The videos whose files have these bytes."""
+        return [entry.video for entry in self._newest().entries.values() if entry.video.sha256 == sha256]
+
     def _answer(self, query: Descriptors, state: _State) -> CatalogAnswer:
         compared = self._to_compare(query, state)
         if not compared:
-            return CatalogAnswer(query.video_id, len(query), (), (), {}, query.warnings)
+            return CatalogAnswer(query.video_id, len(query), (), (), {}, query.warnings, self._thresholds(0))
         resolved = query
         if query.gate == "stopped_rows_kept":
             gate = self._preset.gate
@@ -78,7 +83,21 @@ class Matcher:
             queries, references, preset=self._preset, use_score_norm=self._normalizer is not None
         )
         paths = {pair.ref_id: state.entries[pair.ref_id].video.path for pair in candidates}
-        return CatalogAnswer(query.video_id, len(query), tuple(candidates), tuple(matches), paths, query.warnings)
+        return CatalogAnswer(
+            query.video_id,
+            len(query),
+            tuple(candidates),
+            tuple(matches),
+            paths,
+            query.warnings,
+            self._thresholds(len(state.entries)),
+        )
+
+    def _thresholds(self, num_references: int) -> VerdictScores | None:
+        config = self._preset.false_matches
+        if config is None or self._normalizer is None:
+            return None
+        return VerdictScores.of(config, num_references=num_references)
 
     def _newest(self) -> _State:
         with self._lock:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.evaluate.calibration import Verdict, VerdictScores
 from engine.records import CandidatePair, Failure, Match
 
 
@@ -72,11 +73,13 @@ class Verification:
 
 @dataclass(frozen=True)
 class CatalogAnswer:
-    """What an upload has in common with a catalogue; what that means (a verdict) is not decided here.
+    """What an upload has in common with a catalogue.
 
     ``num_rows``: descriptors of the upload. ``candidates``: pairs with the videos that are likeliest to share footage,
     best first. ``matches``: the segments of the best candidates. ``paths``: the file of every video in them, by id.
-    ``warnings``: what was lost or assumed while reading the upload.
+    ``warnings``: what was lost or assumed while reading the upload. ``thresholds``: the scores of pairs that verdicts
+    begin at in a catalogue of this size; None where the preset is not calibrated or scores are not normalized.
+    ``duplicates``: ids of videos whose files have the same bytes as the upload.
     """
 
     query_id: str
@@ -85,3 +88,21 @@ class CatalogAnswer:
     matches: tuple[Match, ...]
     paths: Mapping[str, Path]
     warnings: tuple[str, ...]
+    thresholds: VerdictScores | None = None
+    duplicates: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the upload; None where there are no thresholds."""
+        if self.duplicates:
+            return "copy"
+        return self.verdict_on(self.candidates[0].ref_id) if self.candidates else self._verdict(None)
+
+    def verdict_on(self, ref_id: str) -> Verdict | None:
+        """The verdict on the pair with one video of the catalogue."""
+        if ref_id in self.duplicates:
+            return "copy"
+        return self._verdict(next((pair.score for pair in self.candidates if pair.ref_id == ref_id), None))
+
+    def _verdict(self, score: float | None) -> Verdict | None:
+        return None if self.thresholds is None else self.thresholds.verdict(score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from engine.console import progress, say
 
 if TYPE_CHECKING:
     from engine.catalog.records import CatalogAnswer
+    from engine.records import CandidatePair, Match
 
 catalog = typer.Typer(no_args_is_help=True, help="Keep a catalogue of references, and compare uploads with it.")
 
@@ -164,16 +166,27 @@ def match(
     uploads: Annotated[list[Path], typer.Argument(help="Video files, and folders of them.", metavar="UPLOAD...")],
     engines: OwnEnginesOption = None,
     decoder: DecoderOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
+    ] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")
+    ] = False,
 ) -> None:
-    """Compare uploads with the catalogue; prints a JSON object for each: candidates and matches, best first.
+    """Compare uploads with the catalogue; prints a JSON object for each: verdict, candidates and matches, best first.
 
-    Example: vsc-engine catalog match catalogue/ upload.mp4
+    The verdict is `copy`, `review` or `no match`. Of uploads that share nothing with the catalogue one in a hundred may
+    be called a copy, and one in five be a case for review, however large it is. Where there are several uploads, the
+    exit status is that of the strongest verdict.
+
+    Example: vsc-engine catalog match catalogue/ upload.mp4 --exit-code
     """
     from engine.catalog.catalog import Catalog
-    from engine.errors import MediaError
+    from engine.errors import ConfigError, MediaError
     from engine.video.discovery import find_videos
 
     num_failed = 0
+    verdicts: Counter[str] = Counter()
     with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
         media = find_videos(uploads)
         opened.engine()
@@ -187,34 +200,50 @@ def match(
                 print(json.dumps({"query_id": item.video_id, "path": str(item.path), "error": str(error)}))
                 continue
             seconds = round(time.perf_counter() - start_s, 3)
+            verdicts[answer.verdict or _NO_VERDICT] += 1
             say(_line(answer, seconds))
-            print(json.dumps({**_document(answer, path=item.path), "seconds": seconds}), flush=True)
-    print(json.dumps({"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}))
+            print(json.dumps({**_document(answer, path=item.path, every=every), "seconds": seconds}), flush=True)
+    counts = {"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}
+    print(json.dumps({**counts, "verdicts": dict(verdicts)}))
     if num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+    if exit_code:
+        if verdicts[_NO_VERDICT]:
+            raise ConfigError(f"{folder} has no verdicts: its preset is not calibrated, or its scores not normalized")
+        raise typer.Exit(next(code for verdict, code in _EXIT_CODES.items() if verdicts[verdict]))
+
+
+_EXIT_CODES = {"copy": 0, "review": 10, "no match": 11}
+_NO_VERDICT = "none"
 
 
 def _line(answer: CatalogAnswer, seconds: float) -> str:
     if not answer.candidates:
         return f"{answer.query_id}: the catalogue is empty, {seconds:.2f} s"
+    if answer.duplicates:
+        return f"{answer.query_id}: copy, the same bytes as {answer.paths[answer.duplicates[0]]}, {seconds:.2f} s"
     best = answer.candidates[0]
-    return (
-        f"{answer.query_id}: {len(answer.matches)} matches; likeliest {answer.paths[best.ref_id]}, score "
-        f"{best.score:.3f}, {seconds:.2f} s"
-    )
+    verdict = "likeliest" if answer.verdict is None else f"{answer.verdict}; likeliest"
+    return f"{answer.query_id}: {verdict} {answer.paths[best.ref_id]}, score {best.score:.3f}, {seconds:.2f} s"
 
 
-def _document(answer: CatalogAnswer, *, path: Path) -> dict[str, Any]:
-    def with_path(found: Any) -> dict[str, Any]:
+def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, Any]:
+    def is_told(found: CandidatePair | Match) -> bool:
+        return every or answer.verdict_on(found.ref_id) != "no match"
+
+    def with_path(found: CandidatePair | Match) -> dict[str, Any]:
         values = asdict(found)
         del values["query_id"]
-        return {**values, "path": str(answer.paths[found.ref_id])}
+        return {**values, "path": str(answer.paths[found.ref_id]), "verdict": answer.verdict_on(found.ref_id)}
 
     return {
+        "verdict": answer.verdict,
+        "duplicates": [{"ref_id": ref_id, "path": str(answer.paths[ref_id])} for ref_id in answer.duplicates],
+        "thresholds": None if answer.thresholds is None else asdict(answer.thresholds),
         "query_id": answer.query_id,
         "path": str(path),
         "num_rows": answer.num_rows,
         "warnings": answer.warnings,
-        "candidates": [with_path(pair) for pair in answer.candidates],
-        "matches": [with_path(match) for match in answer.matches],
+        "candidates": [with_path(pair) for pair in answer.candidates if is_told(pair)],
+        "matches": [with_path(match) for match in answer.matches if is_told(match)],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,8 +40,8 @@ def test_the_daily_job(catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli
     write_video(uploads / "upload.mp4", montage(203)[2 * FPS :], fps=FPS)
     run = ["--queries", uploads, "--references", catalogue.norm_set, "--engines", tiny_engines]
     run_cli("run", *run, "--output", tmp_path / "run")
-    found = documents(run_cli("catalog", "match", folder, uploads).stdout)
-    answer, summary = found
+    answer, summary = documents(run_cli("catalog", "match", folder, uploads, "--all").stdout)
+    assert summary.pop("verdicts") == {answer["verdict"]: 1}
     assert summary == {"catalog": str(folder), "num_uploads": 1, "num_failures": 0}
     candidates = read_candidates(tmp_path / "run" / "candidates.csv")
     assert [(pair.ref_id, pair.score) for pair in candidates] == [
@@ -52,6 +53,23 @@ def test_the_daily_job(catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli
     for match, item in zip(matches, answer["matches"], strict=True):  # type: ignore[call-overload]
         assert {key: value for key, value in vars(match).items() if key != "query_id"}.items() <= item.items()
         assert item["path"] == str(catalogue.norm_set / f"{match.ref_id}.mp4")
+
+
+def test_the_same_bytes_are_named_and_scripts_get_an_exit_status(
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "catalogue", tmp_path / "other.mp4"
+    run_cli("catalog", "create", folder, "--engines", tiny_engines)
+    run_cli("catalog", "add", folder, catalogue.norm_set)
+    shutil.copy(catalogue.norm_set / "N3.mp4", other)
+    result = run_cli("catalog", "match", folder, other, "--exit-code", expect=0)
+    assert f"other: copy, the same bytes as {catalogue.norm_set / 'N3.mp4'}" in result.stderr
+    answer, _ = documents(result.stdout)
+    assert answer["duplicates"] == [{"ref_id": "N3", "path": str(catalogue.norm_set / "N3.mp4")}]
+    assert {item["verdict"] for item in answer["candidates"]} <= {"copy", "review"}  # type: ignore[attr-defined]
+    run_cli("catalog", "remove", folder, *(f"N{number}" for number in range(6)))
+    result = run_cli("catalog", "match", folder, other, "--exit-code", expect=11)
+    assert documents(result.stdout)[0]["verdict"] == "no match"
 
 
 def test_what_a_catalogue_holds_and_what_is_taken_out(
