@@ -25,7 +25,6 @@ from engine.build.packaged import GRAPH_SUFFIXES, PackagedManifest, PackagedWeig
 from engine.build.parity import Case, load_cases, save_cases
 from engine.config import Preset, graph_parts, load_preset
 from engine.console import progress, say
-from engine.describe.blank import blank_pictures
 from engine.errors import ConfigError, EngineError
 from engine.models.checkpoints import read_state
 from engine.projection import fit_pca, save_pca
@@ -36,6 +35,7 @@ from engine.runtime.runner import Runner
 from engine.store.norm_set import save_norm_set
 from engine.video.resize import fit_picture
 from engine.video.source import InputSpec
+from training.footage.blank import blank_pictures
 from training.footage.resizing import Frame
 from training.store.frame_store import FrameStore
 
@@ -89,7 +89,7 @@ def pack(
     """Write the weights of ``preset`` into the folder ``output``, all at once; see the module.
 
     ``store``: a frame store. The PCA is fitted on all its pictures; ``num_norm_rows`` of them, drawn with a fixed seed,
-    become the norm set, with those of `engine.describe.blank`. ``advance`` is called after each picture.
+    become the norm set, with those of `training.footage.blank`. ``advance`` is called after each picture.
 
     Raises ``ConfigError`` for checkpoints that are missing, do not fit or are not ``.safetensors``; for an ``output``
     that holds something else; and for more than 25 MB.

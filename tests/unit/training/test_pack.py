@@ -18,12 +18,12 @@ from engine.build.export import Ensemble
 from engine.build.packaged import PackagedWeights
 from engine.build.parity import load_cases
 from engine.config import Preset, load_preset
-from engine.describe.blank import blank_pictures
 from engine.errors import ConfigError
 from engine.models.checkpoints import random_weights
 from engine.models.descriptor import build_descriptor_model
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.norm_set import load_norm_set
+from training.footage.blank import blank_pictures
 from training.pack import CHECKED_BATCHES, drawn_picture, pack
 from training.store.frame_store import build_store, find_sources
 from training.unpack import unpack

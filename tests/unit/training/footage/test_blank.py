@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.describe.blank import BARS, GRAYS, blank_pictures
+from training.footage.blank import BARS, GRAYS, TITLE_COLORS, TITLE_SHAPES, blank_pictures
 
 
 def test_there_are_plain_ones_bars_ramps_and_noise() -> None:
     pictures = blank_pictures(64)
-    assert pictures.shape == (11 + 6 + 4 + 1 + 4 + 9, 64, 64, 3)
+    assert pictures.shape == (11 + 6 + 4 + 1 + 4 + 12 + 2 + 2 * 3 * 5, 64, 64, 3)
     assert pictures.dtype == np.uint8
     plain = [picture for picture in pictures if (picture == picture[0, 0]).all()]
     assert len(plain) == 21
@@ -18,6 +18,9 @@ def test_there_are_plain_ones_bars_ramps_and_noise() -> None:
     assert (np.diff(ramps[0].astype(int), axis=0) >= 0).all()
     np.testing.assert_array_equal(ramps[0], ramps[1][::-1])
     np.testing.assert_array_equal(ramps[2], ramps[0].transpose(1, 0, 2))
+    titles = pictures[-2 * len(TITLE_COLORS) * len(TITLE_SHAPES) :]
+    assert all(tuple(picture[0, 0]) in {ground for ground, _ in TITLE_COLORS} for picture in titles)
+    assert all(0.01 < (picture != picture[0, 0]).any(axis=2).mean() < 0.5 for picture in titles)
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
 
