@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from engine.runtime.engines_directory import EnginesDirectory
 
 logger = logging.getLogger(__name__)
 
-
+_DIGITS = 12
 _ADVICE = "set XDG_CACHE_HOME to a folder that can be written, or name engines with --engines"
 
 
@@ -26,17 +27,19 @@ def cache_folder() -> Path:
 
 
 def user_engines(preset_name: str) -> EnginesDirectory:
-    """The engines of a preset in `cache_folder`; builds them if they are missing, or of another preset or weights.
+    """The engines of a preset in `cache_folder`; builds them if they are missing or damaged.
 
-    Raises ``BackendUnavailable`` if they must be exported and the extra ``build`` is not installed, and ``ConfigError``
-    where the folder cannot be made.
+    Their folder is named for the preset as it is and the weights in the package, so that versions of the package that
+    run side by side keep engines of their own. Raises ``BackendUnavailable`` if they must be exported and the extra
+    ``build`` is not installed, and ``ConfigError`` where the folder cannot be made.
     """
     preset = load_preset(preset_name)
-    folder = cache_folder() / "engines" / preset_name
+    weights_sha256 = PackagedWeights.open(packaged_folder(preset.weights)).sha256 if preset.weights else ""
+    digest = hashlib.sha256(f"{preset.model_dump_json()} {weights_sha256}".encode()).hexdigest()
+    folder = cache_folder() / "engines" / f"{preset_name}-{digest[:_DIGITS]}"
     try:
         engines = EnginesDirectory.open(folder)
-        weights_sha256 = PackagedWeights.open(packaged_folder(preset.weights)).sha256 if preset.weights else None
-        if engines.manifest.preset == preset and engines.manifest.shipped_sha256 == weights_sha256:
+        if engines.manifest.preset == preset and engines.manifest.shipped_sha256 == (weights_sha256 or None):
             return engines
     except ConfigError as error:
         logger.debug("no usable engines in %s: %s", folder, error)

@@ -1,4 +1,4 @@
-"""Engines in the user's cache: built on first use, and again when the package brings other weights."""
+"""Engines in the user's cache: built on first use, for each version of settings and weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from engine.build import cache, engines
 from engine.config import Preset
 from engine.errors import ConfigError
+from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.manifest import MANIFEST_NAME
 from tests.packaged import tiny_preset, write_packaged
 
@@ -38,11 +39,22 @@ def test_engines_are_built_once(package: Path) -> None:
     assert package.is_dir()
 
 
-def test_other_weights_of_the_package_are_built_again(package: Path, tmp_path: Path) -> None:
-    before = cache.user_engines("tiny").manifest.identity
+def test_other_weights_of_the_package_have_a_folder_of_their_own(package: Path, tmp_path: Path) -> None:
+    before = cache.user_engines("tiny")
     package.rename(tmp_path / "old")
     write_packaged(package, seed=1)
-    assert cache.user_engines("tiny").manifest.identity != before
+    after = cache.user_engines("tiny")
+    assert after.manifest.identity != before.manifest.identity
+    assert EnginesDirectory.open(before.folder).manifest == before.manifest
+
+
+def test_other_settings_have_a_folder_of_their_own(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cache.user_engines("tiny")
+    other = before.manifest.preset.with_fps(2.0)
+    monkeypatch.setattr(cache, "load_preset", lambda _: other)
+    assert cache.user_engines("tiny").manifest.preset == other
+    assert EnginesDirectory.open(before.folder).manifest == before.manifest
+    assert package.is_dir()
 
 
 class TestNoUsableHome:
@@ -70,11 +82,11 @@ class TestNoUsableHome:
     @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null"])
     def test_a_home_that_cannot_be(self, home: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", home)
-        assert f"cannot keep built engines in {home}/.cache/vsc-engine/engines/tiny (" in self.error()
+        assert f"cannot keep built engines in {home}/.cache/vsc-engine/engines/tiny-" in self.error()
 
     def test_a_home_that_may_not_be_written(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        folder = tmp_path / ".cache" / "vsc-engine" / "engines" / "tiny"
-        folder.mkdir(parents=True)
+        folder = tmp_path / ".cache" / "vsc-engine" / "engines"
         monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))  # root may write all
+        # Root may write all.
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or not path.is_relative_to(folder))
         assert "not writable" in self.error()
