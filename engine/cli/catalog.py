@@ -237,11 +237,11 @@ def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, An
         return {**values, "path": str(answer.paths[found.ref_id]), "verdict": answer.verdict_on(found.ref_id)}
 
     return {
-        "verdict": answer.verdict,
-        "duplicates": [{"ref_id": ref_id, "path": str(answer.paths[ref_id])} for ref_id in answer.duplicates],
-        "thresholds": None if answer.thresholds is None else asdict(answer.thresholds),
         "query_id": answer.query_id,
         "path": str(path),
+        "verdict": answer.verdict,
+        "thresholds": None if answer.thresholds is None else asdict(answer.thresholds),
+        "duplicates": [{"ref_id": ref_id, "path": str(answer.paths[ref_id])} for ref_id in answer.duplicates],
         "num_rows": answer.num_rows,
         "warnings": answer.warnings,
         "candidates": [with_path(pair) for pair in answer.candidates if is_told(pair)],
