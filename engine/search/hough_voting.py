@@ -23,7 +23,7 @@ from engine.projection import l2_normalize
 from engine.records import Descriptors, FloatArray, Match
 
 _DEFAULT = HoughVoting()
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 256
 _MAX_CELLS = 64_000_000
 _BINS_PER_INTERVAL = 2
 _LINES_PER_SPEED = 3
