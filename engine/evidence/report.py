@@ -35,7 +35,6 @@ _THUMBNAIL_PX = 120
 _JPEG_QUALITY = 70
 _MAX_SPANS = 20
 _TEMPLATES = resources.files("engine") / "evidence" / "templates"
-_VERDICTS = frozenset(("copy", "review"))
 
 Rows = Mapping[str, Descriptors]
 
@@ -72,7 +71,6 @@ class _Entry:
     number: int
     match: Match
     verdict: str
-    verdict_class: str
     sides: tuple[_Side, _Side]
     is_pictured: bool
     matrix: str | None
@@ -84,7 +82,7 @@ def write_report(
     query_paths: Mapping[str, Path],
     ref_paths: Mapping[str, Path],
     *,
-    verdicts: Mapping[Match, str] | None = None,
+    verdicts: Mapping[tuple[str, str], str] | None = None,
     query_rows: Rows | None = None,
     ref_rows: Rows | None = None,
     title: str = "Copies found",
@@ -93,9 +91,10 @@ def write_report(
     """Write an HTML page of the matches, best first, that holds all it shows.
 
     ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged gives a line in place of
-    its pictures. ``verdicts``: a word for some matches, such as ``copy`` or ``review``. ``query_rows`` and
-    ``ref_rows``: descriptors by video id, for a picture of the score matrix. The best ``max_pictured`` matches have
-    pictures (about 60 KB each), the best `MAX_LISTED` are listed; the page says what it leaves out.
+    its pictures. ``verdicts``: a word for some pairs of query id and reference id, such as ``copy`` or ``review``.
+    ``query_rows`` and ``ref_rows``: descriptors by video id, for a picture of the score matrix. The best
+    ``max_pictured`` matches have pictures (about 80 KB each), the best `MAX_LISTED` are listed; the page says what it
+    leaves out.
 
     Raises ``OSError`` where the page cannot be written; what was there before then stays.
     """
@@ -108,8 +107,7 @@ def write_report(
         _Entry(
             number=number,
             match=match,
-            verdict=printable((verdicts or {}).get(match, "")),
-            verdict_class=word if (word := (verdicts or {}).get(match, "")) in _VERDICTS else "other",
+            verdict=printable((verdicts or {}).get((match.query_id, match.ref_id), "")),
             sides=(videos["query"].side(match), videos["reference"].side(match)),
             is_pictured=number <= len(pictured),
             matrix=_matrix(match, query_rows, ref_rows) if number <= len(pictured) else None,

@@ -24,6 +24,7 @@ from engine.build.engines import set_pca
 from engine.config import EnsembleGate, Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
+from engine.evaluate.calibration import Verdict, VerdictScores
 from engine.evidence.geometry import verify
 from engine.evidence.report import write_report
 from engine.files import written_aside
@@ -120,7 +121,13 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     if settings.report is not None:
         rows = [{item.video_id: item for item in side} for side in (queries, references)]
         write_report(
-            settings.report, matches, paths["queries"], paths["references"], query_rows=rows[0], ref_rows=rows[1]
+            settings.report,
+            matches,
+            paths["queries"],
+            paths["references"],
+            verdicts=_verdicts(settings, candidates, num_references=len(references)),
+            query_rows=rows[0],
+            ref_rows=rows[1],
         )
     query_ids, ref_ids = (frozenset(item.video_id for item in run.media[side]) for side in ("queries", "references"))
     return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids, tuple(run.known_failures))
@@ -223,6 +230,17 @@ def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapp
     num_seen = sum(item.agreement is not None for item in found)
     logger.info("verification: the pictures of %d of %d matches were compared", num_seen, len(matches))
     return [item.match for item in found]
+
+
+def _verdicts(
+    settings: RunSettings, candidates: Sequence[CandidatePair], *, num_references: int
+) -> dict[tuple[str, str], Verdict]:
+    """Those on all pairs; none where the scores are not those that the preset was calibrated on."""
+    config = settings.preset.false_matches
+    if config is None or not settings.use_score_norm:
+        return {}
+    thresholds = VerdictScores.of(config, num_references=num_references)
+    return {(pair.query_id, pair.ref_id): thresholds.verdict(pair.score) for pair in candidates}
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:

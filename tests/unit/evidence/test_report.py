@@ -81,12 +81,12 @@ def test_a_page_shows_both_videos_of_each_match(tmp_path: Path, footage: Path) -
         tmp_path,
         footage,
         MATCHES,
-        verdicts={MATCHES[0]: "copy", MATCHES[1]: "look again"},
+        verdicts={(EVIL, "R0"): "copy", (MATCHES[2].query_id, "R0"): "look again"},
         query_rows=rows,
         ref_rows={"R0": described("R0", 6)},
     )
     assert [entry["data-score"] for entry in page.named("details")] == ["9.5", "2.5", "1.5", "0.5"]
-    assert [entry["data-verdict"] for entry in page.named("details")] == ["", "copy", "look again", ""]
+    assert [entry["data-verdict"] for entry in page.named("details")] == ["", "copy", "copy", "look again"]
     alts = [str(image["alt"]) for image in page.named("img")]
     assert [alt for alt in alts if alt.startswith(f"query {EVIL}")] == [
         f"query {EVIL} at 0:0{time_s}" for time_s in (0.5, 1.5, 2.5, 3.5, 1.2, 1.8, 2.2, 2.8)
@@ -107,7 +107,7 @@ def test_a_backward_copy_is_shown_backward(tmp_path: Path, footage: Path) -> Non
 
 
 def test_names_never_become_markup(tmp_path: Path, footage: Path) -> None:
-    page = written(tmp_path, footage, MATCHES, verdicts={MATCHES[0]: EVIL}, title=EVIL)
+    page = written(tmp_path, footage, MATCHES, verdicts={(EVIL, "R0"): EVIL}, title=EVIL)
     assert len(page.named("script")) == 1
     assert {key for _, attributes in page.elements for key in attributes if key.startswith("on")} == set()
     assert all(str(image["src"]).startswith("data:") for image in page.named("img"))
@@ -175,7 +175,7 @@ def browser() -> Iterator[Any]:
 
 def test_the_page_works_in_a_browser(tmp_path: Path, footage: Path, browser: Any) -> None:
     more = [Match(f"Q{number:04}", "R0", 0.0, 1.0 + number % 7, 1.0, 5.0, -number / 10) for number in range(2000)]
-    written(tmp_path, footage, MATCHES + more, verdicts={MATCHES[0]: "copy", more[5]: "review"}, title=EVIL)
+    written(tmp_path, footage, MATCHES + more, verdicts={(EVIL, "R0"): "copy", ("Q0005", "R0"): "review"}, title=EVIL)
     page = browser.new_page()
     said: list[str] = []
     asked_for: list[str] = []
@@ -196,7 +196,7 @@ def test_the_page_works_in_a_browser(tmp_path: Path, footage: Path, browser: Any
     assert page.inner_text("#count") == "1 of 2004 shown"
     page.keyboard.press("Escape")
     page.select_option("#verdict", "copy")
-    assert shown() == [EVIL]
+    assert shown() == [EVIL, EVIL]
     page.select_option("#verdict", "")
     page.select_option("#order", "length")
     assert shown()[:2] == ["Q0006", "Q0013"]

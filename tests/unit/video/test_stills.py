@@ -49,6 +49,16 @@ def test_behind_the_end_is_the_last_picture(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(same.picture, last.picture)
 
 
+def test_times_go_on_where_recordings_were_joined(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.ts", tmp_path / "second.ts"
+    write_video(first, moving_frames(100, seed=1))
+    write_video(second, moving_frames(100, seed=2))
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    for still in stills(first, [4.1, 5.0, 7.5], short_side_px=1000):
+        (expected,) = shown_at(second, [still.time_s - 4.0])
+        np.testing.assert_array_equal(still.picture, expected)
+
+
 def test_a_file_that_cannot_seek_is_decoded_from_its_start(tmp_path: Path) -> None:
     path, raw = tmp_path / "a.mp4", tmp_path / "a.h264"
     write_long(path)
@@ -88,7 +98,7 @@ def test_damage_behind_a_time_costs_nothing(tmp_path: Path) -> None:
 def test_keyframes_too_far_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.mp4"
     write_long(path, num_seconds=4)
-    monkeypatch.setattr(module, "MAX_DECODED_FRAMES", 20)
+    monkeypatch.setattr(module, "MAX_GROUP_FRAMES", 20)
     with pytest.raises(MediaError, match=r"no keyframe within 20 frames before 3\.5 s"):
         list(stills(path, [3.5], short_side_px=96))
 
