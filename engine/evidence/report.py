@@ -34,6 +34,7 @@ _NUM_PAIRS = 4
 _THUMBNAIL_PX = 120
 _JPEG_QUALITY = 70
 _MAX_SPANS = 20
+_ORDER = {"copy": 0, "review": 1}
 _TEMPLATES = resources.files("engine") / "evidence" / "templates"
 
 Rows = Mapping[str, Descriptors]
@@ -88,7 +89,7 @@ def write_report(
     title: str = "Copies found",
     max_pictured: int = MAX_PICTURED,
 ) -> None:
-    """Write an HTML page of the matches, best first, that holds all it shows.
+    """Write an HTML page of the matches that holds all it shows: first verdict ``copy``, then ``review``, by score.
 
     ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged gives a line in place of
     its pictures. ``verdicts``: a word for some pairs of query id and reference id, such as ``copy`` or ``review``.
@@ -98,7 +99,11 @@ def write_report(
 
     Raises ``OSError`` where the page cannot be written; what was there before then stays.
     """
-    ordered = sorted(matches, key=lambda match: match.score, reverse=True)
+    words = verdicts or {}
+    ordered = sorted(
+        matches,
+        key=lambda match: (_ORDER.get(words.get((match.query_id, match.ref_id), ""), len(_ORDER)), -match.score),
+    )
     pictured, listed = ordered[:max_pictured], ordered[:MAX_LISTED]
     videos = {"query": _Videos("query", query_paths, listed), "reference": _Videos("reference", ref_paths, listed)}
     for side in videos.values():
@@ -107,7 +112,7 @@ def write_report(
         _Entry(
             number=number,
             match=match,
-            verdict=printable((verdicts or {}).get((match.query_id, match.ref_id), "")),
+            verdict=printable(words.get((match.query_id, match.ref_id), "")),
             sides=(videos["query"].side(match), videos["reference"].side(match)),
             is_pictured=number <= len(pictured),
             matrix=_matrix(match, query_rows, ref_rows) if number <= len(pictured) else None,

@@ -8,7 +8,8 @@
     node, place, words: node.textContent.toLowerCase(), ...node.dataset,
   }));
   const compare = {
-    score: (a, b) => a.place - b.place,
+    place: (a, b) => a.place - b.place,
+    score: (a, b) => b.score - a.score || a.place - b.place,
     query: (a, b) => a.query.localeCompare(b.query) || a.place - b.place,
     reference: (a, b) => a.reference.localeCompare(b.reference) || a.place - b.place,
     length: (a, b) => b.length - a.length || a.place - b.place,

@@ -95,8 +95,9 @@ def test_damage_behind_a_time_costs_nothing(tmp_path: Path) -> None:
     assert [type(still) for still in rest] == [Still]
 
 
-def test_keyframes_too_far_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.mp4"
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_keyframes_too_far_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path = tmp_path / name
     write_long(path, num_seconds=4)
     monkeypatch.setattr(module, "MAX_GROUP_FRAMES", 20)
     with pytest.raises(MediaError, match=r"no keyframe within 20 frames before 3\.5 s"):
