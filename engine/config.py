@@ -275,9 +275,13 @@ class Localization(_Strict):
     ``method``: ``temporal_network`` is that of the challenge's baseline, ``hough_voting`` the more exact one.
     ``score_normalized`` and ``cosine``: the settings of the challenge's baseline for descriptors with and without score
     normalization, but scenes apart.
+    ``verified_per_query``: the best matches of each query whose pictures are compared, for the mirror flag, if their
+    score is ``min_verified_score`` or more (`engine.evidence.geometry.verify`); 0 compares none.
     """
 
     candidates_per_query: Count = 5
+    verified_per_query: Annotated[int, Field(strict=True, ge=0)] = 0
+    min_verified_score: NotNegative = 0.0
     method: Literal["temporal_network", "hough_voting"] = "temporal_network"
     score_normalized: TemporalNetwork = TemporalNetwork()
     cosine: TemporalNetwork = TemporalNetwork(similarity="cosine", similarity_bias=0.0, score="candidate")

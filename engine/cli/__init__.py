@@ -21,6 +21,7 @@ from engine.cli.info import info
 from engine.cli.localize import localize
 from engine.cli.normalize import normalize
 from engine.cli.options import EXIT_CONFIG
+from engine.cli.report import report
 from engine.cli.run import run
 from engine.cli.search import search
 from engine.console import LogLines, say
@@ -62,6 +63,6 @@ def _options(
         raise typer.Exit
 
 
-for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, run, info):
+for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, report, run, info):
     app.command()(verb)
 app.add_typer(catalog, name="catalog")

@@ -50,6 +50,7 @@ def run(
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
+    report: Annotated[Path | None, typer.Option(help="HTML page of the matches to write, with pictures.")] = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
     video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,
     retry_failed: RetryFailedOption = False,
@@ -82,6 +83,7 @@ def run(
         decoder=decoder,
         is_recursive=recursive,
         options=ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed),
+        report=report,
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,9 @@ from engine.build.engines import set_pca
 from engine.config import EnsembleGate, Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
+from engine.evaluate.calibration import Verdict, VerdictScores
+from engine.evidence.geometry import verify
+from engine.evidence.report import write_report
 from engine.files import written_aside
 from engine.projection import Pca, fit_pca
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
@@ -56,7 +59,7 @@ class RunSettings:
 
     ``queries``, ``references`` and ``norm_set`` are folders of videos, or lists, see `engine.video.discovery.discover`;
     None as ``norm_set`` takes the one that came with the engines. ``num_workers`` and ``num_gpus``: see
-    `engine.run.plan.choose_workers`.
+    `engine.run.plan.choose_workers`. ``report``: an HTML page of the matches to write.
     """
 
     queries: Path
@@ -71,6 +74,7 @@ class RunSettings:
     decoder: DecoderName | None = None
     is_recursive: bool = True
     options: ExtractionOptions = DEFAULT_OPTIONS
+    report: Path | None = None
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -110,8 +114,21 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     references = run.describe("references", "reference", engines)
     queries = run.describe("queries", "query", engines)
     candidates, matches = _compare(settings, queries, references, norm_rows=norm_rows, device=run.device)
+    paths = {name: {item.video_id: item.path for item in run.media[name]} for name in ("queries", "references")}
+    matches = _verified(settings.preset, matches, paths)
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
+    if settings.report is not None:
+        rows = [{item.video_id: item for item in side} for side in (queries, references)]
+        write_report(
+            settings.report,
+            matches,
+            paths["queries"],
+            paths["references"],
+            verdicts=_verdicts(settings, candidates, num_references=len(references)),
+            query_rows=rows[0],
+            ref_rows=rows[1],
+        )
     query_ids, ref_ids = (frozenset(item.video_id for item in run.media[side]) for side in ("queries", "references"))
     return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids, tuple(run.known_failures))
 
@@ -197,6 +214,33 @@ def _compare(
         queries, references = unit_length(queries), unit_length(references)
     search = partial(global_top_k, device=device)
     return compare(queries, references, preset=preset, use_score_norm=settings.use_score_norm, search=search)
+
+
+def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Path]]) -> list[Match]:
+    limit = preset.localization.verified_per_query
+    if not limit:
+        return list(matches)
+    found = verify(
+        matches,
+        paths["queries"],
+        paths["references"],
+        limit=limit,
+        min_score=preset.localization.min_verified_score,
+    )
+    num_seen = sum(item.agreement is not None for item in found)
+    logger.info("verification: the pictures of %d of %d matches were compared", num_seen, len(matches))
+    return [item.match for item in found]
+
+
+def _verdicts(
+    settings: RunSettings, candidates: Sequence[CandidatePair], *, num_references: int
+) -> dict[tuple[str, str], Verdict]:
+    """Those on all pairs; none where the scores are not those that the preset was calibrated on."""
+    config = settings.preset.false_matches
+    if config is None or not settings.use_score_norm:
+        return {}
+    thresholds = VerdictScores.of(config, num_references=num_references)
+    return {(pair.query_id, pair.ref_id): thresholds.verdict(pair.score) for pair in candidates}
 
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:

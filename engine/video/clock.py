@@ -39,7 +39,8 @@ class Clock:
     """
 
     def __init__(self, tick_s: Fraction, *, may_leap: bool) -> None:
-        self._tick_s = tick_s
+        self.tick_s = tick_s
+        self.may_leap = may_leap
         self._jitter, self._max_time = round(_JITTER_S / tick_s), round(MAX_TIME_S / tick_s)
         self._max_leap = round(_MAX_LEAP_S / tick_s) if may_leap else self._max_time
         self._offset = 0
@@ -57,7 +58,7 @@ class Clock:
             self._start = self._last_pts = self._end = shown
         elif self._is_new_clock(stamp.dts, shown, since=self._start):
             self._offset = self._end - shown
-            self.breaks_s.append(float((self._end - self._start) * self._tick_s))
+            self.breaks_s.append(float((self._end - self._start) * self.tick_s))
         if stamp.dts is not None:
             self._last_dts = stamp.dts + self._offset
         self._last_pts = max(self._last_pts, shown + self._offset)

@@ -268,7 +268,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             stream=video.stream.index,
             codec=codec,
             size_wh=size_wh,
-            orientation=_orientation(picture),
+            orientation=orientation_of(picture),
             hdr=_HDR.get(picture.color_trc) if picture else None,
             bottom_first=context.field_order in _BOTTOM_FIRST,
             warnings=tuple(_assumptions(media, video, times)),
@@ -282,7 +282,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
         )
 
 
-def _orientation(picture: VideoFrame | None) -> Orientation:
+def orientation_of(picture: VideoFrame | None) -> Orientation:
     """As the container or the codec has it: FFmpeg's decoders attach both to the pictures."""
     side_data = cast(Iterable[Any], picture.side_data if picture else ())
     matrices = [bytes(data) for data in side_data if data.type is SideDataType.DISPLAYMATRIX]

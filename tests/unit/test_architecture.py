@@ -24,16 +24,18 @@ ROOMS = [
     "describe",
     "search",
     "evaluate",
+    "evidence",
     "run",
     "catalog",
     "cli",
 ]
 # Where each heavy library may be imported. `models` and `build` are the rooms of torch and timm.
 HOMES = {
-    "av": {"engine.video.container", "engine.video.media", "engine.video.pyav"},
-    "cv2": {"engine.video.statistics"},
+    "av": {"engine.video.container", "engine.video.media", "engine.video.pyav", "engine.video.stills"},
+    "cv2": {"engine.evidence.geometry", "engine.video.statistics"},
     "faiss": {"engine.search.faiss_backend"},
     "filelock": {"engine.files"},
+    "jinja2": {"engine.evidence.report"},
     "lancedb": {"engine.catalog.tables"},
     "matplotlib": {"engine.evaluate.plots"},
     "nvidia": {"engine.video.dali"},

@@ -1,0 +1,54 @@
+"""``vsc-engine report``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import RecursiveOption
+from engine.console import say
+
+
+def report(
+    matches: Annotated[Path, typer.Option(help="CSV of matches, as `run` and `localize` write it.")],
+    queries: Annotated[Path, typer.Option(help="Folder of query videos, or @FILE with a path a line.")],
+    references: Annotated[Path, typer.Option(help="The same for reference videos.")],
+    output: Annotated[Path, typer.Option(help="HTML page to write.")],
+    query_rows: Annotated[
+        Path | None, typer.Option(help="Descriptors of the queries, for score matrices: store folder or .npz.")
+    ] = None,
+    ref_rows: Annotated[Path | None, typer.Option(help="The same for the references.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="How many matches get pictures, the best first.")] = 100,
+    recursive: RecursiveOption = True,
+) -> None:
+    """Show matches to a person: one HTML page with pictures of both videos.
+
+    Example: vsc-engine report --matches out/matches.csv --queries q/ --references r/ --output report.html
+    """
+    from engine.errors import ConfigError
+    from engine.evidence.report import write_report
+    from engine.store.store import read_descriptors
+    from engine.store.tables import read_matches
+    from engine.video.discovery import discover
+
+    found = read_matches(matches)
+    paths = [
+        {item.video_id: item.path for item in discover([folder], is_recursive=recursive).media}
+        for folder in (queries, references)
+    ]
+    asked = {match.query_id for match in found}, {match.ref_id for match in found}
+    for role, ids, known, folder in zip(("queries", "references"), asked, paths, (queries, references), strict=True):
+        missing = sorted(ids.difference(known))
+        if missing and len(missing) == len(ids):
+            raise ConfigError(f"none of the {len(ids)} {role} of {matches} is in {folder}, such as {missing[0]!r}")
+        if missing:
+            say(f"{len(missing)} of {len(ids)} {role} are not in {folder}, such as {missing[0]}: no pictures of them")
+    rows = [
+        None if source is None else {item.video_id: item for item in read_descriptors(source)}
+        for source in (query_rows, ref_rows)
+    ]
+    write_report(output, found, *paths, query_rows=rows[0], ref_rows=rows[1], max_pictured=pictures)
+    print(json.dumps({"output": str(output), "num_matches": len(found), "num_pictured": min(pictures, len(found))}))

@@ -1,0 +1,1 @@
+"""What shows a person, and checks with pixels, that a match is a copy. Knows videos and matches, not descriptors."""
