@@ -28,8 +28,9 @@ from engine.catalog.verification import verify_tables
 from engine.config import Preset
 from engine.describe.engine import Engine, log_warnings
 from engine.errors import ConfigError, MediaError, StoreError
+from engine.evidence.geometry import verify
 from engine.files import exclusive, load_arrays, save_arrays
-from engine.records import Descriptors, Failure, FloatArray
+from engine.records import Descriptors, Failure, FloatArray, Match
 from engine.run.extraction import describe_in_workers
 from engine.run.plan import Workers
 from engine.run.protocol import Progress, no_progress
@@ -223,7 +224,8 @@ class Catalog:
     def match(self, upload: str | Path) -> CatalogAnswer:
         """Describe a video file as a query and compare it with all videos of the catalogue.
 
-        Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a path that is none.
+        Where the file of the catalogue's video is still there, the best matches are looked at to tell whether they are
+        mirrored. Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a path that is none.
         """
         path = Path(upload)
         if path.is_dir():
@@ -235,10 +237,24 @@ class Catalog:
         log_warnings(result.video_id, result.warnings)
         answer = self.match_descriptors(result)
         same = self._matcher.with_bytes(file_sha256(path))
-        if not same:
-            return answer
-        paths = {**answer.paths, **{video.video_id: video.path for video in same}}
-        return replace(answer, duplicates=tuple(video.video_id for video in same), paths=paths)
+        if same:
+            paths = {**answer.paths, **{video.video_id: video.path for video in same}}
+            answer = replace(answer, duplicates=tuple(video.video_id for video in same), paths=paths)
+        return replace(answer, matches=self._looked_at(answer, path))
+
+    def _looked_at(self, answer: CatalogAnswer, upload: Path) -> tuple[Match, ...]:
+        """The matches, the best of them with their mirror flag, where the catalogue knows the video file."""
+        localization = self.manifest.preset.localization
+        with_file = [match for match in answer.matches if _is_video_file(answer.paths[match.ref_id])]
+        verified = verify(
+            with_file,
+            {answer.query_id: upload},
+            answer.paths,
+            limit=localization.verified_per_query,
+            min_score=localization.min_verified_score,
+        )
+        found = {match: item.match for match, item in zip(with_file, verified, strict=True)}
+        return tuple(found.get(match, match) for match in answer.matches)
 
     def match_descriptors(self, query: Descriptors) -> CatalogAnswer:
         """Compare an upload that the catalogue's engines described as a query. Raises ``StoreError`` if D differs."""
@@ -342,3 +358,8 @@ def _check_free(folder: Path) -> None:
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in own and entry.suffix != ".aside")
     if others:
         raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")
+
+
+def _is_video_file(path: Path) -> bool:
+    """Whether a path of the catalogue is a video, not the store or ``.npz`` that its descriptors came from."""
+    return path.is_file() and path.suffix != ".npz"

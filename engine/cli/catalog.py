@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -169,6 +170,7 @@ def match(
     every: Annotated[
         bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
     ] = False,
+    report: Annotated[Path | None, typer.Option(help="HTML page of what is told of, with pictures, to write.")] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")
     ] = False,
@@ -187,6 +189,7 @@ def match(
 
     num_failed = 0
     verdicts: Counter[str] = Counter()
+    answers: list[CatalogAnswer] = []
     with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
         media = find_videos(uploads)
         opened.engine()
@@ -201,8 +204,11 @@ def match(
                 continue
             seconds = round(time.perf_counter() - start_s, 3)
             verdicts[answer.verdict or _NO_VERDICT] += 1
+            answers.append(answer)
             say(_line(answer, seconds))
             print(json.dumps({**_document(answer, path=item.path, every=every), "seconds": seconds}), flush=True)
+    if report is not None:
+        _write_report(report, answers, {item.video_id: item.path for item in media}, every=every)
     counts = {"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}
     print(json.dumps({**counts, "verdicts": dict(verdicts)}))
     if num_failed:
@@ -227,10 +233,23 @@ def _line(answer: CatalogAnswer, seconds: float) -> str:
     return f"{answer.query_id}: {verdict} {answer.paths[best.ref_id]}, score {best.score:.3f}, {seconds:.2f} s"
 
 
-def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, Any]:
-    def is_told(found: CandidatePair | Match) -> bool:
-        return every or answer.verdict_on(found.ref_id) != "no match"
+def _write_report(
+    output: Path, answers: Sequence[CatalogAnswer], query_paths: Mapping[str, Path], *, every: bool
+) -> None:
+    from engine.evidence.report import write_report
 
+    matches = [match for answer in answers for match in answer.matches if _is_told(answer, match, every=every)]
+    ref_paths = {ref_id: path for answer in answers for ref_id, path in answer.paths.items()}
+    pairs = [(answer, match.ref_id) for answer in answers for match in answer.matches]
+    verdicts = {(answer.query_id, ref_id): answer.verdict_on(ref_id) or "" for answer, ref_id in pairs}
+    write_report(output, matches, query_paths, ref_paths, verdicts=verdicts)
+
+
+def _is_told(answer: CatalogAnswer, found: CandidatePair | Match, *, every: bool) -> bool:
+    return every or answer.verdict_on(found.ref_id) != "no match"
+
+
+def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, Any]:
     def with_path(found: CandidatePair | Match) -> dict[str, Any]:
         values = asdict(found)
         del values["query_id"]
@@ -244,6 +263,6 @@ def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, An
         "duplicates": [{"ref_id": ref_id, "path": str(answer.paths[ref_id])} for ref_id in answer.duplicates],
         "num_rows": answer.num_rows,
         "warnings": answer.warnings,
-        "candidates": [with_path(pair) for pair in answer.candidates if is_told(pair)],
-        "matches": [with_path(match) for match in answer.matches if is_told(match)],
+        "candidates": [with_path(pair) for pair in answer.candidates if _is_told(answer, pair, every=every)],
+        "matches": [with_path(match) for match in answer.matches if _is_told(answer, match, every=every)],
     }

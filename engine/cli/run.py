@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,8 @@ from engine.console import progress, say
 
 if TYPE_CHECKING:
     from engine.evaluate.figures import Figures
+
+_TOLD = ("copy", "review")
 
 
 def run(
@@ -95,6 +98,8 @@ def run(
         figures |= candidate_figures(result.candidates, known, plot=plot)
         if known.matches is not None:
             figures |= match_figures(result.matches, known)
+    if result.verdicts:
+        say(_summary(result.verdicts, num_queries=len(result.query_ids), output=output))
     figures |= {
         "num_queries": len(result.query_ids),
         "num_references": len(result.ref_ids),
@@ -108,3 +113,10 @@ def run(
         failures_csv=output / "failures.csv",
         result=figures,
     )
+
+
+def _summary(verdicts: Mapping[tuple[str, str], str], *, num_queries: int, output: Path) -> str:
+    """How many queries hold a copy, and how many somebody should look at, by their strongest verdict."""
+    copies, reviews = ({query_id for (query_id, _), word in verdicts.items() if word == wanted} for wanted in _TOLD)
+    counts = f"with a copy: {len(copies)}, to review: {len(reviews - copies)}"
+    return f"queries: {num_queries}, {counts}; see {output / 'matches.csv'}"

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,8 @@ class RunSettings:
 class RunResult:
     """What a run found, the videos that gave no descriptors, and the ids of all queries and references.
 
-    ``known_failures``: videos that gave none before and were not tried again.
+    ``known_failures``: videos that gave none before and were not tried again. ``verdicts``: on the pairs of
+    ``candidates``, by query id and reference id; none where the preset is not calibrated or scores are not normalized.
     """
 
     candidates: list[CandidatePair]
@@ -96,6 +97,7 @@ class RunResult:
     query_ids: frozenset[str]
     ref_ids: frozenset[str]
     known_failures: tuple[Failure, ...] = ()
+    verdicts: Mapping[tuple[str, str], Verdict] = field(default_factory=dict)
 
 
 def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> RunResult:
@@ -118,6 +120,7 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     matches = _verified(settings.preset, matches, paths)
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
+    verdicts = _verdicts(settings, candidates, num_references=len(references))
     if settings.report is not None:
         rows = [{item.video_id: item for item in side} for side in (queries, references)]
         write_report(
@@ -125,12 +128,13 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
             matches,
             paths["queries"],
             paths["references"],
-            verdicts=_verdicts(settings, candidates, num_references=len(references)),
+            verdicts=verdicts,
             query_rows=rows[0],
             ref_rows=rows[1],
         )
     query_ids, ref_ids = (frozenset(item.video_id for item in run.media[side]) for side in ("queries", "references"))
-    return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids, tuple(run.known_failures))
+    known_failures = tuple(run.known_failures)
+    return RunResult(candidates, matches, tuple(run.failures), query_ids, ref_ids, known_failures, verdicts)
 
 
 class _Run:

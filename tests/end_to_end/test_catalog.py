@@ -62,9 +62,11 @@ def test_the_same_bytes_are_named_and_scripts_get_an_exit_status(
     run_cli("catalog", "create", folder, "--engines", tiny_engines)
     run_cli("catalog", "add", folder, catalogue.norm_set)
     shutil.copy(catalogue.norm_set / "N3.mp4", other)
-    result = run_cli("catalog", "match", folder, other, "--exit-code", expect=0)
+    page = tmp_path / "report.html"
+    result = run_cli("catalog", "match", folder, other, "--exit-code", "--report", page, expect=0)
     assert f"other: copy, the same bytes as {catalogue.norm_set / 'N3.mp4'}" in result.stderr
     answer, _ = documents(result.stdout)
+    assert page.read_text(encoding="utf-8").count("other.mp4") > 0
     assert answer["duplicates"] == [{"ref_id": "N3", "path": str(catalogue.norm_set / "N3.mp4")}]
     assert {item["verdict"] for item in answer["candidates"]} <= {"copy", "review"}  # type: ignore[attr-defined]
     run_cli("catalog", "remove", folder, *(f"N{number}" for number in range(6)))

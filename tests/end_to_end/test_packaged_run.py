@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def test_the_norm_set_of_the_engines_is_used_and_named(
 ) -> None:
     result = run_cli("run", *sides(catalogue, tiny_engines), "--output", tmp_path / "run")
     assert f"norm set: the one that came with the engines, {len(norm_rows())} rows" in result.stderr
+    assert re.search(r"queries: 6, with a copy: \d, to review: \d; see .*matches\.csv", result.stderr)
     assert json.loads(result.stdout.splitlines()[-1])["num_failures"] == 0
     assert not (tmp_path / "run" / "norm_set").exists()
     assert not (tmp_path / "run" / "engines").exists()
