@@ -193,7 +193,7 @@ class Engine:
     def identity(self, *, role: Role) -> dict[str, Any]:
         """What decides the descriptors of a video besides its file; stored with them, so that they never mix."""
         of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
-        other = {"pca", "score_norm", "search", "localization", *of_queries}
+        other = {"pca", "score_norm", "search", "localization", "false_matches", *of_queries}
         settings = self.preset.model_dump(
             mode="json", exclude={**dict.fromkeys(other, True), "decoding": {"max_pixels"}}
         )
