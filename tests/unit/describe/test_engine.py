@@ -62,7 +62,7 @@ def test_the_identity_holds_what_decides_descriptors_and_nothing_else(lite_engin
     query = Engine.open(lite_engines).identity(role="query")
     assert query["settings"]["sampling"] == {"fps": 1.0}
     assert {"scenes", "gate", "near_duplicates"} <= query["settings"].keys()
-    assert not {"search", "localization", "score_norm", "pca"} & query["settings"].keys()
+    assert not {"search", "localization", "score_norm", "pca", "false_matches"} & query["settings"].keys()
     search = preset.search.model_copy(update={"retrieve_per_query": 7})
     assert (
         Engine.open(lite_engines, preset=preset.model_copy(update={"search": search})).identity(role="query") == query
