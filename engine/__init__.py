@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.catalog.catalog import Catalog
     from engine.describe.engine import Engine
     from engine.records import CandidatePair, Descriptors, Failure, Match
+    from engine.store.arrow import to_arrow, to_pandas
 
 __all__ = [
     "BackendUnavailable",
@@ -30,6 +31,8 @@ __all__ = [
     "MediaError",
     "StoreError",
     "__version__",
+    "to_arrow",
+    "to_pandas",
 ]
 
 _HOMES = {
@@ -39,6 +42,8 @@ _HOMES = {
     "Descriptors": "records",
     "Failure": "records",
     "Match": "records",
+    "to_arrow": "store.arrow",
+    "to_pandas": "store.arrow",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import zipfile
 import zlib
@@ -88,6 +89,12 @@ def exclusive(path: Path, *, on_wait: Callable[[], object] | None = None) -> Ite
         held = lock.acquire()
     with held:
         yield
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hexadecimal) of the bytes of a file. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

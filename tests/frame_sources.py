@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.records import Media
+from engine.video.arrays import ArrayFrameSource
 from engine.video.dali import DaliFrameSource
 from engine.video.dali_codecs import Device
 from engine.video.pyav import PyAvFrameSource
@@ -24,11 +25,15 @@ SAMPLING_FPS = 4
 
 @dataclass(frozen=True)
 class Implementation:
-    """``open(media, fps=...)`` makes the source; ``codec`` is one that it decodes; the rest bounds its resizing."""
+    """``open(media, fps=...)`` makes the source; ``codec`` is one that it decodes.
+
+    ``max_resize_difference`` bounds its resizing. ``reads_files``: it decodes, and can tell what is lost.
+    """
 
     open: Callable[..., FrameSource]
     codec: str
     max_resize_difference: int
+    reads_files: bool = True
 
     def source(self, path: Path, *, fps: float = SAMPLING_FPS) -> closing[FrameSource]:
         return closing(self.open(Media(path.stem, path), fps=fps))
@@ -44,6 +49,13 @@ def dali(device: Device, *, codec: str, **options: int) -> Implementation:
     return Implementation(partial(DaliFrameSource, device=device, **options), codec=codec, max_resize_difference=2)
 
 
+def arrays(media: Media, *, fps: float) -> ArrayFrameSource:
+    """The frames of a file as a caller would pass them who decoded and sampled it."""
+    with closing(PyAvFrameSource(media, fps=fps)) as source:
+        frames = np.stack(list(source.pictures()))
+        return ArrayFrameSource(frames, source.slots / fps, fps=fps)
+
+
 IMPLEMENTATIONS = [
     # In its first pass Pillow may round a half otherwise than the oracle; the lobes of the second pass make 1.25 of it.
     pytest.param(Implementation(PyAvFrameSource, codec="libx264", max_resize_difference=2), id="pyav"),
@@ -51,6 +63,7 @@ IMPLEMENTATIONS = [
         Implementation(partial(PyAvFrameSource, cache_bytes=0), codec="libx264", max_resize_difference=2),
         id="pyav-uncached",
     ),
+    pytest.param(Implementation(arrays, "libx264", max_resize_difference=2, reads_files=False), id="arrays"),
     pytest.param(dali("cpu", codec="libvpx-vp9"), id="dali-cpu-vp9"),
     pytest.param(dali("cpu", codec="mjpeg", cache_bytes=0, stack_bytes=200_000), id="dali-cpu-mjpeg-uncached"),
     # H.264 is not for DALI's CPU device: PyAV decodes, DALI does the rest.

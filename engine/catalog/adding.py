@@ -13,6 +13,7 @@ from engine.catalog.inputs import Inputs
 from engine.catalog.records import AddReport, CatalogVideo
 from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError
+from engine.files import file_sha256
 from engine.records import Descriptors, Failure, FloatArray, Media
 from engine.store.shards import Fingerprint
 
@@ -153,12 +154,6 @@ class Addition:
 def rows_sha256(timestamps: FloatArray, descriptors: FloatArray) -> str:
     """SHA-256 (hexadecimal) of the times, float32 ``(N, 2)``, and the descriptors, ``(N, D)``, of a video."""
     return hashlib.sha256(timestamps.tobytes() + descriptors.tobytes()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hexadecimal) of the bytes of a file. Raises ``OSError``."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fingerprint(path: Path) -> Fingerprint | None:

@@ -13,31 +13,30 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 
 from engine.build.cache import user_engines
-from engine.catalog.adding import Addition, Describe, file_sha256
-from engine.catalog.inputs import check_identity, read_inputs, read_norm_set
+from engine.catalog.adding import Addition, Describe
+from engine.catalog.inputs import as_file, check_identity, read_inputs, read_norm_set
 from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest, read_manifest, write_manifest
 from engine.catalog.matching import Matcher
 from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Verification
 from engine.catalog.tables import Tables
 from engine.catalog.verification import verify_tables
 from engine.config import Preset
-from engine.describe.engine import Engine, log_warnings
-from engine.errors import ConfigError, MediaError, StoreError
+from engine.describe.engine import Engine
+from engine.errors import ConfigError, StoreError
 from engine.evidence.geometry import verify
-from engine.files import exclusive, load_arrays, save_arrays
-from engine.records import Descriptors, Failure, FloatArray, Match
+from engine.files import exclusive, file_sha256, load_arrays, save_arrays
+from engine.records import Descriptors, FloatArray, Match
 from engine.run.extraction import describe_in_workers
 from engine.run.plan import Workers
 from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.score_norm import ScoreNormalizer
 from engine.video import DecoderName
-from engine.video.discovery import find_videos
 
 logger = logging.getLogger(__name__)
 
@@ -221,21 +220,23 @@ class Catalog:
             self._tables.refresh()
             return verify_tables(self._tables)
 
-    def match(self, upload: str | Path) -> CatalogAnswer:
-        """Describe a video file as a query and compare it with all videos of the catalogue.
+    def match(self, upload: str | Path | bytes | BinaryIO | Descriptors) -> CatalogAnswer:
+        """Describe a video as a query and compare it with all videos of the catalogue.
 
-        Where the file of the catalogue's video is still there, the best matches are looked at to tell whether they are
-        mirrored. Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a path that is none.
+        ``upload``: a path, the bytes of a file, a file opened for reading bytes, which is read to its end (both are
+        put into a temporary file, which is removed), or descriptors as `match_descriptors` takes them. Where the file
+        of the catalogue's video is still there, the best matches are looked at to tell whether they are mirrored.
+        Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a path that is none and all else.
         """
-        path = Path(upload)
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; name one file to be matched")
-        (media,) = find_videos([path])
-        result = self.engine().describe(media, role="query")
-        if isinstance(result, Failure):
-            raise MediaError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")
-        log_warnings(result.video_id, result.warnings)
-        answer = self.match_descriptors(result)
+        if isinstance(upload, Descriptors):
+            return self.match_descriptors(upload)
+        if isinstance(upload, str | Path):
+            return self._match_file(Path(upload))
+        with as_file(upload) as (path, video_id):
+            return self._match_file(path, video_id=video_id)
+
+    def _match_file(self, path: Path, *, video_id: str | None = None) -> CatalogAnswer:
+        answer = self.match_descriptors(self.engine().describe_file(path, role="query", video_id=video_id))
         same = self._matcher.with_bytes(file_sha256(path))
         if same:
             paths = {**answer.paths, **{video.video_id: video.path for video in same}}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from engine.catalog.manifest import CatalogManifest
-from engine.errors import ConfigError, StoreError
+from engine.errors import ConfigError, MediaError, StoreError
 from engine.records import Descriptors, Failure, FloatArray, Media
 from engine.runtime.manifest import Manifest
 from engine.store.store import read_descriptors, read_manifest
@@ -79,6 +83,43 @@ def read_norm_set(path: Path, engines: Manifest) -> FloatArray:
                 f"{engines.identity}; describe it with the same engines"
             )
     return np.concatenate([video.descriptors for video in read_descriptors(path, role="reference")])
+
+
+@contextmanager
+def as_file(upload: bytes | BinaryIO) -> Iterator[tuple[Path, str]]:
+    """Yield the path of a temporary file with these bytes, or what is left to read of an open file, and a video id.
+
+    The id is the name of an open file without its last suffix, else ``upload``. The file is gone when the block ends,
+    and the errors of the block name ``upload`` in its place. Raises ``ConfigError`` for anything but bytes.
+    """
+    with TemporaryDirectory(prefix="vsc-engine-") as folder:
+        path = Path(folder) / "upload"
+        with path.open("wb") as file:
+            if isinstance(upload, bytes | bytearray | memoryview):
+                file.write(upload)
+            else:
+                _copy(upload, file)
+        try:
+            yield path, _name(upload)
+        except MediaError as error:
+            raise MediaError(str(error).replace(str(path), _name(upload))) from error
+
+
+def _copy(source: Any, file: BinaryIO) -> None:
+    if not hasattr(source, "read"):
+        raise ConfigError(
+            f"got an upload of type {type(source).__name__}; expected a path, bytes, a file opened with mode 'rb', or "
+            "Descriptors (of decoded frames: Engine.describe_frames)"
+        )
+    try:
+        shutil.copyfileobj(source, file)
+    except (TypeError, ValueError) as error:  # opened for text, or for writing; closed
+        raise ConfigError(f"the upload cannot be read as bytes ({error}); open it with mode 'rb'") from error
+
+
+def _name(upload: Any) -> str:
+    name = getattr(upload, "name", None)  # of a pipe it is a number
+    return (Path(name).stem if isinstance(name, str) else "") or "upload"
 
 
 def check_identity(identity: object, manifest: CatalogManifest, *, what: str) -> None:

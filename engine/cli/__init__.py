@@ -14,6 +14,8 @@ import typer
 
 from engine.cli.build import build
 from engine.cli.catalog import catalog
+from engine.cli.compare import compare
+from engine.cli.dedup import dedup
 from engine.cli.evaluate import evaluate
 from engine.cli.extract import extract
 from engine.cli.fit_pca import fit_pca
@@ -63,6 +65,6 @@ def _options(
         raise typer.Exit
 
 
-for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, report, run, info):
+for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, report, run, compare, dedup, info):
     app.command()(verb)
 app.add_typer(catalog, name="catalog")

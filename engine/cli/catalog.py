@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.options import (
+    EXIT_OF_VERDICT,
     EXIT_SOME_FAILED,
     DecoderOption,
     EnginesOption,
@@ -216,10 +217,9 @@ def match(
     if exit_code:
         if verdicts[_NO_VERDICT]:
             raise ConfigError(f"{folder} has no verdicts: its preset is not calibrated, or its scores not normalized")
-        raise typer.Exit(next(code for verdict, code in _EXIT_CODES.items() if verdicts[verdict]))
+        raise typer.Exit(next(code for verdict, code in EXIT_OF_VERDICT.items() if verdicts[verdict]))
 
 
-_EXIT_CODES = {"copy": 0, "review": 10, "no match": 11}
 _NO_VERDICT = "none"
 
 

@@ -66,10 +66,16 @@ def extract(
     Example: vsc-engine extract uploads/ --role query --output out/queries
     """
     from engine.describe.engine import Engine
+    from engine.errors import ConfigError
     from engine.run.extraction import ExtractionOptions, extract_to_npz, extract_to_store
     from engine.run.plan import choose_workers
     from engine.video.discovery import discover
 
+    if output.suffix not in {"", ".npz"} and not output.is_dir():
+        raise ConfigError(
+            f"{output} has the suffix {output.suffix!r}; descriptors are written to a store, a folder whose name has "
+            "no suffix, or to a challenge file ending in .npz"
+        )
     found = discover(paths, is_recursive=recursive)
     media = found.media
     opened = open_engines(engines)

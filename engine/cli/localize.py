@@ -14,11 +14,11 @@ from engine.console import say
 def localize(
     queries: QueriesOption,
     references: ReferencesOption,
-    candidates: Annotated[Path, typer.Option(help="CSV of candidate pairs.")],
-    output: Annotated[Path, typer.Option(help="CSV of matches to write.")],
+    candidates: Annotated[Path, typer.Option(help="Table of candidate pairs: .csv, .jsonl or .parquet.")],
+    output: Annotated[Path, typer.Option(help="Table of matches to write, in the same forms.")],
     preset: PresetOption = "lite",
     rescored: Annotated[
-        Path | None, typer.Option(help="CSV of candidate pairs to write, with the scores that `run` gives them.")
+        Path | None, typer.Option(help="Table of candidate pairs to write, with the scores that `run` gives them.")
     ] = None,
     cosine: Annotated[bool, typer.Option("--cosine", help="The descriptors are not score-normalized.")] = False,
 ) -> None:
@@ -29,8 +29,16 @@ def localize(
     from engine.config import load_preset
     from engine.search.exact_copies import read_sides
     from engine.search.localization import localize_candidates, rescore
-    from engine.store.tables import check_ids, read_candidates, write_candidates, write_matches
+    from engine.store.tables import (
+        check_ids,
+        check_table_suffix,
+        read_candidates,
+        write_candidates,
+        write_matches,
+    )
 
+    for table in filter(None, (output, rescored)):
+        check_table_suffix(table)
     query_rows, ref_rows = read_sides(queries, references)
     pairs = read_candidates(candidates)
     check_ids(

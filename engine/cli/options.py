@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help a
 
 EXIT_CONFIG = 1
 EXIT_SOME_FAILED = 3
+EXIT_OF_VERDICT = {"copy": 0, "review": 10, "no match": 11}
 VIDEO_TIMEOUT_S = 600.0  # that of `engine.run.extraction`, which is imported only when a verb runs
 
 RoleName = Literal["query", "reference"]

@@ -15,7 +15,7 @@ from engine.console import say
 def search(
     queries: QueriesOption,
     references: ReferencesOption,
-    output: Annotated[Path, typer.Option(help="CSV of candidate pairs to write.")],
+    output: Annotated[Path, typer.Option(help="Table of candidate pairs to write: .csv, .jsonl or .parquet.")],
     preset: PresetOption = "lite",
     retrieve_per_query: Annotated[
         int | None, typer.Option(min=1, help="Frame pairs per query, on average; default: as in the preset, 1200.")
@@ -33,8 +33,9 @@ def search(
     from engine.search.candidates import find_candidates
     from engine.search.exact import global_top_k
     from engine.search.exact_copies import read_sides
-    from engine.store.tables import write_candidates
+    from engine.store.tables import check_table_suffix, write_candidates
 
+    check_table_suffix(output)
     device = search_device(gpus)
     config = load_preset(preset).search
     candidates = find_candidates(

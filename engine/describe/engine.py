@@ -12,21 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.build.cache import user_engines
 from engine.config import ClipGate, Preset, graph_parts
 from engine.console import printable
 from engine.describe.describer import Describer, GateRunners
 from engine.errors import ConfigError, EngineError, MediaError
-from engine.records import Descriptors, Failure, Media, Role
+from engine.records import Descriptors, Failure, Frames, Media, Role
 from engine.runtime.batching import SharedRunner
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.runner import Runner
 from engine.timing import StageClock, StageTimes, stages_line
 from engine.video import DecoderName
+from engine.video.arrays import ArrayFrameSource
 from engine.video.decoder import Decoder, default_decoder
-from engine.video.discovery import discover
+from engine.video.discovery import discover, one_video
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +157,7 @@ class Engine:
         A video that gives no result is added to ``failures`` and logged; the others are not concerned. Raises
         ``ConfigError`` before any work for a missing path, no video at all, or two videos with one id.
         """
+        check_role(role)
         given = [paths] if isinstance(paths, str | Path) else paths
         found = discover([Path(path) for path in given], is_recursive=is_recursive)
         self.failures.extend(found.failures)
@@ -178,6 +183,7 @@ class Engine:
 
     def describe(self, media: Media, *, role: Role) -> Result:
         """Describe one video. Several threads may do so at once, and then share batches."""
+        check_role(role)
         describer = self._opened()
         clock = StageClock(self.times)
         try:
@@ -190,8 +196,40 @@ class Engine:
             logger.debug("unexpected error in %s", media.path, exc_info=True)
             return Failure(media.video_id, media.path, clock.current, f"{type(error).__name__}: {error}")
 
+    def describe_file(self, path: str | Path, *, role: Role, video_id: str | None = None) -> Descriptors:
+        """Describe one file, whatever its name; its id is its name without the last suffix, or ``video_id``.
+
+        Raises ``MediaError`` where it gives no descriptors, and ``ConfigError`` for a folder or a path that is none.
+        """
+        media = one_video(Path(path))
+        result = self.describe(Media(video_id or media.video_id, media.path), role=role)
+        if isinstance(result, Failure):
+            raise MediaError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")
+        log_warnings(result.video_id, result.warnings)
+        return result
+
+    def describe_frames(
+        self,
+        frames: Frames,
+        timestamps_s: NDArray[np.floating[Any]] | Sequence[float],
+        *,
+        role: Role,
+        video_id: str = "frames",
+    ) -> Descriptors:
+        """Describe decoded frames, RGB uint8 ``(N, H, W, 3)``, as one video; each is a row, none is left out.
+
+        ``timestamps_s``: float ``(N,)``, when each frame begins, from 0 up, strictly rising; a frame lasts until the
+        next one, the last one as long as the one before it (a single one ``1 / fps`` of the preset). Frames at the
+        preset's rate, by default one a second, give the descriptors that files have. Raises ``ConfigError`` for other
+        shapes, types or times.
+        """
+        check_role(role)
+        source = ArrayFrameSource(frames, timestamps_s, fps=self.preset.sampling.fps)
+        return self._opened().describe(source, video_id=video_id, role=role, clock=StageClock(self.times))
+
     def identity(self, *, role: Role) -> dict[str, Any]:
         """What decides the descriptors of a video besides its file; stored with them, so that they never mix."""
+        check_role(role)
         of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
         other = {"pca", "score_norm", "search", "localization", "false_matches", *of_queries}
         settings = self.preset.model_dump(
@@ -216,6 +254,15 @@ class Engine:
         else:
             log_warnings(result.video_id, result.warnings)
         return result
+
+
+def check_role(role: str) -> None:
+    """Raise ``ConfigError`` for a role that there is not."""
+    if role not in get_args(Role):
+        raise ConfigError(
+            f"got the role {role!r}; expected 'query' (a video that is asked about) or 'reference' (one that may have "
+            "been copied)"
+        )
 
 
 def log_failure(failure: Failure) -> None:

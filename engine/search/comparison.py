@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.config import Preset
-from engine.records import CandidatePair, Descriptors, Match
+from engine.config import EnsembleGate, Preset
+from engine.records import CandidatePair, Descriptors, FloatArray, Match
 from engine.search.candidates import find_candidates
 from engine.search.exact import global_top_k
+from engine.search.exact_copies import resolve_stopped
 from engine.search.localization import localize_candidates, rescore
 from engine.search.rows import RowSearch
+from engine.search.score_norm import ScoreNormalizer, unit_length
+
+
+def prepare(
+    queries: Sequence[Descriptors],
+    references: Sequence[Descriptors],
+    *,
+    preset: Preset,
+    norm_rows: FloatArray | None,
+) -> tuple[list[Descriptors], list[Descriptors]]:
+    """Both sides as `compare` takes them, of descriptors as the engines gave them.
+
+    ``norm_rows``: float32 ``(M, D)``, the norm set; None for scores that are not normalized. Raises as
+    `ScoreNormalizer.fit` does, and ``StoreError`` if D differs.
+    """
+    cosine = preset.gate.near_identical_cosine if isinstance(preset.gate, EnsembleGate) else None
+    resolved = resolve_stopped(queries, references, near_identical_cosine=cosine)
+    if norm_rows is None:
+        return unit_length(resolved), unit_length(references)
+    normalizer = ScoreNormalizer.fit(norm_rows, beta=preset.score_norm.beta, nk=preset.score_norm.nk)
+    return normalizer.queries(resolved), normalizer.references(references)
 
 
 def compare(

@@ -1,20 +1,25 @@
-"""Candidates, matches, ground truth and failures as CSV files. It knows columns, not what the numbers mean.
+"""Candidates, matches, ground truth and failures as tables. It knows columns, not what the numbers mean.
 
 The columns are those of the VSC2022 challenge (facebookresearch/vsc2022, ``metrics.py``), in any order; times are in
-seconds. Files are UTF-8 with one header line.
+seconds. The suffix of a file tells its form: ``.jsonl``, a JSON object a line; ``.parquet``; ``.csv``, UTF-8 with one
+header line, in which form a file of any other name is read, and none is written.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from engine.errors import StoreError
+from engine.errors import ConfigError, StoreError
 from engine.files import written_aside
 from engine.records import CandidatePair, Failure, Match
+from engine.store.arrow import read_parquet, write_parquet
+
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 _PAIR = ("query_id", "ref_id")
 _SEGMENT = ("query_start", "query_end", "ref_start", "ref_end")
@@ -23,6 +28,7 @@ _MATCH = (*_PAIR, *_SEGMENT, "score")
 _MATCH_WITH_TRAITS = (*_MATCH, "speed", "mirrored")
 _FAILURE = ("video_id", "path", "stage", "reason")
 _IDS_NAMED = 3
+_KINDS: dict[str, type] = {**dict.fromkeys((*_SEGMENT, "score", "speed"), float), "mirrored": bool}
 _FLAGS = {"": None, "true": True, "false": False}
 
 
@@ -78,7 +84,10 @@ def read_candidates(path: Path) -> list[CandidatePair]:
 
 
 def write_candidates(path: Path, candidates: Iterable[CandidatePair]) -> None:
-    """Write candidate pairs, in the order given: ``query_id, ref_id, score``."""
+    """Write candidate pairs, in the order given: ``query_id, ref_id, score``.
+
+    This and the other writers raise ``ConfigError`` for a suffix that is not one of `TABLE_SUFFIXES`.
+    """
     _write(path, _CANDIDATE, candidates)
 
 
@@ -147,37 +156,106 @@ def _match(row: _Row, *, score: float) -> Match:
     )
 
 
+def check_table_suffix(path: Path) -> None:
+    """Raise ``ConfigError`` unless a table can be written to ``path``; for those who compute much before they write."""
+    if path.suffix not in TABLE_SUFFIXES:
+        found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise ConfigError(f"{path} has {found}; a table is written as {', '.join(TABLE_SUFFIXES)}")
+
+
 def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[str], list[_Row]]:
     """The columns of a table, which in any order are those of one of ``headers``, and its lines but blank ones."""
+    form = path.suffix.removeprefix(".") if path.suffix in TABLE_SUFFIXES else "csv"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            columns = next(lines, [])
-            if sorted(columns) not in [sorted(header) for header in headers]:
-                expected = " or ".join(", ".join(header) for header in headers)
-                found = repr(", ".join(columns))[1:-1] or "none"  # what is no table may hold any character
-                raise StoreError(f"{path}: line 1: expected the columns {expected}; got {found}")
-            rows = []
-            for values in filter(None, lines):
-                where = f"{path}: line {lines.line_num}"
-                if len(values) != len(columns):
-                    raise StoreError(f"{where}: expected {len(columns)} values, got {len(values)}")
-                rows.append(_Row(where, dict(zip(columns, values, strict=True))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StoreError(f"cannot read {path} as a CSV table: {error}") from error
+        lines = _LINES[form](path)
+        _, columns = next(lines, (0, list(headers[0])))
+        if sorted(columns) not in [sorted(header) for header in headers]:
+            expected = " or ".join(", ".join(header) for header in headers)
+            found = repr(", ".join(columns))[1:-1] or "none"  # what is no table may hold any character
+            raise StoreError(f"{path}: line 1: expected the columns {expected}; got {found}")
+        rows = []
+        for number, values in lines:
+            where = f"{path}: line {number}"
+            if len(values) != len(columns):
+                raise StoreError(f"{where}: expected {len(columns)} values, got {len(values)}")
+            rows.append(_Row(where, dict(zip(columns, values, strict=True))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise StoreError(f"cannot read {path} as a {_FORMS[form]} table: {error}") from error
     return frozenset(columns), rows
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line and its values as text, first of all the columns; so the other two."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        yield 1, next(lines, [])
+        for values in filter(None, lines):
+            yield lines.line_num, values
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    columns: list[str] = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict) or (columns and row.keys() != set(columns)):
+                raise ValueError(f"line {number}: expected an object with the keys of the first line")
+            if not columns:
+                columns = list(row)
+                yield number, columns
+            yield number, [_as_text(row[column]) for column in columns]
+
+
+def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    columns, rows = read_parquet(path)
+    yield 0, columns
+    for number, row in enumerate(rows, start=1):
+        yield number, [_as_text(value) for value in row.values()]
+
+
+_LINES = {"csv": _csv_lines, "jsonl": _json_lines, "parquet": _parquet_lines}
+_FORMS = {"csv": "CSV", "jsonl": "JSON lines", "parquet": "Parquet"}
+
+
+def _as_text(value: object) -> str:
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"expected text, numbers, true, false or null, got {type(value).__name__}")
+    return "" if value is None else str(_text(value))
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | Match | Failure]) -> None:
     """Write records whose first fields are the columns, in this order."""
+    kinds = {column: _KINDS.get(column, str) for column in columns}
+    write_rows(path, kinds, (astuple(row)[: len(columns)] for row in rows))
+
+
+def write_rows(path: Path, columns: Mapping[str, type], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; ``columns``: name to ``str``, ``float`` or ``bool``. None is left empty.
+
+    Raises ``ConfigError`` for a suffix that is not one of `TABLE_SUFFIXES`.
+    """
+    check_table_suffix(path)
+    with written_aside(path) as aside:
+        if path.suffix == ".parquet":
+            write_parquet(aside, columns, rows)
+        elif path.suffix == ".jsonl":
+            with aside.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(dict(zip(columns, row, strict=True)), default=str) + "\n" for row in rows)
+        else:
+            _write_csv(aside, columns, rows)
+
+
+def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
     # A file name need not be UTF-8; a report of failures is written even so.
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         plain = csv.writer(file, lineterminator="\n")
         # The module leaves a bare carriage return unquoted, and takes it for the end of a line when it reads.
         quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         plain.writerow(columns)
         for row in rows:
-            values = [_text(value) for value in astuple(row)[: len(columns)]]
+            values = [_text(value) for value in row]
             writer = quoted if any("\r" in str(value) for value in values) else plain
             writer.writerow(values)
 

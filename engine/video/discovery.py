@@ -73,19 +73,29 @@ class Discovery:
     passed_over: Mapping[str, int]
 
 
+def one_video(path: Path) -> Media:
+    """A file as a video, whatever its name. Raises ``ConfigError`` for a folder, and a path that does not exist."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; name one file")
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file")
+    return Media(_video_id(Path(path.name)), path)
+
+
 def find_videos(paths: Sequence[Path]) -> list[Media]:
     """The videos of `discover`, which logs all else."""
     return discover(paths).media
 
 
-def discover(paths: Iterable[Path], *, is_recursive: bool = True) -> Discovery:
+def discover(paths: Iterable[Path], *, is_recursive: bool = True, ids_are_paths: bool = False) -> Discovery:
     """Find the videos at ``paths``: files, folders, ``@FILE`` with a path a line, ``-`` for such lines on stdin.
 
     A file is taken whatever its name, and its id is its name without the last suffix. Of a folder, and of all folders
     in it if ``is_recursive``, those are taken that have one of `VIDEO_SUFFIXES`, or a suffix in neither list (or none)
     and the content of a video; their id is the path below the folder, with ``/`` and without the last suffix. Hidden
     entries (and so the companion files of macOS) and `OTHER_SUFFIXES` are passed over. Bytes of a name that are not
-    UTF-8 are escaped in the id. A file or folder reached twice counts once, under its first id.
+    UTF-8 are escaped in the id. A file or folder reached twice counts once, under its first id. ``ids_are_paths``: the
+    id of each is its path from the root, so that files of one name are told apart.
 
     Lines of a list are paths from the current folder; if a NUL is among them, NULs end them, as ``find -print0`` does.
 
@@ -93,7 +103,7 @@ def discover(paths: Iterable[Path], *, is_recursive: bool = True) -> Discovery:
     are logged, and so is how much was passed over. Raises ``ConfigError`` for a path that does not exist, for no video
     at all, and for two files with one id.
     """
-    search = _Search(is_recursive=is_recursive)
+    search = _Search(is_recursive=is_recursive, ids_are_paths=ids_are_paths)
     given = list(paths)
     for path in given:
         if str(path) == _STDIN:
@@ -118,8 +128,9 @@ def discover(paths: Iterable[Path], *, is_recursive: bool = True) -> Discovery:
 class _Search:
     """What was found so far, by id."""
 
-    def __init__(self, *, is_recursive: bool) -> None:
+    def __init__(self, *, is_recursive: bool, ids_are_paths: bool) -> None:
         self._is_recursive = is_recursive
+        self._ids_are_paths = ids_are_paths
         self.found: dict[str, Path] = {}
         self.failures: list[Failure] = []
         self.passed_over: Counter[str] = Counter()
@@ -202,6 +213,8 @@ class _Search:
         absolute = path.absolute()
         if absolute in self._paths:
             return
+        if self._ids_are_paths:
+            video_id = _as_utf8(absolute)
         other = self.found.setdefault(video_id, path)
         if not other.samefile(path):
             above = "" if other.parent == path.parent else ", or give one folder above both"
@@ -225,7 +238,11 @@ class _Search:
 def _video_id(place: Path) -> str:
     """The path of a video below the folder that was given, without its last suffix, as text that UTF-8 can hold."""
     without_suffix = place.with_suffix("") if place.name else place
-    return os.fsencode(without_suffix.as_posix()).decode("utf-8", errors="backslashreplace")
+    return _as_utf8(without_suffix)
+
+
+def _as_utf8(path: Path) -> str:
+    return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
 
 
 def _read_list(path: Path) -> bytes:

@@ -170,6 +170,12 @@ def claimed_duration_s(media: Media) -> float:
         return (container.duration or 0) / av.time_base
 
 
+def claimed_size(media: Media) -> tuple[int, int]:
+    """Width and height in pixels that the header of the film claims. Raises as `open_video` does."""
+    with open_video(media) as video:
+        return video.stream.codec_context.width, video.stream.codec_context.height
+
+
 @contextmanager
 def open_video(media: Media, *, stream: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[OpenVideo]:
     """Open a file at one of its video streams, by default at the film, see `_film`.

@@ -27,6 +27,14 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
     return request.param
 
 
+@pytest.fixture
+def decoding(implementation: Implementation) -> Implementation:
+    """An implementation that reads files itself."""
+    if not implementation.reads_files:
+        pytest.skip("it is given frames, and reads no files")
+    return implementation
+
+
 @pytest.fixture(scope="module")
 def originals() -> list[NDArray[np.uint8]]:
     return moving_frames(NUM_VIDEO_FRAMES, height=HEIGHT, width=WIDTH)
@@ -242,11 +250,11 @@ def test_scene_statistics_are_over_all_frames(source: FrameSource) -> None:
 
 class TestDamagedFiles:
     @pytest.fixture
-    def damaged(self, implementation: Implementation, video: Path, tmp_path: Path) -> Iterator[FrameSource]:
+    def damaged(self, decoding: Implementation, video: Path, tmp_path: Path) -> Iterator[FrameSource]:
         path = tmp_path / "damaged.mp4"
         path.write_bytes(video.read_bytes())
         damage_tail(path, keep=0.6)
-        with implementation.source(path) as opened:
+        with decoding.source(path) as opened:
             yield opened
 
     def test_what_decodes_counts(self, damaged: FrameSource, source: FrameSource) -> None:
@@ -275,29 +283,27 @@ class TestDamagedFiles:
 
 
 class TestUnusableFiles:
-    def read(self, implementation: Implementation, path: Path) -> None:
-        with implementation.source(path, fps=1) as source:
+    def read(self, decoding: Implementation, path: Path) -> None:
+        with decoding.source(path, fps=1) as source:
             inputs(source, InputSpec("a", 32))
 
-    def test_missing_file_fails(self, implementation: Implementation, tmp_path: Path) -> None:
+    def test_missing_file_fails(self, decoding: Implementation, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=r"gone\.mp4: "):
-            self.read(implementation, tmp_path / "gone.mp4")
+            self.read(decoding, tmp_path / "gone.mp4")
 
     @pytest.mark.parametrize("content", [b"", b"not a video\n" * 100])
-    def test_a_file_that_is_no_video_fails(
-        self, implementation: Implementation, tmp_path: Path, content: bytes
-    ) -> None:
+    def test_a_file_that_is_no_video_fails(self, decoding: Implementation, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "text.mp4").write_bytes(content)
         with pytest.raises(MediaError, match=r"text\.mp4: "):
-            self.read(implementation, tmp_path / "text.mp4")
+            self.read(decoding, tmp_path / "text.mp4")
 
     def test_a_video_of_which_nothing_decodes_fails(
-        self, implementation: Implementation, video: Path, tmp_path: Path
+        self, decoding: Implementation, video: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "void.mp4").write_bytes(video.read_bytes())
         damage_tail(tmp_path / "void.mp4", keep=0.0)
         with pytest.raises(MediaError, match=r"void\.mp4: none of its 130 frames decodes"):
-            self.read(implementation, tmp_path / "void.mp4")
+            self.read(decoding, tmp_path / "void.mp4")
 
 
 def test_close_may_be_called_at_any_time_and_again(implementation: Implementation, video: Path) -> None:

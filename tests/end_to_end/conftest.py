@@ -121,6 +121,15 @@ def write_catalogue(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def trained_engines(make_once: MakeOnce) -> Path:
+    """Engines of preset lite with the weights of the package, whose verdicts mean something."""
+    from engine.build.engines import build_engines
+    from engine.config import load_preset
+
+    return make_once("trained_engines", lambda folder: build_engines(load_preset("lite"), folder))
+
+
+@pytest.fixture(scope="session")
 def run_cli() -> RunCli:
     def run(*arguments: str | Path, expect: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "engine", *map(str, arguments)]

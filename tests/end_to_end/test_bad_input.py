@@ -16,7 +16,7 @@ from engine.records import CandidatePair, Descriptors
 from engine.store.challenge_npz import write_npz
 from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates
-from tests.end_to_end.conftest import FPS, RunCli, footage
+from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage
 from tests.videos import write_video
 
 pytestmark = pytest.mark.torch
@@ -272,3 +272,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(sides: list[str | Path], ru
     error = run_cli("search", *sides, "--output", tmp_path / "file" / "c.csv", expect=1).stderr
     assert len(error.splitlines()) == 1
     assert str(tmp_path / "file") in error
+
+
+def test_a_suffix_that_nothing_is_written_as_is_refused_at_once(
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "z.parquet"
+    extract = ["extract", catalogue.references, "--role", "reference", "--engines", tiny_engines]
+    result = run_cli(*extract, "--output", output, expect=1)
+    assert f"vsc-engine: {output} has the suffix '.parquet'; descriptors are written to a store" in result.stderr
+    sides = ["--queries", tmp_path / "gone.npz", "--references", tmp_path / "gone.npz"]
+    for verb in (["search"], ["localize", "--candidates", tmp_path / "gone.csv"]):
+        result = run_cli(*verb, *sides, "--output", tmp_path / "out" / "table.xlsx", expect=1)
+        assert "has the suffix '.xlsx'; a table is written as .csv, .jsonl, .parquet" in result.stderr
+    assert not (tmp_path / "out").exists()

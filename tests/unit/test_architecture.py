@@ -42,7 +42,7 @@ HOMES = {
     "onnx": {"engine.build.onnx_graph", "engine.build.float16", "engine.build.turing"},
     "onnxruntime": {"engine.build.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},
-    "pyarrow": {"engine.catalog.tables", "engine.store.shards"},
+    "pyarrow": {"engine.catalog.tables", "engine.store.arrow", "engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
     "tensorrt": {"engine.runtime.tensorrt_library"},
     "tensorrt_rtx": {"engine.runtime.tensorrt_library"},

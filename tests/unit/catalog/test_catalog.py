@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import threading
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -343,6 +346,50 @@ def test_an_upload_that_is_no_video_is_one_line(
     with catalog, pytest.raises(MediaError) as error:
         catalog.match(tmp_path / name)
     assert_one_line(error, pattern)
+
+
+def test_an_upload_may_be_a_path_bytes_an_open_file_or_descriptors(
+    catalog: Catalog, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    path = footage / "a.mp4"
+    with catalog:
+        catalog.add([footage])
+        expected = catalog.match(str(path))
+        with path.open("rb") as file:
+            answers = [catalog.match(path.read_bytes()), catalog.match(file), catalog.match(BytesIO(path.read_bytes()))]
+        (query,) = catalog.engine().extract(path, role="query")
+        answers.append(catalog.match(query))
+    assert [answer.query_id for answer in answers] == ["upload", "a", "upload", "a"]
+    assert [answer.duplicates for answer in answers] == [("a",)] * 3 + [()]
+    for answer in answers:
+        assert [pair.ref_id for pair in answer.candidates] == [pair.ref_id for pair in expected.candidates]
+        assert [pair.score for pair in answer.candidates] == [pair.score for pair in expected.candidates]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_what_is_no_upload_is_one_line_and_leaves_nothing(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "text").write_text("no video")
+    cases: list[tuple[Any, type[EngineError], str]] = [
+        (b"", MediaError, "^upload: the file is empty"),
+        (b"no video", MediaError, "^upload: "),
+        ((tmp_path / "text").open("rb"), MediaError, "^text: "),
+        ((tmp_path / "text").open(encoding="utf-8"), ConfigError, "cannot be read as bytes .* mode 'rb'"),
+        ((tmp_path / "new").open("wb"), ConfigError, "cannot be read as bytes"),
+        (np.zeros((1, 8, 8, 3), np.uint8), ConfigError, "type ndarray; expected .*describe_frames"),
+        (None, ConfigError, "type NoneType"),
+    ]
+    with catalog:
+        for upload, kind, pattern in cases:
+            with pytest.raises(kind) as error:
+                catalog.match(upload)
+            assert_one_line(error, pattern)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_an_upload_that_is_no_file_is_one_line(catalog: Catalog, tmp_path: Path) -> None:

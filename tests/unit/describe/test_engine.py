@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from engine.config import Preset, load_preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
-from engine.records import Descriptors, Failure, Media
+from engine.records import Descriptors, Failure, Media, Role
 from engine.runtime.engines_directory import EnginesDirectory
+from engine.video.pyav import PyAvFrameSource
 from tests.videos import moving_frames, write_video
 
 pytestmark = pytest.mark.torch
@@ -55,6 +60,45 @@ def test_an_error_that_nobody_foresaw_is_a_failure_of_its_video(
     assert isinstance(found[0], Failure)
     assert (found[0].stage, found[0].reason) == ("open", "ZeroDivisionError: in a library")
     assert isinstance(found[1], Descriptors)
+
+
+def test_frames_are_described_as_the_file_that_they_come_from(tiny_engines: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", moving_frames(60), fps=10)
+    with closing(PyAvFrameSource(Media("a", tmp_path / "a.mp4"))) as source:
+        frames, times = np.stack(list(source.pictures())), source.slots.astype(float)
+    for role in get_args(Role):
+        with Engine.open(tiny_engines, num_threads=1) as engine:
+            expected = engine.describe_file(tmp_path / "a.mp4", role=role)
+            found = engine.describe_frames(frames, times, role=role, video_id="a")
+        assert found.video_id == expected.video_id
+        np.testing.assert_array_equal(found.timestamps, expected.timestamps)
+        np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+
+
+def test_another_role_is_refused_before_any_work(tiny_engines: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", moving_frames(10), fps=10)
+    with Engine.open(tiny_engines, num_threads=1) as engine:
+        role: Any = "upload"
+        calls: list[Callable[[], object]] = [
+            lambda: list(engine.extract(tmp_path / "gone.mp4", role=role)),
+            lambda: list(engine.describe_media([Media("a", tmp_path / "a.mp4")], role=role)),
+            lambda: engine.describe(Media("a", tmp_path / "a.mp4"), role=role),
+            lambda: engine.describe_file(tmp_path / "a.mp4", role=role),
+            lambda: engine.describe_frames(np.zeros((1, 8, 8, 3), np.uint8), [0], role=role),
+            lambda: engine.identity(role=role),
+        ]
+        for call in calls:
+            with pytest.raises(ConfigError, match=r"the role 'upload'; expected 'query' .* or 'reference'") as error:
+                call()
+            assert "\n" not in str(error.value)
+        assert engine.failures == []
+
+
+def test_one_path_is_enough(tiny_engines: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", moving_frames(10), fps=10)
+    with Engine.open(tiny_engines, num_threads=1) as engine:
+        for path in (tmp_path / "a.mp4", str(tmp_path / "a.mp4")):
+            assert [item.video_id for item in engine.extract(path, role="query")] == ["a"]
 
 
 def test_the_identity_holds_what_decides_descriptors_and_nothing_else(lite_engines: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import StoreError
+from engine.errors import ConfigError, StoreError
 from engine.records import CandidatePair, Failure, Match
 from engine.store.tables import (
+    TABLE_SUFFIXES,
     check_ids,
     read_candidates,
     read_ground_truth,
@@ -167,3 +170,70 @@ class TestCheckIds:
             check_ids(rows, query_ids={"Q0"}, ref_ids={"R1"}, source=Path("c.csv"))
         with pytest.raises(StoreError, match=r"names 1 of 1 references .* descriptors: R1; use"):
             check_ids(rows, query_ids={row.query_id for row in rows}, ref_ids=set(), source=Path("c.csv"))
+
+
+class TestForms:
+    """A table says the same in each of its forms."""
+
+    PAIRS = (CandidatePair("Q,1", "été", 0.1), CandidatePair('"q"\r\n', "17", -1e-300))
+    MATCHES = (
+        Match("q", "r", 0.1, 2.5, 10.0, 12.0, 0.75, speed=-0.5, mirrored=True),
+        Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.5, speed=1.0, mirrored=False),
+        Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.25),
+    )
+
+    @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+    def test_what_is_written_is_read(self, tmp_path: Path, suffix: str) -> None:
+        pairs, matches = tmp_path / f"pairs{suffix}", tmp_path / f"matches{suffix}"
+        write_candidates(pairs, self.PAIRS)
+        write_matches(matches, self.MATCHES)
+        assert tuple(read_candidates(pairs)) == self.PAIRS
+        assert tuple(read_matches(matches)) == self.MATCHES
+        write_candidates(pairs, ())
+        assert read_candidates(pairs) == []
+
+    def test_columns_are_those_of_the_challenge_in_all_of_them(self, tmp_path: Path) -> None:
+        for suffix in TABLE_SUFFIXES:
+            write_matches(tmp_path / f"m{suffix}", self.MATCHES)
+        columns = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+        rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert list(rows[0]) == columns == pq.read_table(tmp_path / "m.parquet").column_names
+        assert rows == pq.read_table(tmp_path / "m.parquet").to_pylist()
+        assert rows[0]["mirrored"] is True
+        assert rows[2]["speed"] is None
+
+    @pytest.mark.parametrize("name", ["t.xlsx", "t.json", "t.parquet.gz", "t", "t.CSV"])
+    def test_another_suffix_is_refused_and_nothing_written(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ConfigError, match=r"a table is written as \.csv, \.jsonl, \.parquet"):
+            write_candidates(tmp_path / name, self.PAIRS)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("{", "JSON lines table"),
+            ("[1, 2, 3]", "line 1: expected an object"),
+            ('{"query_id": "a", "ref_id": "b"}', "expected the columns query_id, ref_id, score; got query_id, ref_id"),
+            ('{"query_id": "a", "ref_id": "b", "score": 1}\n{"query_id": "a"}', "line 2: expected an object with the"),
+            ('{"query_id": "a", "ref_id": "b", "score": NaN}', "column score holds 'nan'"),
+            ('{"query_id": "a", "ref_id": ["b"], "score": 1}', "expected text, numbers, true, false or null, got list"),
+            ('{"query_id": null, "ref_id": "b", "score": 1}', "column query_id is empty"),
+        ],
+    )
+    def test_other_json_lines_are_refused(self, tmp_path: Path, text: str, reason: str) -> None:
+        (tmp_path / "t.jsonl").write_text(text, encoding="utf-8")
+        with pytest.raises(StoreError, match=reason) as error:
+            read_candidates(tmp_path / "t.jsonl")
+        assert "\n" not in str(error.value)
+
+    def test_a_damaged_parquet_file_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.parquet"
+        write_candidates(path, self.PAIRS)
+        whole = path.read_bytes()
+        for content in (b"", b"no table", whole[:-20], whole[:40] + bytes(40) + whole[80:]):
+            path.write_bytes(content)
+            with pytest.raises(StoreError, match=r"cannot read .*t\.parquet as a Parquet table") as error:
+                read_candidates(path)
+            assert "\n" not in str(error.value)
+        with pytest.raises(StoreError, match=r"gone\.parquet"):
+            read_candidates(tmp_path / "gone.parquet")

@@ -1,0 +1,130 @@
+"""``vsc-engine compare``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli.options import (
+    EXIT_OF_VERDICT,
+    EXIT_SOME_FAILED,
+    DecoderOption,
+    EnginesOption,
+    open_engines,
+)
+from engine.console import say
+
+if TYPE_CHECKING:
+    from engine.records import Descriptors, Match
+    from engine.run.pair import PairAnswer
+
+
+def compare(
+    query: Annotated[Path, typer.Argument(help="The video that may show footage of the other.", metavar="A")],
+    reference: Annotated[Path, typer.Argument(help="The video that may have been copied.", metavar="B")],
+    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    engines: EnginesOption = None,
+    norm_set: Annotated[
+        Path | None,
+        typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
+    ] = None,
+    decoder: DecoderOption = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also print the segments of a pair whose verdict is `no match`.")
+    ] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")
+    ] = False,
+) -> None:
+    """Compare two files; prints a JSON object: verdict, score, thresholds, segments, best first.
+
+    The verdict is `copy`, `review` or `no match`. Of two videos that share nothing, one pair in a hundred may be called
+    a copy, and one in twenty be a case for review.
+
+    An excerpt of either in the other is found whichever comes first. Only A is split into scenes: a video that fills a
+    part of the picture (a screen in a screen, two side by side) is found in A, not in B. Scores of A B and B A
+    therefore differ; where you do not know which is the copy, ask both ways.
+
+    Example: vsc-engine compare upload.mp4 film.mp4 --exit-code
+    """
+    from engine.catalog.inputs import read_norm_set
+    from engine.config import load_preset
+    from engine.describe.engine import Engine
+    from engine.errors import ConfigError, MediaError
+    from engine.run.pair import compare_files
+    from engine.video.discovery import one_video
+
+    for path in (query, reference):
+        one_video(path)
+    opened = open_engines(engines, preset_name=preset)
+    norm_rows = opened.norm_set() if norm_set is None else read_norm_set(norm_set, opened.manifest)
+    start_s = time.perf_counter()
+    with Engine.open(opened, preset=None if preset is None else load_preset(preset), decoder=decoder) as engine:
+        try:
+            answer = compare_files(engine, query, reference, norm_rows=norm_rows)
+        except MediaError as error:
+            say(f"failed: {error}")
+            print(
+                json.dumps({"query": {"path": str(query)}, "reference": {"path": str(reference)}, "error": str(error)})
+            )
+            raise typer.Exit(EXIT_SOME_FAILED) from error
+    say(_line(answer, query=query, reference=reference))
+    seconds = round(time.perf_counter() - start_s, 3)
+    print(json.dumps({**_document(answer, query=query, reference=reference, every=every), "seconds": seconds}))
+    if exit_code:
+        if answer.verdict is None:
+            raise ConfigError(f"preset {engine.preset.name!r} is not calibrated, so that there is no verdict")
+        raise typer.Exit(EXIT_OF_VERDICT[answer.verdict])
+
+
+def _line(answer: PairAnswer, *, query: Path, reference: Path) -> str:
+    verdict = answer.verdict or f"score {answer.score:.3f}"
+    if answer.has_same_bytes:
+        return f"{verdict}: {query} and {reference} have the same bytes"
+    if answer.verdict == "no match" or not answer.matches:
+        return f"{verdict}: {query} and {reference}"
+    best, others = answer.matches[0], len(answer.matches) - 1
+    traits = _traits(best) + (f", and {others} more segments" if others > 1 else ", and one more segment" * others)
+    return (
+        f"{verdict}: {_clock(best.query_start_s)}-{_clock(best.query_end_s)} of {query} show "
+        f"{_clock(best.ref_start_s)}-{_clock(best.ref_end_s)} of {reference}{traits}"
+    )
+
+
+def _traits(match: Match) -> str:
+    speed = "" if match.speed is None or match.speed == 1 else f", at {match.speed:g} times its speed"
+    return speed + (", mirrored" if match.mirrored else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _document(answer: PairAnswer, *, query: Path, reference: Path, every: bool) -> dict[str, Any]:
+    is_told = every or answer.verdict != "no match"
+    return {
+        "verdict": answer.verdict,
+        "score": answer.score,
+        "thresholds": None if answer.thresholds is None else asdict(answer.thresholds),
+        "num_references": 1,
+        "same_bytes": answer.has_same_bytes,
+        "query": _side(answer.query, query),
+        "reference": _side(answer.reference, reference),
+        "matches": [_segment(match) for match in answer.matches] if is_told else [],
+    }
+
+
+def _segment(match: Match) -> dict[str, Any]:
+    return {key: value for key, value in asdict(match).items() if key not in {"query_id", "ref_id"}}
+
+
+def _side(video: Descriptors, path: Path) -> dict[str, Any]:
+    duration_s = float(video.timestamps[:, 1].max())
+    return {"path": str(path), "num_rows": len(video), "duration_s": duration_s, "warnings": video.warnings}

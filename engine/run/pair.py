@@ -1,0 +1,69 @@
+"""Two video files: whether the first shows footage of the second, and which seconds of it."""
+
+from __future__ import annotations
+
+import filecmp
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.describe.engine import Engine
+from engine.evaluate.calibration import Verdict, VerdictScores
+from engine.evidence.geometry import verify
+from engine.records import Descriptors, FloatArray, Match
+from engine.search.comparison import compare, prepare
+
+
+@dataclass(frozen=True, eq=False)
+class PairAnswer:
+    """What two videos have in common: the first was described as a query, the second as a reference.
+
+    ``score``: of the pair. ``matches``: its segments, best first, also where the verdict is ``no match``: that speaks
+    of all of them. ``thresholds``: the scores that verdicts on one pair begin at; None where the preset is not
+    calibrated or scores are not normalized. ``query``, ``reference``: the rows that were compared, normalized.
+    """
+
+    query: Descriptors
+    reference: Descriptors
+    score: float
+    matches: tuple[Match, ...]
+    thresholds: VerdictScores | None
+    has_same_bytes: bool
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the pair; None where there are no thresholds. The same bytes are a copy."""
+        if self.has_same_bytes:
+            return "copy"
+        return None if self.thresholds is None else self.thresholds.verdict(self.score)
+
+
+def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: FloatArray | None) -> PairAnswer:
+    """Describe two files at once, one in each role, and compare them.
+
+    ``norm_rows``: as in `engine.search.comparison.prepare`. Raises ``MediaError`` for a file that gives no descriptors,
+    ``ConfigError`` for a folder or a path that is none.
+    """
+    with ThreadPoolExecutor(2, thread_name_prefix="video") as pool:
+        first = pool.submit(engine.describe_file, query, role="query")
+        second = pool.submit(engine.describe_file, reference, role="reference")
+        described = first.result(), second.result()
+    (rows,), (ref_rows,) = prepare(described[:1], described[1:], preset=engine.preset, norm_rows=norm_rows)
+    (pair,), matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
+    localization = engine.preset.localization
+    looked_at = verify(
+        matches,
+        {rows.video_id: query},
+        {ref_rows.video_id: reference},
+        limit=localization.verified_per_query,
+        min_score=localization.min_verified_score,
+    )
+    config = engine.preset.false_matches
+    return PairAnswer(
+        rows,
+        ref_rows,
+        pair.score,
+        tuple(item.match for item in looked_at),
+        VerdictScores.of(config, num_references=1) if config is not None and norm_rows is not None else None,
+        filecmp.cmp(query, reference, shallow=False),
+    )
