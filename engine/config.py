@@ -102,10 +102,20 @@ Gate = Annotated[
 ]
 
 
+SampledFrames = Literal["all", "keyframes"]
+
+
 class Sampling(_Strict):
-    """How many frames of a second are described; see `engine.video.sampling`."""
+    """Which frames of a video are described; see `engine.video.sampling`.
+
+    ``fps``: slots in a second. ``frames``: ``all`` fills each of them; ``keyframes`` takes key frames alone, which
+    decode many times faster, at most one for a slot, and the same as ``all`` from videos that are longer than
+    ``max_gap_s`` without one.
+    """
 
     fps: Positive = 1.0
+    frames: SampledFrames = "all"
+    max_gap_s: Positive = 5.0
 
 
 class Decoding(_Strict):
@@ -357,6 +367,10 @@ class Preset(_Strict):
         if not 0 < fps < math.inf:
             raise ConfigError(f"expected fps > 0, got {fps}")
         return self.model_copy(update={"sampling": self.sampling.model_copy(update={"fps": fps})})
+
+    def with_sampled_frames(self, frames: SampledFrames) -> Preset:
+        """This preset with all frames sampled, or key frames alone."""
+        return self.model_copy(update={"sampling": self.sampling.model_copy(update={"frames": frames})})
 
     def with_max_pixels(self, max_pixels: int) -> Preset:
         """This preset for pictures of up to ``max_pixels``, at least 1."""

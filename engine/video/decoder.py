@@ -27,7 +27,8 @@ def default_decoder(device: Device) -> DecoderName:
 class Decoder:
     """PyAV, or DALI on a device with PyAV for what it cannot decode; never changed while a run lasts. Thread-safe.
 
-    ``max_pixels``: larger pictures are refused. ``maps_hdr``: see `PyAvFrameSource`. ``device`` counts for DALI only.
+    ``max_pixels``: larger pictures are refused. ``maps_hdr``, ``max_keyframe_gap_s``: see `PyAvFrameSource`. ``device``
+    counts for DALI only.
     ``leaves_to_pyav``: some videos may be left to PyAV, so that it is worth saying which.
     """
 
@@ -39,10 +40,16 @@ class Decoder:
         fps: float,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         maps_hdr: bool = False,
+        max_keyframe_gap_s: float | None = None,
     ) -> None:
         self.name = name
         self.device = device
-        self._options: Mapping[str, Any] = {"fps": fps, "max_pixels": max_pixels, "maps_hdr": maps_hdr}
+        self._options: Mapping[str, Any] = {
+            "fps": fps,
+            "max_pixels": max_pixels,
+            "maps_hdr": maps_hdr,
+            "max_keyframe_gap_s": max_keyframe_gap_s,
+        }
         self._refusals: dict[str, str] = {}
         self.leaves_to_pyav = name == "dali"
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from engine.config import DEFAULT_MAX_PIXELS
 from engine.errors import MediaError
-from engine.records import Frames, Media, Region, Span, View
+from engine.records import FloatArray, Frames, Media, Region, Span, View
 from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
 from engine.video.interlacing import is_combed, show_field
-from engine.video.media import OpenVideo, Timeline, index_timeline, open_video, plane_samples
+from engine.video.media import OpenVideo, Timeline, decode_alone, index_timeline, open_video, plane_samples
 from engine.video.resize import check_inside, fit_picture
-from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, slot_timestamps
+from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, sample_keyframes, widest_gap_s
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
     SceneStatistics,
@@ -43,6 +43,9 @@ _PLANAR_FORMATS = {(2, 2): "yuv420p", (2, 1): "yuv422p"}
 """Pixels per chroma sample across and down -> the 8-bit format that keeps them; any other becomes 4:4:4."""
 
 
+ALL_FRAMES = "all frames are sampled"
+
+
 class _IndexMismatchError(Exception):
     """What decodes is not what the packets announced. Callers never see it."""
 
@@ -59,6 +62,9 @@ class PyAvFrameSource:
     those of more than `MAX_WORKING_PIXELS` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
     become standard colors (`engine.video.tone_map`); else their values are taken as they are.
 
+    With ``max_keyframe_gap_s`` only key frames are taken and decoded, at most one for each slot. All frames are where
+    that is a longer time without a key frame, the packets cannot be trusted, or the first key frame does not decode.
+
     ``timeline`` spares reading the packets again where it is known. ``has_one_size`` (all sampled pictures were coded
     in the size of the first), ``is_damaged`` (frames or parts of them are lost) and ``warnings`` are final after the
     first full pass. Raises ``MediaError`` as `engine.video.media.open_video` does, and for a video that gives no frame.
@@ -72,6 +78,7 @@ class PyAvFrameSource:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         maps_hdr: bool = False,
+        max_keyframe_gap_s: float | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self._media = media
@@ -86,8 +93,10 @@ class PyAvFrameSource:
         self.has_one_size = True
         self._timeline = timeline or index_timeline(media, max_pixels=max_pixels)
         self._trusts_index = self._timeline.is_exact
+        self._keyframes_line = keyframes_line(self._timeline, max_gap_s=max_keyframe_gap_s)
+        self._takes_keyframes = max_keyframe_gap_s is not None and self._keyframes_line is None
         if self._trusts_index:
-            self._samples = sample_frames(self._timeline.times_s, end_s=self._timeline.end_s, fps=fps)
+            self._samples = sample_timeline(self._timeline, fps=fps, takes_keyframes=self._takes_keyframes)
         else:
             self._samples = self._sample_what_decodes()
 
@@ -105,6 +114,7 @@ class PyAvFrameSource:
     def warnings(self) -> tuple[str, ...]:
         """One line for each thing that was lost or assumed."""
         lines = [*self._timeline.warnings, *holes_lines(self._samples), *self._losses]
+        lines += [self._keyframes_line] if self._keyframes_line else []
         if not self.has_one_size:
             lines.append("pictures of several sizes; all are scaled to the first")
         return tuple(lines)
@@ -118,9 +128,9 @@ class PyAvFrameSource:
         return self._samples.frames
 
     @property
-    def slots(self) -> NDArray[np.int64]:
-        """The numbers of the slots that show a frame, int64 ``(F,)``; final after the first full pass."""
-        return self._samples.slots
+    def timestamps(self) -> FloatArray:
+        """Start and end of each frame in seconds, float32 ``(F, 2)``; final after the first full pass."""
+        return self._samples.timestamps
 
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, in one pass (in two where the index turns out to be wrong)."""
@@ -181,8 +191,7 @@ class PyAvFrameSource:
     def _chunk(
         self, frames: Sequence[Sequence[Frames]], specs: Sequence[InputSpec], *, end: int, view: int
     ) -> FrameChunk:
-        times = slot_timestamps(self._samples.slots[end - len(frames) : end], fps=self._fps)
-        return FrameChunk(times, _stack(frames, specs), view)
+        return FrameChunk(self._samples.timestamps[end - len(frames) : end], _stack(frames, specs), view)
 
     def pictures(self) -> Iterator[Frames]:
         """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video.
@@ -219,6 +228,15 @@ class PyAvFrameSource:
 
     def _decode(self) -> Iterator[Frames]:
         num_slots = 0
+        if self._takes_keyframes:
+            try:
+                yield from self._decode_keyframes()
+            except _IndexMismatchError:
+                self._takes_keyframes = False
+                self._keyframes_line = f"its first key frame does not decode; {ALL_FRAMES}"
+                self._samples = sample_timeline(self._timeline, fps=self._fps)
+            else:
+                return
         if self._trusts_index:
             try:
                 for picture in self._decode_by_index():
@@ -230,6 +248,30 @@ class PyAvFrameSource:
             else:
                 return
         yield from islice(self._decode_by_count(), num_slots, None)
+
+    def _decode_keyframes(self) -> Iterator[Frames]:
+        """The key frames, one by one; those that do not decode are taken out of the samples."""
+        awaited, number = deque(self._timeline.pts[self._samples.frames].tolist()), 0
+        num_awaited = len(awaited)
+        with self._open() as video:
+            for packet in video.packets():
+                if not awaited or packet.pts != awaited[0]:
+                    continue
+                awaited.popleft()
+                frame = decode_alone(video.stream, packet)
+                if frame is not None and not frame.is_corrupt:
+                    yield self._picture(frame)
+                    number += 1
+                elif number == 0:
+                    break
+                else:
+                    self._samples = self._samples.without(number)
+        if number == 0:
+            raise _IndexMismatchError
+        for _ in awaited:
+            self._samples = self._samples.without(number)
+        if number < num_awaited:
+            self._losses = (f"{number} of {num_awaited} key frames decode",)
 
     def _decode_by_index(self) -> Iterator[Frames]:
         pts = self._timeline.pts.tolist()
@@ -310,6 +352,23 @@ def working_size(size_wh: tuple[int, int]) -> tuple[int, int]:
     """In which size pictures of ``size_wh`` pixels are worked with: at most `MAX_WORKING_PIXELS`."""
     factor = ceil(sqrt(size_wh[0] * size_wh[1] / MAX_WORKING_PIXELS))
     return max(1, size_wh[0] // factor), max(1, size_wh[1] // factor)
+
+
+def sample_timeline(timeline: Timeline, *, fps: float, takes_keyframes: bool = False) -> Samples:
+    """Which frames to take of a video whose packets can be trusted."""
+    if takes_keyframes:
+        return sample_keyframes(timeline.times_s, timeline.keyframes, end_s=timeline.end_s, fps=fps)
+    return sample_frames(timeline.times_s, end_s=timeline.end_s, fps=fps)
+
+
+def keyframes_line(timeline: Timeline, *, max_gap_s: float | None) -> str | None:
+    """Why the key frames of a video do not do for ``max_gap_s``; None where they do, and where nothing asks for it."""
+    if max_gap_s is None:
+        return None
+    if not timeline.is_exact:
+        return f"the packets do not tell which frames are key frames; {ALL_FRAMES}"
+    gap_s = widest_gap_s(timeline.times_s, timeline.keyframes, end_s=timeline.end_s)
+    return f"{gap_s:.1f} s without a key frame, more than {max_gap_s:g} s; {ALL_FRAMES}" if gap_s > max_gap_s else None
 
 
 def holes_lines(samples: Samples) -> Iterator[str]:
