@@ -26,6 +26,7 @@ Rgb = tuple[Number, Number, Number]
 RgbStd = tuple[Positive, Positive, Positive]
 
 
+DEFAULT_WORKING_PIXELS = 2560 * 1440
 DEFAULT_MAX_PIXELS = 8192 * 8192
 """The largest picture that NVDEC takes, and larger than 8K."""
 
@@ -122,11 +123,14 @@ class Decoding(_Strict):
     """Which pictures are taken, and how those of HDR videos are read.
 
     ``max_pixels``: of a picture; videos with larger ones fail, because decoders hold several at once.
+    ``working_pixels``: PyAV reduces larger pictures to this size or less, by a whole factor, before anything is made of
+    them.
     ``hdr``: ``tone_map`` shows PQ and HLG as a standard display would (`engine.video.tone_map`); ``as_is`` takes their
     values for standard ones, as the reference does.
     """
 
     max_pixels: Count = DEFAULT_MAX_PIXELS
+    working_pixels: Count = DEFAULT_WORKING_PIXELS
     hdr: Literal["as_is", "tone_map"] = "as_is"
 
 

@@ -66,6 +66,7 @@ class Engine:
             device=device,
             fps=preset.sampling.fps,
             max_pixels=preset.decoding.max_pixels,
+            working_pixels=preset.decoding.working_pixels,
             maps_hdr=preset.decoding.hdr == "tone_map",
             max_keyframe_gap_s=preset.sampling.max_gap_s if preset.sampling.frames == "keyframes" else None,
         )

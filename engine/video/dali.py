@@ -29,7 +29,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import DEFAULT_MAX_PIXELS
+from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.errors import BackendUnavailable, MediaError
 from engine.records import FloatArray, Frames, Media, Region, Span, View
 from engine.video.dali_codecs import ComputeCapability, Device, refusal
@@ -214,6 +214,7 @@ class DaliFrameSource:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         stack_bytes: int = STACK_BYTES,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
         max_keyframe_gap_s: float | None = None,
         on_refusal: Callable[[str], None] = lambda _: None,
@@ -223,6 +224,7 @@ class DaliFrameSource:
         self._operators = open_dali(device)
         self._on_refusal = on_refusal
         self._max_pixels = max_pixels
+        self._working_pixels = working_pixels
         self._maps_hdr = maps_hdr
         self._max_keyframe_gap_s = max_keyframe_gap_s
         self._timeline = index_timeline(media, max_pixels=max_pixels)
@@ -386,6 +388,7 @@ class DaliFrameSource:
             fps=self._fps,
             cache_bytes=0,
             max_pixels=self._max_pixels,
+            working_pixels=self._working_pixels,
             maps_hdr=self._maps_hdr,
             max_keyframe_gap_s=self._max_keyframe_gap_s,
             timeline=self._timeline,

@@ -279,7 +279,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             warnings=tuple(_assumptions(media, video, times)),
             pixel_format=picture.format.name if picture else str(context.pix_fmt),
             container=video.container.format.name,
-            is_interlaced=any(_is_interlaced(found) for found in (picture, last_picture) if found),
+            is_interlaced=any(is_interlaced(found) for found in (picture, last_picture) if found),
             num_dropped=num_dropped,
             has_one_size=len(sizes) <= 1,
             num_video_streams=len(video.container.streams.video),
@@ -351,7 +351,8 @@ def decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFra
     return frames[0] if frames else None
 
 
-def _is_interlaced(picture: VideoFrame) -> bool:
+def is_interlaced(picture: VideoFrame) -> bool:
+    """Whether a picture is woven of two fields: it says so, or, in planes of 8 bits, looks so."""
     luma = picture.format.components[0]
     is_plain = luma.is_luma and luma.bits == 8 and picture.format.is_planar
     return picture.interlaced_frame or (is_plain and is_combed(plane_samples(picture.planes[0])))

@@ -14,14 +14,22 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from engine.config import DEFAULT_MAX_PIXELS
+from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.errors import MediaError
 from engine.records import FloatArray, Frames, Media, Region, Span, View
 from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
 from engine.video.interlacing import is_combed, show_field
-from engine.video.media import OpenVideo, Timeline, decode_alone, index_timeline, open_video, plane_samples
-from engine.video.resize import check_inside, fit_picture
+from engine.video.media import (
+    OpenVideo,
+    Timeline,
+    decode_alone,
+    index_timeline,
+    is_interlaced,
+    open_video,
+    plane_samples,
+)
+from engine.video.resize import check_inside, fit_picture, reduced
 from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, sample_keyframes, widest_gap_s
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
@@ -33,9 +41,6 @@ from engine.video.statistics import (
 
 CHUNK_FRAMES = 8
 DEFAULT_CACHE_BYTES = 256 << 20
-MAX_WORKING_PIXELS = 2560 * 1440
-"""Larger pictures are reduced to this size or less, by a whole factor, before anything is made of them."""
-
 _SKIPPABLE_CODECS = frozenset({"h264"})
 """Codecs whose non-reference frames are never referred to. In HEVC those of a lower temporal layer may be."""
 
@@ -59,7 +64,7 @@ class PyAvFrameSource:
     pass decodes anew, and memory does not grow with the length of the video.
 
     Pictures are turned and mirrored as they are shown, those of two fields (flagged, or found) show their first field,
-    those of more than `MAX_WORKING_PIXELS` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
+    those of more than ``working_pixels`` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
     become standard colors (`engine.video.tone_map`); else their values are taken as they are.
 
     With ``max_keyframe_gap_s`` only key frames are taken and decoded, at most one for each slot. All frames are where
@@ -77,6 +82,7 @@ class PyAvFrameSource:
         fps: float = 1.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
         max_keyframe_gap_s: float | None = None,
         timeline: Timeline | None = None,
@@ -85,6 +91,7 @@ class PyAvFrameSource:
         self._fps = fps
         self._cache_bytes = cache_bytes
         self._max_pixels = max_pixels
+        self._working_pixels = working_pixels
         self._maps_hdr = maps_hdr
         self._cache: list[Frames] | None = None
         self._losses: tuple[str, ...] = ()
@@ -305,7 +312,11 @@ class PyAvFrameSource:
         coded_wh = frame.width, frame.height
         self._coded_wh = self._coded_wh or coded_wh
         self.has_one_size = self.has_one_size and self._coded_wh == coded_wh
-        width, height = working_size(self._coded_wh)
+        size_wh = working_size(self._coded_wh, max_pixels=self._working_pixels)
+        is_reduced = coded_wh == self._coded_wh != size_wh
+        # The mean of neighbouring lines would be that of two moments: such a picture is reduced when it is one field.
+        is_woven = is_reduced and frame.width * frame.height <= DEFAULT_WORKING_PIXELS and is_interlaced(frame)
+        width, height = coded_wh if is_woven else size_wh
         subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
         full_range = self._reformatter.reformat(
             frame,
@@ -315,13 +326,15 @@ class PyAvFrameSource:
             src_colorspace=Colorspace.ITU601,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.JPEG,
-            interpolation="AREA" if coded_wh == self._coded_wh != (width, height) else None,
+            interpolation="AREA" if is_reduced else None,
             threads=1,
         )
         luma, blue, red = (plane_samples(plane) for plane in full_range.planes)
         picture = rgb_from_planes(luma, blue, red, hdr=self._timeline.hdr if self._maps_hdr else None)
-        if (width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma)):
+        if is_woven or ((width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma))):
             picture = show_field(picture, bottom=self._timeline.bottom_first)
+        if is_woven:
+            picture = reduced(picture, size_wh=size_wh)
         return self._timeline.orientation.apply(picture)
 
     def _sample_what_decodes(self) -> Samples:
@@ -348,9 +361,9 @@ class PyAvFrameSource:
         return sample_frames(times.times_s, end_s=times.end_s, fps=self._fps)
 
 
-def working_size(size_wh: tuple[int, int]) -> tuple[int, int]:
-    """In which size pictures of ``size_wh`` pixels are worked with: at most `MAX_WORKING_PIXELS`."""
-    factor = ceil(sqrt(size_wh[0] * size_wh[1] / MAX_WORKING_PIXELS))
+def working_size(size_wh: tuple[int, int], *, max_pixels: int = DEFAULT_WORKING_PIXELS) -> tuple[int, int]:
+    """In which size pictures of ``size_wh`` pixels are worked with: at most ``max_pixels``, by a whole factor."""
+    factor = ceil(sqrt(size_wh[0] * size_wh[1] / max_pixels))
     return max(1, size_wh[0] // factor), max(1, size_wh[1] // factor)
 
 

@@ -442,6 +442,19 @@ class TestInterlaced:
         # A combed picture is as far from one as from the other.
         assert away[24] < 0.3 * away[25]
 
+    @pytest.mark.parametrize("options", [{"x264-params": "tff=1:interlaced=1"}, {}])
+    def test_a_picture_that_is_reduced_shows_one_field_too(self, tmp_path: Path, options: dict[str, str]) -> None:
+        progressive = blocks(60, step=10)
+        woven = [one.copy() for one in progressive[::2]]
+        for frame, later in zip(woven, progressive[1::2], strict=True):
+            frame[1::2] = later[1::2]
+        encode(tmp_path / "v.mp4", woven, crf="12", **options)
+        (picture,) = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), working_pixels=96 * 64).pictures()
+        halved = [frame.reshape(64, 2, 96, 2, 3).mean(axis=(1, 3)) for frame in progressive]
+        away = [np.abs(picture - frame).mean() for frame in halved]
+        assert np.argmin(away) == 24
+        assert away[24] < 0.3 * away[25]
+
     def test_progressive_pictures_stay_whole(self, tmp_path: Path) -> None:
         frames = blocks(30, step=10)
         frames = [frame // 2 + np.arange(128, dtype=np.uint8)[:, None, None] // 2 % 2 * 40 for frame in frames]
@@ -478,12 +491,9 @@ class TestHdr:
 
 
 class TestLargePictures:
-    def test_they_are_reduced_by_a_whole_factor(
-        self, tmp_path: Path, originals: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_they_are_reduced_by_a_whole_factor(self, tmp_path: Path, originals: list[NDArray[np.uint8]]) -> None:
         encode(tmp_path / "v.mp4", originals, crf="4", pix_fmt="yuv444p")
-        monkeypatch.setattr(pyav, "MAX_WORKING_PIXELS", 96 * 64 // 4)
-        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"))
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), working_pixels=96 * 64 // 4)
         for picture, number in zip(source.pictures(), (12, 37, 62), strict=True):
             halved = originals[number].reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
             assert picture.shape == halved.shape
@@ -495,9 +505,11 @@ class TestLargePictures:
         assert pyav.working_size((2560, 1440)) == (2560, 1440)
         assert pyav.working_size((3840, 2160)) == (1920, 1080)
         assert pyav.working_size((6000, 6000)) == (1500, 1500)
+        assert pyav.working_size((1920, 1080), max_pixels=1280 * 720) == (960, 540)
+        assert pyav.working_size((1280, 720), max_pixels=1280 * 720) == (1280, 720)
         for size_wh in [(7680, 4320), (120, 70_000), (8192, 8192), (9001, 7001)]:
             width, height = pyav.working_size(size_wh)
-            assert 1 <= width * height <= pyav.MAX_WORKING_PIXELS
+            assert 1 <= width * height <= 2560 * 1440
 
     @pytest.mark.parametrize(
         ("name", "codec"), [("v.mp4", "libx264"), ("v.avi", "mjpeg"), ("v.ts", "mpeg2video"), ("v.webm", "libvpx")]
