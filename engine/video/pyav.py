@@ -322,7 +322,8 @@ class PyAvFrameSource:
             frame,
             width=width,
             height=height,
-            format=_PLANAR_FORMATS.get(subsampling, "yuv444p"),
+            # Chroma that is reduced with luma has enough samples for each pixel.
+            format="yuv444p" if is_reduced and not is_woven else _PLANAR_FORMATS.get(subsampling, "yuv444p"),
             src_colorspace=Colorspace.ITU601,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.JPEG,
