@@ -129,7 +129,7 @@ def main(
     videos: VideosArgument,
     engines: EnginesOption,
     vpdq: Annotated[Path | None, typer.Option(help="A Python that has vpdq 0.2.5.")] = None,
-    max_gap_s: Annotated[float, typer.Option(help="Longest time without a key frame.")] = 5.0,
+    max_gap_s: Annotated[float, typer.Option(help="Longest time without a key frame.")] = Sampling().max_gap_s,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     output: OutputOption = None,
 ) -> None:
