@@ -63,7 +63,7 @@ def create(
     made = Catalog.create(
         folder,
         engines=None if engines is None else opened,
-        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate, max_pixels=None),
+        preset=chosen_preset(opened.manifest.preset, fps=fps, sampling=None, scenes=scenes, gate=gate, max_pixels=None),
         norm_set=norm_set,
         use_score_norm=score_norm,
     )

@@ -21,6 +21,7 @@ from engine.cli.options import (
     RecursiveOption,
     RetryFailedOption,
     RoleName,
+    SamplingOption,
     ScenesOption,
     VideoTimeoutOption,
     WorkersOption,
@@ -44,6 +45,7 @@ def extract(
     output: Annotated[Path, typer.Option(help="Store folder, or a challenge file ending in .npz.")],
     engines: EnginesOption = None,
     fps: FpsOption = None,
+    sampling: SamplingOption = None,
     workers: WorkersOption = None,
     gpus: GpusOption = None,
     plan: Annotated[
@@ -81,7 +83,9 @@ def extract(
     opened = open_engines(engines)
     engine = Engine.open(
         opened,
-        preset=chosen_preset(opened.manifest.preset, fps=fps, scenes=scenes, gate=gate, max_pixels=max_pixels),
+        preset=chosen_preset(
+            opened.manifest.preset, fps=fps, sampling=sampling, scenes=scenes, gate=gate, max_pixels=max_pixels
+        ),
         raw_embeddings=raw_embeddings,
         decoder=decoder,
     )

@@ -13,7 +13,7 @@ from engine.console import say
 from engine.video import DecoderName
 
 if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help and usage errors answer at once
-    from engine.config import Preset
+    from engine.config import Preset, SampledFrames
     from engine.records import Failure
     from engine.runtime.engines_directory import EnginesDirectory
     from engine.search.faiss_backend import SearchDevice
@@ -35,6 +35,10 @@ WorkersOption = Annotated[
 GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs to use, one process each.")]
 FpsOption = Annotated[
     float | None, typer.Option(min=0.01, help="Sampled frames per second; default: as in the preset, 1.")
+]
+SamplingOption = Annotated[
+    Literal["all", "keyframes"] | None,
+    typer.Option(help="Sample all frames, or key frames alone, which decode faster; default: as in the preset, all."),
 ]
 MaxPixelsOption = Annotated[
     int | None,
@@ -71,11 +75,19 @@ def open_engines(folder: Path | None, *, preset_name: str | None = None) -> Engi
 
 
 def chosen_preset(
-    preset: Preset, *, fps: float | None, scenes: bool, gate: bool | None, max_pixels: int | None
+    preset: Preset,
+    *,
+    fps: float | None,
+    sampling: SampledFrames | None,
+    scenes: bool,
+    gate: bool | None,
+    max_pixels: int | None,
 ) -> Preset:
     """A preset with what the options of a verb change in it."""
     if fps is not None:
         preset = preset.with_fps(fps)
+    if sampling is not None:
+        preset = preset.with_sampled_frames(sampling)
     if max_pixels is not None:
         preset = preset.with_max_pixels(max_pixels)
     if not scenes:

@@ -70,7 +70,9 @@ class Engine:
             device=device,
             fps=preset.sampling.fps,
             max_pixels=preset.decoding.max_pixels,
+            working_pixels=preset.decoding.working_pixels,
             maps_hdr=preset.decoding.hdr == "tone_map",
+            max_keyframe_gap_s=preset.sampling.max_gap_s if preset.sampling.frames == "keyframes" else None,
         )
         self.failures: list[Failure] = []
         self.times = StageTimes()
@@ -232,9 +234,10 @@ class Engine:
         check_role(role)
         of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
         other = {"pca", "score_norm", "search", "localization", "false_matches", *of_queries}
-        settings = self.preset.model_dump(
-            mode="json", exclude={**dict.fromkeys(other, True), "decoding": {"max_pixels"}}
-        )
+        exclude: dict[str, Any] = {**dict.fromkeys(other, True), "decoding": {"max_pixels"}}
+        if self.preset.sampling.frames == "all":  # the stores from before key frames could be chosen stay what they are
+            exclude["sampling"] = {"frames", "max_gap_s"}
+        settings = self.preset.model_dump(mode="json", exclude=exclude)
         return {
             "engines": self.engines.manifest.identity,
             "settings": settings,

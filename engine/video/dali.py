@@ -29,15 +29,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import DEFAULT_MAX_PIXELS
+from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.errors import BackendUnavailable, MediaError
-from engine.records import Frames, Media, Region, Span, View
+from engine.records import FloatArray, Frames, Media, Region, Span, View
 from engine.video.dali_codecs import ComputeCapability, Device, refusal
 from engine.video.media import index_timeline
 from engine.video.orientation import Orientation
-from engine.video.pyav import DEFAULT_CACHE_BYTES, PyAvFrameSource, holes_lines
+from engine.video.pyav import DEFAULT_CACHE_BYTES, PyAvFrameSource, holes_lines, keyframes_line, sample_timeline
 from engine.video.resize import Fit, check_inside
-from engine.video.sampling import Samples, sample_frames, slot_timestamps
+from engine.video.sampling import Samples
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
     SceneStatistics,
@@ -214,7 +214,9 @@ class DaliFrameSource:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         stack_bytes: int = STACK_BYTES,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
+        max_keyframe_gap_s: float | None = None,
         on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._media = media
@@ -222,7 +224,9 @@ class DaliFrameSource:
         self._operators = open_dali(device)
         self._on_refusal = on_refusal
         self._max_pixels = max_pixels
+        self._working_pixels = working_pixels
         self._maps_hdr = maps_hdr
+        self._max_keyframe_gap_s = max_keyframe_gap_s
         self._timeline = index_timeline(media, max_pixels=max_pixels)
         width, height = self._timeline.size_wh
         self._frame_bytes = width * height * 3
@@ -230,13 +234,16 @@ class DaliFrameSource:
         self._cache_bytes = cache_bytes
         self._kept: list[Stack] | None = None
         self._host: PyAvFrameSource | None = None
-        self._samples = Samples(np.empty(0, np.int64), np.empty(0, np.int64), [])
+        self._samples = Samples(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2), np.float32), [])
+        self._keyframes_line: str | None = None
         self.refused = refusal(self._timeline, device=device, compute_capability=self._operators.compute_capability)
         if self.refused is not None:
             on_refusal(self.refused)
             self._host = self._open_host()
         else:
-            self._samples = sample_frames(self._timeline.times_s, end_s=self._timeline.end_s, fps=fps)
+            self._keyframes_line = keyframes_line(self._timeline, max_gap_s=max_keyframe_gap_s)
+            takes_keyframes = max_keyframe_gap_s is not None and self._keyframes_line is None
+            self._samples = sample_timeline(self._timeline, fps=fps, takes_keyframes=takes_keyframes)
         self._num_dali = len(self._samples.slots)
 
     @property
@@ -249,7 +256,8 @@ class DaliFrameSource:
         """One line for each thing that was lost or assumed; final after the first full pass."""
         if self._host is not None:
             return self._host.warnings
-        return (*self._timeline.warnings, *holes_lines(self._samples))
+        of_keyframes = [self._keyframes_line] if self._keyframes_line else []
+        return (*self._timeline.warnings, *holes_lines(self._samples), *of_keyframes)
 
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, summed up on the device without rounding."""
@@ -301,8 +309,7 @@ class DaliFrameSource:
                         check_inside(view.region, size_wh=(part.shape[2], part.shape[1]))
                     fitted = {spec.name: self._operators.fit(part, spec, region=view.region) for spec in specs}
                     inputs = {name: self._operators.as_input(stack) for name, stack in fitted.items()}
-                    times = slot_timestamps(self._slots()[start:stop], fps=self._fps)
-                    yield FrameChunk(times, inputs, place)
+                    yield FrameChunk(self._timestamps()[start:stop], inputs, place)
 
     def _parts(self, stacks: Iterator[Stack], *, borders: Sequence[int]) -> Iterator[tuple[int, Stack]]:
         """Pieces that no border divides, with the number of the first frame of each."""
@@ -369,11 +376,11 @@ class DaliFrameSource:
         except OSError as error:
             raise MediaError(f"{self._media.path}: {error.strerror}") from error
 
-    def _slots(self) -> NDArray[np.int64]:
-        """The slots that the frames are shown in: those of the host count behind those that DALI decoded."""
+    def _timestamps(self) -> FloatArray:
+        """The times of the frames: those of the host count behind those that DALI decoded."""
         if self._host is None:
-            return self._samples.slots
-        return np.concatenate([self._samples.slots[: self._num_dali], self._host.slots[self._num_dali :]])
+            return self._samples.timestamps
+        return np.concatenate([self._samples.timestamps[: self._num_dali], self._host.timestamps[self._num_dali :]])
 
     def _open_host(self) -> PyAvFrameSource:
         return PyAvFrameSource(
@@ -381,7 +388,9 @@ class DaliFrameSource:
             fps=self._fps,
             cache_bytes=0,
             max_pixels=self._max_pixels,
+            working_pixels=self._working_pixels,
             maps_hdr=self._maps_hdr,
+            max_keyframe_gap_s=self._max_keyframe_gap_s,
             timeline=self._timeline,
         )
 

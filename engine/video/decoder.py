@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from engine.config import DEFAULT_MAX_PIXELS
+from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.records import Media
 from engine.video import DecoderName
 from engine.video.dali import DaliFrameSource, open_dali
@@ -27,7 +27,8 @@ def default_decoder(device: Device) -> DecoderName:
 class Decoder:
     """PyAV, or DALI on a device with PyAV for what it cannot decode; never changed while a run lasts. Thread-safe.
 
-    ``max_pixels``: larger pictures are refused. ``maps_hdr``: see `PyAvFrameSource`. ``device`` counts for DALI only.
+    ``max_pixels``: larger pictures are refused. The other options: see `PyAvFrameSource`. ``device``
+    counts for DALI only.
     ``leaves_to_pyav``: some videos may be left to PyAV, so that it is worth saying which.
     """
 
@@ -38,11 +39,19 @@ class Decoder:
         device: Device,
         fps: float,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
+        max_keyframe_gap_s: float | None = None,
     ) -> None:
         self.name = name
         self.device = device
-        self._options: Mapping[str, Any] = {"fps": fps, "max_pixels": max_pixels, "maps_hdr": maps_hdr}
+        self._options: Mapping[str, Any] = {
+            "fps": fps,
+            "max_pixels": max_pixels,
+            "working_pixels": working_pixels,
+            "maps_hdr": maps_hdr,
+            "max_keyframe_gap_s": max_keyframe_gap_s,
+        }
         self._refusals: dict[str, str] = {}
         self.leaves_to_pyav = name == "dali"
 

@@ -60,6 +60,7 @@ class Timeline:
     ``stream``: the index of the stream in the file. ``codec``: FFmpeg's name for it. ``size_wh``: pixels of a decoded
     picture, before it is shown by its ``orientation``. ``hdr``: how its values stand for light, None where they are for
     a standard display. ``bottom_first``: of the two fields of an interlaced picture, the lower one comes first.
+    ``keyframes``: int64 ``(N,)``, the numbers of the frames that decode without any other, ascending.
     ``warnings``: one line for each thing that was lost or assumed.
 
     The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
@@ -78,6 +79,7 @@ class Timeline:
     orientation: Orientation
     hdr: Transfer | None
     bottom_first: bool
+    keyframes: NDArray[np.int64]
     warnings: tuple[str, ...]
     pixel_format: str
     container: str
@@ -241,6 +243,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
         codec, reorders = context.codec.canonical_name, context.has_b_frames
         size_wh = context.width, context.height
         shown: list[Stamp] = []
+        of_keyframes: list[int | None] = []
         num_dropped = 0
         picture: VideoFrame | None = None
         last_keyframe: Packet[VideoStream] | None = None
@@ -250,21 +253,22 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             if packet.is_keyframe:
                 before, headers = headers, sequence_headers(codec, bytes(packet), length_bytes=unit_length_bytes)
                 if picture is None:
-                    picture = _decode_alone(video.stream, packet)
+                    picture = decode_alone(video.stream, packet)
                 else:
                     last_keyframe = packet
                     if headers != before or packet.has_sidedata("new_extradata"):
-                        sizes |= _sizes(_decode_alone(video.stream, packet))
+                        sizes |= _sizes(decode_alone(video.stream, packet))
             if codec == "vp9":
                 sizes |= told_sizes(bytes(packet))
             if packet.is_discard:
                 num_dropped += 1
             else:
                 shown.append(video.stamp(packet))
+                of_keyframes += [packet.pts] if packet.is_keyframe else []
         if not shown:
             raise MediaError(f"{media.path}: the video stream has no frames")
         times = video.packet_times(shown)
-        last_picture = _decode_alone(video.stream, last_keyframe) if last_keyframe else None
+        last_picture = decode_alone(video.stream, last_keyframe) if last_keyframe else None
         sizes |= _sizes(picture) | _sizes(last_picture)
         return Timeline(
             times_s=times.times_s,
@@ -277,10 +281,11 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             orientation=orientation_of(picture),
             hdr=_HDR.get(picture.color_trc) if picture else None,
             bottom_first=context.field_order in _BOTTOM_FIRST,
+            keyframes=np.flatnonzero(np.isin(times.pts, [pts for pts in of_keyframes if pts is not None])),
             warnings=tuple(_assumptions(media, video, times)),
             pixel_format=picture.format.name if picture else str(context.pix_fmt),
             container=video.container.format.name,
-            is_interlaced=any(_is_interlaced(found) for found in (picture, last_picture) if found),
+            is_interlaced=any(is_interlaced(found) for found in (picture, last_picture) if found),
             num_dropped=num_dropped,
             has_one_size=len(sizes) <= 1,
             num_video_streams=len(video.container.streams.video),
@@ -341,7 +346,7 @@ def _are_trustworthy(stamps: Sequence[Stamp], *, reorders: bool) -> bool:
     return not (reorders and len(times) > 2 and times == sorted(times))
 
 
-def _decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFrame | None:
+def decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFrame | None:
     """The picture of a packet that needs no other, None if it gives none."""
     context = stream.codec_context
     try:
@@ -352,7 +357,8 @@ def _decode_alone(stream: VideoStream, keyframe: Packet[VideoStream]) -> VideoFr
     return frames[0] if frames else None
 
 
-def _is_interlaced(picture: VideoFrame) -> bool:
+def is_interlaced(picture: VideoFrame) -> bool:
+    """Whether a picture is woven of two fields: it says so, or, in planes of 8 bits, looks so."""
     luma = picture.format.components[0]
     is_plain = luma.is_luma and luma.bits == 8 and picture.format.is_planar
     return picture.interlaced_frame or (is_plain and is_combed(plane_samples(picture.planes[0])))

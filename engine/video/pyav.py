@@ -14,15 +14,23 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from engine.config import DEFAULT_MAX_PIXELS
+from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.errors import MediaError
-from engine.records import Frames, Media, Region, Span, View
+from engine.records import FloatArray, Frames, Media, Region, Span, View
 from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
 from engine.video.interlacing import is_combed, show_field
-from engine.video.media import OpenVideo, Timeline, index_timeline, open_video, plane_samples
-from engine.video.resize import check_inside, fit_picture
-from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, slot_timestamps
+from engine.video.media import (
+    OpenVideo,
+    Timeline,
+    decode_alone,
+    index_timeline,
+    is_interlaced,
+    open_video,
+    plane_samples,
+)
+from engine.video.resize import check_inside, fit_picture, reduced
+from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, sample_keyframes, widest_gap_s
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
     SceneStatistics,
@@ -33,14 +41,14 @@ from engine.video.statistics import (
 
 CHUNK_FRAMES = 8
 DEFAULT_CACHE_BYTES = 256 << 20
-MAX_WORKING_PIXELS = 2560 * 1440
-"""Larger pictures are reduced to this size or less, by a whole factor, before anything is made of them."""
-
 _SKIPPABLE_CODECS = frozenset({"h264"})
 """Codecs whose non-reference frames are never referred to. In HEVC those of a lower temporal layer may be."""
 
 _PLANAR_FORMATS = {(2, 2): "yuv420p", (2, 1): "yuv422p"}
 """Pixels per chroma sample across and down -> the 8-bit format that keeps them; any other becomes 4:4:4."""
+
+
+ALL_FRAMES = "all frames are sampled"
 
 
 class _IndexMismatchError(Exception):
@@ -56,8 +64,11 @@ class PyAvFrameSource:
     pass decodes anew, and memory does not grow with the length of the video.
 
     Pictures are turned and mirrored as they are shown, those of two fields (flagged, or found) show their first field,
-    those of more than `MAX_WORKING_PIXELS` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
+    those of more than ``working_pixels`` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
     become standard colors (`engine.video.tone_map`); else their values are taken as they are.
+
+    With ``max_keyframe_gap_s`` only key frames are taken and decoded, at most one for each slot. All frames are where
+    that is a longer time without a key frame, the packets cannot be trusted, or the first key frame does not decode.
 
     ``timeline`` spares reading the packets again where it is known. ``has_one_size`` (all sampled pictures were coded
     in the size of the first), ``is_damaged`` (frames or parts of them are lost) and ``warnings`` are final after the
@@ -71,13 +82,16 @@ class PyAvFrameSource:
         fps: float = 1.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
+        max_keyframe_gap_s: float | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self._media = media
         self._fps = fps
         self._cache_bytes = cache_bytes
         self._max_pixels = max_pixels
+        self._working_pixels = working_pixels
         self._maps_hdr = maps_hdr
         self._cache: list[Frames] | None = None
         self._losses: tuple[str, ...] = ()
@@ -86,8 +100,10 @@ class PyAvFrameSource:
         self.has_one_size = True
         self._timeline = timeline or index_timeline(media, max_pixels=max_pixels)
         self._trusts_index = self._timeline.is_exact
+        self._keyframes_line = keyframes_line(self._timeline, max_gap_s=max_keyframe_gap_s)
+        self._takes_keyframes = max_keyframe_gap_s is not None and self._keyframes_line is None
         if self._trusts_index:
-            self._samples = sample_frames(self._timeline.times_s, end_s=self._timeline.end_s, fps=fps)
+            self._samples = sample_timeline(self._timeline, fps=fps, takes_keyframes=self._takes_keyframes)
         else:
             self._samples = self._sample_what_decodes()
 
@@ -105,6 +121,7 @@ class PyAvFrameSource:
     def warnings(self) -> tuple[str, ...]:
         """One line for each thing that was lost or assumed."""
         lines = [*self._timeline.warnings, *holes_lines(self._samples), *self._losses]
+        lines += [self._keyframes_line] if self._keyframes_line else []
         if not self.has_one_size:
             lines.append("pictures of several sizes; all are scaled to the first")
         return tuple(lines)
@@ -118,9 +135,9 @@ class PyAvFrameSource:
         return self._samples.frames
 
     @property
-    def slots(self) -> NDArray[np.int64]:
-        """The numbers of the slots that show a frame, int64 ``(F,)``; final after the first full pass."""
-        return self._samples.slots
+    def timestamps(self) -> FloatArray:
+        """Start and end of each frame in seconds, float32 ``(F, 2)``; final after the first full pass."""
+        return self._samples.timestamps
 
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, in one pass (in two where the index turns out to be wrong)."""
@@ -181,8 +198,7 @@ class PyAvFrameSource:
     def _chunk(
         self, frames: Sequence[Sequence[Frames]], specs: Sequence[InputSpec], *, end: int, view: int
     ) -> FrameChunk:
-        times = slot_timestamps(self._samples.slots[end - len(frames) : end], fps=self._fps)
-        return FrameChunk(times, _stack(frames, specs), view)
+        return FrameChunk(self._samples.timestamps[end - len(frames) : end], _stack(frames, specs), view)
 
     def pictures(self) -> Iterator[Frames]:
         """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video.
@@ -219,6 +235,15 @@ class PyAvFrameSource:
 
     def _decode(self) -> Iterator[Frames]:
         num_slots = 0
+        if self._takes_keyframes:
+            try:
+                yield from self._decode_keyframes()
+            except _IndexMismatchError:
+                self._takes_keyframes = False
+                self._keyframes_line = f"its first key frame does not decode; {ALL_FRAMES}"
+                self._samples = sample_timeline(self._timeline, fps=self._fps)
+            else:
+                return
         if self._trusts_index:
             try:
                 for picture in self._decode_by_index():
@@ -230,6 +255,30 @@ class PyAvFrameSource:
             else:
                 return
         yield from islice(self._decode_by_count(), num_slots, None)
+
+    def _decode_keyframes(self) -> Iterator[Frames]:
+        """The key frames, one by one; those that do not decode are taken out of the samples."""
+        awaited, number = deque(self._timeline.pts[self._samples.frames].tolist()), 0
+        num_awaited = len(awaited)
+        with self._open() as video:
+            for packet in video.packets():
+                if not awaited or packet.pts != awaited[0]:
+                    continue
+                awaited.popleft()
+                frame = decode_alone(video.stream, packet)
+                if frame is not None and not frame.is_corrupt:
+                    yield self._picture(frame)
+                    number += 1
+                elif number == 0:
+                    break
+                else:
+                    self._samples = self._samples.without(number)
+        if number == 0:
+            raise _IndexMismatchError
+        for _ in awaited:
+            self._samples = self._samples.without(number)
+        if number < num_awaited:
+            self._losses = (f"{number} of {num_awaited} key frames decode",)
 
     def _decode_by_index(self) -> Iterator[Frames]:
         pts = self._timeline.pts.tolist()
@@ -263,23 +312,30 @@ class PyAvFrameSource:
         coded_wh = frame.width, frame.height
         self._coded_wh = self._coded_wh or coded_wh
         self.has_one_size = self.has_one_size and self._coded_wh == coded_wh
-        width, height = working_size(self._coded_wh)
+        size_wh = working_size(self._coded_wh, max_pixels=self._working_pixels)
+        is_reduced = coded_wh == self._coded_wh != size_wh
+        # The mean of neighbouring lines would be that of two moments: such a picture is reduced when it is one field.
+        is_woven = is_reduced and frame.width * frame.height <= DEFAULT_WORKING_PIXELS and is_interlaced(frame)
+        width, height = coded_wh if is_woven else size_wh
         subsampling = 4 // frame.format.chroma_width(4), 4 // frame.format.chroma_height(4)
         full_range = self._reformatter.reformat(
             frame,
             width=width,
             height=height,
-            format=_PLANAR_FORMATS.get(subsampling, "yuv444p"),
+            # Chroma that is reduced with luma has enough samples for each pixel.
+            format="yuv444p" if is_reduced and not is_woven else _PLANAR_FORMATS.get(subsampling, "yuv444p"),
             src_colorspace=Colorspace.ITU601,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.JPEG,
-            interpolation="AREA" if coded_wh == self._coded_wh != (width, height) else None,
+            interpolation="AREA" if is_reduced else None,
             threads=1,
         )
         luma, blue, red = (plane_samples(plane) for plane in full_range.planes)
         picture = rgb_from_planes(luma, blue, red, hdr=self._timeline.hdr if self._maps_hdr else None)
-        if (width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma)):
+        if is_woven or ((width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma))):
             picture = show_field(picture, bottom=self._timeline.bottom_first)
+        if is_woven:
+            picture = reduced(picture, size_wh=size_wh)
         return self._timeline.orientation.apply(picture)
 
     def _sample_what_decodes(self) -> Samples:
@@ -306,10 +362,27 @@ class PyAvFrameSource:
         return sample_frames(times.times_s, end_s=times.end_s, fps=self._fps)
 
 
-def working_size(size_wh: tuple[int, int]) -> tuple[int, int]:
-    """In which size pictures of ``size_wh`` pixels are worked with: at most `MAX_WORKING_PIXELS`."""
-    factor = ceil(sqrt(size_wh[0] * size_wh[1] / MAX_WORKING_PIXELS))
+def working_size(size_wh: tuple[int, int], *, max_pixels: int = DEFAULT_WORKING_PIXELS) -> tuple[int, int]:
+    """In which size pictures of ``size_wh`` pixels are worked with: at most ``max_pixels``, by a whole factor."""
+    factor = ceil(sqrt(size_wh[0] * size_wh[1] / max_pixels))
     return max(1, size_wh[0] // factor), max(1, size_wh[1] // factor)
+
+
+def sample_timeline(timeline: Timeline, *, fps: float, takes_keyframes: bool = False) -> Samples:
+    """Which frames to take of a video whose packets can be trusted."""
+    if takes_keyframes:
+        return sample_keyframes(timeline.times_s, timeline.keyframes, end_s=timeline.end_s, fps=fps)
+    return sample_frames(timeline.times_s, end_s=timeline.end_s, fps=fps)
+
+
+def keyframes_line(timeline: Timeline, *, max_gap_s: float | None) -> str | None:
+    """Why the key frames of a video do not do for ``max_gap_s``; None where they do, and where nothing asks for it."""
+    if max_gap_s is None:
+        return None
+    if not timeline.is_exact:
+        return f"the packets do not tell which frames are key frames; {ALL_FRAMES}"
+    gap_s = widest_gap_s(timeline.times_s, timeline.keyframes, end_s=timeline.end_s)
+    return f"{gap_s:.1f} s without a key frame, more than {max_gap_s:g} s; {ALL_FRAMES}" if gap_s > max_gap_s else None
 
 
 def holes_lines(samples: Samples) -> Iterator[str]:

@@ -42,6 +42,11 @@ def fit_picture(picture: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8
     return np.asarray(resized.crop((fit.left, fit.top, fit.left + spec.size_px, fit.top + spec.size_px)))
 
 
+def reduced(picture: NDArray[np.uint8], *, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture, uint8 ``(H, W, 3)``, in a smaller size; pixels are means."""
+    return np.asarray(Image.fromarray(picture).resize(size_wh, Image.Resampling.BOX))
+
+
 def check_inside(region: Region, *, size_wh: tuple[int, int]) -> None:
     """Raise ``ValueError`` unless the region lies inside a frame of ``size_wh``."""
     if region.x1 > size_wh[0] or region.y1 > size_wh[1]:

@@ -20,12 +20,19 @@ _CLOCK_DIGITS = 9
 class Samples(NamedTuple):
     """The slots of a video that show a frame, int64 ``(F,)``, ascending, and the frame that each shows, int64 ``(F,)``.
 
+    ``timestamps``: float32 ``(F, 2)``, start and end in seconds of the time that each frame stands for.
     ``holes_s``: for each picture that the times hold for more than `MAX_HOLD_S`, from when and until when, in seconds.
     """
 
     slots: NDArray[np.int64]
     frames: NDArray[np.int64]
+    timestamps: FloatArray
     holes_s: list[tuple[float, float]]
+
+    def without(self, place: int) -> Samples:
+        """These samples without the frame at ``place``."""
+        kept = np.arange(len(self.slots)) != place
+        return Samples(self.slots[kept], self.frames[kept], self.timestamps[kept], self.holes_s)
 
 
 def sample_frames(times_s: NDArray[np.float64], *, end_s: float, fps: float = 1.0) -> Samples:
@@ -57,7 +64,30 @@ def sample_frames(times_s: NDArray[np.float64], *, end_s: float, fps: float = 1.
         counts[0] += starts[0]
         starts[0] = 0
     slots = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    return Samples(slots, np.repeat(frames, counts), holes_s)
+    return Samples(slots, np.repeat(frames, counts), slot_timestamps(slots, fps=fps), holes_s)
+
+
+def sample_keyframes(
+    times_s: NDArray[np.float64], keyframes: NDArray[np.int64], *, end_s: float, fps: float = 1.0
+) -> Samples:
+    """Which of the key frames to take: of those in one slot, the nearest to its middle; F >= 1.
+
+    ``times_s``, ``end_s``: as of `sample_frames`. ``keyframes``: int64 ``(N,)``, N >= 1, their numbers, ascending. A
+    frame stands for the time from when it is shown until the next one that is taken.
+    """
+    shown_s = np.maximum(times_s[keyframes], 0.0)
+    slots = np.floor(np.round(shown_s * fps, _CLOCK_DIGITS)).astype(np.int64)
+    order = np.lexsort((np.abs(shown_s * fps - slots - 0.5), slots))
+    slots, first = np.unique(slots[order], return_index=True)
+    taken = order[first]
+    edges_s = np.append(shown_s[taken], max(end_s, shown_s[taken[-1]]))
+    return Samples(slots, keyframes[taken], np.stack([edges_s[:-1], edges_s[1:]], axis=1).astype(np.float32), [])
+
+
+def widest_gap_s(times_s: NDArray[np.float64], keyframes: NDArray[np.int64], *, end_s: float) -> float:
+    """The longest time without a key frame, from the start of the container to the end; infinite without any."""
+    gaps_s = np.diff([0.0, *times_s[keyframes], end_s])
+    return float(np.round(gaps_s, _CLOCK_DIGITS).max()) if len(keyframes) else np.inf
 
 
 def slot_timestamps(slots: int | NDArray[np.int64], *, fps: float = 1.0) -> FloatArray:

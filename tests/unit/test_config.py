@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import ClipGate, Preset, graph_parts, load_preset, parse_preset, preset_names
+from engine.config import ClipGate, Preset, Sampling, graph_parts, load_preset, parse_preset, preset_names
 from engine.errors import ConfigError
 from tests.gate_presets import ensemble_gate, gate_preset, gate_values, write_gate_preset
 
@@ -65,6 +65,15 @@ def test_hdr_is_mapped_by_lite_and_read_as_the_reference_does_by_vsc22() -> None
     }
     assert load_preset("vsc22").decoding.max_pixels == 67_108_864
     assert load_preset("lite").with_max_pixels(7).decoding.max_pixels == 7
+
+
+def test_all_frames_are_sampled_unless_key_frames_are_asked_for() -> None:
+    preset = load_preset("lite")
+    assert preset.sampling.frames == load_preset("vsc22").sampling.frames == "all"
+    assert preset.with_sampled_frames("keyframes").sampling.frames == "keyframes"
+    assert parse_preset(
+        {**preset.model_dump(mode="json"), "sampling": {"frames": "keyframes", "max_gap_s": 2.0}}, source="p"
+    ).sampling == Sampling(frames="keyframes", max_gap_s=2.0)
 
 
 def test_a_preset_survives_its_own_dump() -> None:

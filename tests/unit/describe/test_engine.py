@@ -120,6 +120,12 @@ def test_the_identity_holds_what_decides_descriptors_and_nothing_else(lite_engin
     ]
     assert identities[0] != identities[1]
     assert Engine.open(lite_engines, fps=2.0).identity(role="query") != query
+    keyframes = preset.with_sampled_frames("keyframes")
+    assert Engine.open(lite_engines, preset=keyframes).identity(role="query")["settings"]["sampling"] == {
+        "fps": 1.0,
+        "frames": "keyframes",
+        "max_gap_s": 2.1,
+    }
     reference = Engine.open(lite_engines).identity(role="reference")
     without = preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
     assert Engine.open(lite_engines, preset=without).identity(role="reference") == reference

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.config import Scenes
-from engine.describe.insets import best_lines, find_insets, find_rectangles, lasting_contrast, overlap
+from engine.describe.insets import _nth_smallest, best_lines, find_insets, find_rectangles, lasting_contrast, overlap
 from engine.records import Region
 from engine.video.statistics import SceneStatistics, SpanStatistics
 from tests.videos import moving_frames
@@ -82,3 +82,9 @@ def test_insets_are_in_pixels_of_the_frames() -> None:
     assert overlap(inset, Region(80, 60, 240, 180)) > 0.9
     assert find_insets(SpanStatistics(maps, thumbnails), config=Scenes()) == []
     assert find_insets(SpanStatistics(maps, thumbnails[:2]), config=Scenes(max_insets=4)) == []
+
+
+@pytest.mark.parametrize(("num_arrays", "n"), [(1, 0), (3, 0), (7, 2), (20, 6), (20, 19)])
+def test_the_nth_smallest_is_that_of_a_sort(num_arrays: int, n: int) -> None:
+    arrays = np.random.default_rng(num_arrays).integers(0, 20, size=(num_arrays, 13, 17), dtype=np.uint8)
+    np.testing.assert_array_equal(_nth_smallest(arrays, n), np.sort(arrays, axis=0)[n])

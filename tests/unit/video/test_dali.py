@@ -66,6 +66,23 @@ class TestSameFramesAsPyAv:
         source = assert_same_frames(tmp_path / name, fps=3)
         assert source.refused is None
 
+    @pytest.mark.parametrize(("codec", "num_rows"), [("mjpeg", 4), ("libx264", 1)])
+    def test_key_frames_alone(self, tmp_path: Path, codec: str, num_rows: int) -> None:
+        write_video(tmp_path / "v.mkv", moving_frames(80), codec=codec)
+        sources = [kind(media(tmp_path / "v.mkv"), max_keyframe_gap_s=5) for kind in (DaliFrameSource, PyAvFrameSource)]
+        found, expected = ([*source.model_inputs([InputSpec("a", 96)])] for source in sources)
+        assert sum(len(chunk.timestamps) for chunk in found) == num_rows
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.timestamps, other.timestamps)
+            difference = np.abs(np.asarray(one.inputs["a"]).astype(np.int16) - other.inputs["a"])
+            assert difference.mean() < MAX_MEAN_DIFFERENCE
+
+    def test_too_few_key_frames_are_told(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "v.webm", moving_frames(80), codec="libvpx-vp9")
+        source = DaliFrameSource(media(tmp_path / "v.webm"), max_keyframe_gap_s=1)
+        assert (source.refused, source.num_frames) == (None, 3)
+        assert source.warnings == ("3.2 s without a key frame, more than 1 s; all frames are sampled",)
+
     def test_variable_rate(self, tmp_path: Path) -> None:
         times_ms = [0, 40, 90, 400, 410, *range(2000, 2600, 17), 5000, 5040, 5500]
         frames = moving_frames(len(times_ms), height=48, width=64)
@@ -161,7 +178,7 @@ class TestSceneStatistics:
         # The recorded frames take the place of the decoded ones: they are uploaded, and all else is DALI's.
         monkeypatch.setattr(source._host, "pictures", lambda: iter(frames))
         numbers = np.arange(len(frames))
-        monkeypatch.setattr(source._host, "_samples", Samples(numbers, numbers, []))
+        monkeypatch.setattr(source._host, "_samples", Samples(numbers, numbers, np.empty((0, 2), np.float32), []))
         statistics = source.scene_statistics()
         boxes = [list(region.box) for region in find_scenes(statistics)]
         assert boxes == (STACKS[name]["boxes_xyxy"] if STACKS[name]["status"] else [])

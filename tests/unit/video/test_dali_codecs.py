@@ -25,6 +25,7 @@ SOUND = Timeline(
     orientation=Orientation(),
     hdr=None,
     bottom_first=False,
+    keyframes=np.array([0]),
     warnings=(),
     pixel_format="yuv420p",
     container="mov,mp4,m4a,3gp,3g2,mj2",

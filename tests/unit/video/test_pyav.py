@@ -292,7 +292,7 @@ class TestClocks:
         (tmp_path / name).write_bytes(joined)
         source = PyAvFrameSource(Media("v", tmp_path / name))
         assert nearest_originals(source, frames) == [12, 37, 62, 87, 112, 137]
-        assert source.slots.tolist() == list(range(6))
+        assert source.timestamps[:, 0].tolist() == list(range(6))
         (line,) = source.warnings
         assert re.fullmatch(r"the clock of the file is set anew at [23]\.\d s; taken to go on at once", line)
 
@@ -309,7 +309,7 @@ class TestClocks:
         shift_times(tmp_path / "v.ts", tmp_path / "v.mp4", shift_s=lambda time_s: time_s + wrap_s - 1.5)
         source = PyAvFrameSource(Media("v", tmp_path / "v.ts"))
         assert nearest_originals(source, originals) == [12, 37, 62]
-        assert source.slots.tolist() == [0, 1, 2]
+        assert source.timestamps[:, 0].tolist() == [0, 1, 2]
 
     @pytest.mark.parametrize("hole_s", [2000, 900_000])
     def test_a_hole_in_the_times_makes_no_rows(self, tmp_path: Path, hole_s: int) -> None:
@@ -318,9 +318,9 @@ class TestClocks:
         write_timed_video(tmp_path / "gap.mkv", frames, times_ms=times_ms)
         source = PyAvFrameSource(Media("gap", tmp_path / "gap.mkv"))
         assert nearest_originals(source, frames) == [12, 35, 37, 62]
-        assert source.slots.tolist() == [0, 1, hole_s + 1, hole_s + 2]
+        assert source.timestamps[:, 0].tolist() == [0, 1, hole_s + 1, hole_s + 2]
         (chunk,) = source.model_inputs([InputSpec("a", 32)])
-        assert chunk.timestamps[:, 0].tolist() == source.slots.tolist()
+        np.testing.assert_array_equal(chunk.timestamps, source.timestamps)
         assert source.warnings == (
             "the time stamps hold 1 pictures for more than 60 s, the first from "
             f"1 s to {hole_s + 1} s; each has one row",
@@ -442,6 +442,19 @@ class TestInterlaced:
         # A combed picture is as far from one as from the other.
         assert away[24] < 0.3 * away[25]
 
+    @pytest.mark.parametrize("options", [{"x264-params": "tff=1:interlaced=1"}, {}])
+    def test_a_picture_that_is_reduced_shows_one_field_too(self, tmp_path: Path, options: dict[str, str]) -> None:
+        progressive = blocks(60, step=10)
+        woven = [one.copy() for one in progressive[::2]]
+        for frame, later in zip(woven, progressive[1::2], strict=True):
+            frame[1::2] = later[1::2]
+        encode(tmp_path / "v.mp4", woven, crf="12", **options)
+        (picture,) = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), working_pixels=96 * 64).pictures()
+        halved = [frame.reshape(64, 2, 96, 2, 3).mean(axis=(1, 3)) for frame in progressive]
+        away = [np.abs(picture - frame).mean() for frame in halved]
+        assert np.argmin(away) == 24
+        assert away[24] < 0.3 * away[25]
+
     def test_progressive_pictures_stay_whole(self, tmp_path: Path) -> None:
         frames = blocks(30, step=10)
         frames = [frame // 2 + np.arange(128, dtype=np.uint8)[:, None, None] // 2 % 2 * 40 for frame in frames]
@@ -478,12 +491,9 @@ class TestHdr:
 
 
 class TestLargePictures:
-    def test_they_are_reduced_by_a_whole_factor(
-        self, tmp_path: Path, originals: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_they_are_reduced_by_a_whole_factor(self, tmp_path: Path, originals: list[NDArray[np.uint8]]) -> None:
         encode(tmp_path / "v.mp4", originals, crf="4", pix_fmt="yuv444p")
-        monkeypatch.setattr(pyav, "MAX_WORKING_PIXELS", 96 * 64 // 4)
-        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"))
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), working_pixels=96 * 64 // 4)
         for picture, number in zip(source.pictures(), (12, 37, 62), strict=True):
             halved = originals[number].reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
             assert picture.shape == halved.shape
@@ -495,9 +505,11 @@ class TestLargePictures:
         assert pyav.working_size((2560, 1440)) == (2560, 1440)
         assert pyav.working_size((3840, 2160)) == (1920, 1080)
         assert pyav.working_size((6000, 6000)) == (1500, 1500)
+        assert pyav.working_size((1920, 1080), max_pixels=1280 * 720) == (960, 540)
+        assert pyav.working_size((1280, 720), max_pixels=1280 * 720) == (1280, 720)
         for size_wh in [(7680, 4320), (120, 70_000), (8192, 8192), (9001, 7001)]:
             width, height = pyav.working_size(size_wh)
-            assert 1 <= width * height <= pyav.MAX_WORKING_PIXELS
+            assert 1 <= width * height <= 2560 * 1440
 
     @pytest.mark.parametrize(
         ("name", "codec"), [("v.mp4", "libx264"), ("v.avi", "mjpeg"), ("v.ts", "mpeg2video"), ("v.webm", "libvpx")]
@@ -520,6 +532,72 @@ class TestLargePictures:
         source = PyAvFrameSource(Media("joined", tmp_path / "joined.h264"), max_pixels=10_000)
         assert {picture.shape for picture in source.pictures()} == {(64, 96, 3)}
         assert source.warnings[0].startswith("40 of 80 frames decode")
+
+
+def overwrite_packets(path: Path, *, wanted: Callable[[int, bool], bool]) -> None:
+    """Zero the coded pictures for which ``wanted(number, is_keyframe)``, behind the length of their first unit."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for number, packet in enumerate(packets):
+        if wanted(number, packet.is_keyframe):
+            content[packet.pos + 4 : packet.pos + packet.size] = bytes(packet.size - 4)
+    path.write_bytes(content)
+
+
+class TestKeyframes:
+    @pytest.mark.parametrize(("codec", "bf"), [("libx264", "0"), ("libx264", "2"), ("mpeg4", "0")])
+    def test_only_key_frames_are_decoded(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]], codec: str, bf: str
+    ) -> None:
+        encode(tmp_path / "v.mp4", originals[:75], codec=codec, g="10", sc_threshold="0", bf=bf)
+        every = list(PyAvFrameSource(Media("v", tmp_path / "v.mp4"), fps=25).pictures())
+        overwrite_packets(tmp_path / "v.mp4", wanted=lambda _, is_keyframe: not is_keyframe)
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), max_keyframe_gap_s=0.4)
+        np.testing.assert_array_equal(np.stack(list(source.pictures())), np.stack([every[n] for n in (10, 40, 60)]))
+        assert (source.num_frames, source.warnings) == (3, ())
+        (chunk,) = source.model_inputs([InputSpec("a", 32)])
+        np.testing.assert_array_equal(chunk.timestamps, np.float32([[0.4, 1.6], [1.6, 2.4], [2.4, 3.0]]))
+
+    def test_all_frames_are_sampled_where_key_frames_are_too_far_apart(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", originals[:75], g="40", sc_threshold="0")
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), max_keyframe_gap_s=1.5)
+        assert nearest_originals(source, originals) == [12, 37, 62]
+        assert source.warnings == ("1.6 s without a key frame, more than 1.5 s; all frames are sampled",)
+
+    def test_a_key_frame_that_does_not_decode_costs_its_own_row(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", originals[:75], codec="mpeg4", g="25", sc_threshold="1000000000")
+        overwrite_packets(tmp_path / "v.mp4", wanted=lambda number, _: number == 25)
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), max_keyframe_gap_s=5)
+        (chunk,) = source.model_inputs([InputSpec("a", 32)])
+        assert chunk.timestamps.tolist() == [[0, 1], [2, 3]]
+        assert nearest_originals(source, originals) == [0, 50]
+        assert source.warnings == ("2 of 3 key frames decode",)
+
+    def test_all_frames_are_sampled_where_the_first_key_frame_does_not_decode(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", originals[:75], codec="mpeg4", g="25", sc_threshold="1000000000")
+        overwrite_packets(tmp_path / "v.mp4", wanted=lambda number, _: number == 0)
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), max_keyframe_gap_s=5)
+        expected = PyAvFrameSource(Media("v", tmp_path / "v.mp4"))
+        np.testing.assert_array_equal(list(source.pictures()), list(expected.pictures()))
+        assert source.warnings == (
+            *expected.warnings,
+            "its first key frame does not decode; all frames are sampled",
+        )
+
+    def test_packets_without_times_do_not_tell_key_frames(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.avi", originals[:75], g="10", bf="2")
+        source = PyAvFrameSource(Media("v", tmp_path / "v.avi"), max_keyframe_gap_s=5)
+        assert source.num_frames == 3
+        assert source.warnings == ("the packets do not tell which frames are key frames; all frames are sampled",)
 
 
 class TestCache:

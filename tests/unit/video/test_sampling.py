@@ -10,7 +10,7 @@ import pytest
 
 from engine.records import Media
 from engine.video.media import index_timeline
-from engine.video.sampling import sample_frames, slot_timestamps
+from engine.video.sampling import sample_frames, sample_keyframes, slot_timestamps, widest_gap_s
 from tests.conftest import golden_root
 
 SAMPLING = golden_root() / "sampling"
@@ -31,7 +31,7 @@ def constant_rate(rate: float, *, num_frames: int) -> tuple[list[float], float]:
 @pytest.mark.parametrize("name", sorted(CLIPS.keys() - DAMAGED))
 def test_golden_selection(name: str) -> None:
     timeline = index_timeline(Media(name, SAMPLING / "videos" / name))
-    slots, frames, holes_s = sample_frames(timeline.times_s, end_s=timeline.end_s)
+    slots, frames, _, holes_s = sample_frames(timeline.times_s, end_s=timeline.end_s)
     assert frames.dtype == slots.dtype == np.int64
     if CLIPS[name]["n_outputs"] == 0:  # FFmpeg writes nothing
         assert len(frames) == 1
@@ -69,11 +69,11 @@ class TestSampleFrames:
         assert len(picked([0.0], end_s=end_s)) == count
 
     def test_a_clip_too_short_for_a_slot_has_the_slot_that_it_starts_in(self) -> None:
-        slots, frames, _ = sample_frames(np.array([0.8, 0.84]), end_s=1.48)
+        slots, frames, *_ = sample_frames(np.array([0.8, 0.84]), end_s=1.48)
         assert (slots.tolist(), frames.tolist()) == ([1], [1])
 
     def test_a_picture_that_is_held_for_longer_than_a_minute_has_one_slot(self) -> None:
-        slots, frames, holes_s = sample_frames(np.array([0.0, 1.0, 62.0, 124.0, 2000.0]), end_s=900_000.0)
+        slots, frames, _, holes_s = sample_frames(np.array([0.0, 1.0, 62.0, 124.0, 2000.0]), end_s=900_000.0)
         assert slots.tolist() == [0, 1, 62, 124, 2000]
         assert frames.tolist() == [0, 1, 2, 3, 4]
         assert holes_s == [(1, 62), (62, 124), (124, 2000), (2000, 900_000)]
@@ -82,7 +82,7 @@ class TestSampleFrames:
         assert picked([0.0, 60.0, 119.0], end_s=179.0) == [0] * 60 + [1] * 59 + [2] * 60
 
     def test_a_start_that_is_later_than_a_minute_is_not_filled(self) -> None:
-        slots, frames, _ = sample_frames(np.array([70.0, 71.0]), end_s=72.0)
+        slots, frames, *_ = sample_frames(np.array([70.0, 71.0]), end_s=72.0)
         assert (slots.tolist(), frames.tolist()) == ([70, 71], [0, 1])
 
     def test_the_number_of_slots_is_bounded_by_that_of_pictures(self) -> None:
@@ -139,3 +139,39 @@ def test_slots_cover_the_time_without_gaps(fps: float) -> None:
     timestamps = slot_timestamps(7, fps=fps)
     assert timestamps[:, 0].tolist() == [slot / fps for slot in range(7)]
     assert timestamps[1:, 0].tolist() == timestamps[:-1, 1].tolist()
+
+
+class TestSampleKeyframes:
+    def test_of_each_slot_the_one_nearest_to_its_middle_with_its_own_time(self) -> None:
+        times_s, end_s = constant_rate(25, num_frames=75)
+        samples = sample_keyframes(np.array(times_s), np.arange(0, 75, 10), end_s=end_s)
+        assert (samples.slots.tolist(), samples.frames.tolist()) == ([0, 1, 2], [10, 40, 60])
+        np.testing.assert_array_equal(samples.timestamps, np.float32([[0.4, 1.6], [1.6, 2.4], [2.4, 3.0]]))
+
+    def test_slots_without_a_key_frame_have_none(self) -> None:
+        samples = sample_keyframes(np.array([0.0, 0.1, 4.0, 8.5]), np.array([0, 2, 3]), end_s=9.0)
+        assert (samples.slots.tolist(), samples.frames.tolist()) == ([0, 4, 8], [0, 2, 3])
+        assert samples.timestamps.tolist() == [[0, 4], [4, 8.5], [8.5, 9]]
+
+    @pytest.mark.parametrize("fps", [0.5, 1.0, 3.0])
+    def test_like_a_search_slot_by_slot(self, fps: float) -> None:
+        generator = np.random.default_rng(7)
+        times_s = np.sort(generator.uniform(0, 30, 200))
+        keyframes = np.sort(generator.choice(200, 60, replace=False))
+        expected = []
+        for slot in range(int(30 * fps) + 1):
+            inside = [frame for frame in keyframes if slot <= times_s[frame] * fps < slot + 1]
+            if inside:
+                expected.append(min(inside, key=lambda frame: abs(times_s[frame] * fps - slot - 0.5)))
+        assert sample_keyframes(times_s, keyframes, end_s=30.0, fps=fps).frames.tolist() == expected
+
+    def test_times_before_the_start_of_the_container_are_its_start(self) -> None:
+        samples = sample_keyframes(np.array([-0.5, 0.2, 1.0]), np.array([0, 2]), end_s=1.5)
+        assert samples.timestamps.tolist() == [[0, 1], [1, 1.5]]
+
+    def test_the_widest_gap_counts_the_start_and_the_end(self) -> None:
+        times_s = np.array([1.0, 2.0, 5.0, 6.0])
+        assert widest_gap_s(times_s, np.array([0, 2]), end_s=8.0) == 4.0
+        assert widest_gap_s(times_s, np.array([3]), end_s=7.0) == 6.0
+        assert widest_gap_s(times_s, np.array([1, 2]), end_s=30.0) == 25.0
+        assert widest_gap_s(times_s, np.array([], dtype=np.int64), end_s=1.0) == float("inf")
