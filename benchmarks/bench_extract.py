@@ -133,7 +133,10 @@ def main(
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     output: OutputOption = None,
 ) -> None:
-    """Measure the CPU seconds of extraction, of what it cannot do without, and of vPDQ."""
+    """Measure the CPU seconds of extraction, of what it cannot do without, and of vPDQ.
+
+    Example: python -m benchmarks.bench_extract clip.mp4 --engines engines/ --vpdq venv/bin/python
+    """
     lines, figures = [], []
     with ExitStack() as stack:
         opened = {}

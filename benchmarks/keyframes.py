@@ -103,7 +103,10 @@ def main(
     gop: Annotated[list[float] | None, typer.Option(help="Seconds between key frames; may be repeated.")] = None,
     output: OutputOption = None,
 ) -> None:
-    """Compare key frames alone with all frames, on an evaluation set whose key frames are at known distances."""
+    """Compare key frames alone with all frames, on an evaluation set whose key frames are at known distances.
+
+    Example: python -m benchmarks.keyframes val/ --work keyframes/ --engines engines/
+    """
     opened = EnginesDirectory.open(engines)
     rows = list(_rows(find_data_set(data_set), opened, gop or [1.0, 2.0, 5.0, 10.0], work))
     lines = [f"{'key frame every':<18}{'sampled':<12}{'uAP':>8}{'loss':>8}{'segment AP':>12}{'CPU s':>8}"]

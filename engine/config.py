@@ -21,6 +21,7 @@ Positive = Annotated[float, Field(strict=True, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, ge=0)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Cosine = Annotated[float, Field(strict=True, ge=-1)]
+Speed = Annotated[float, Field(strict=True, ge=0.1, le=10)] | Annotated[float, Field(strict=True, ge=-10, le=-0.1)]
 Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 Rgb = tuple[Number, Number, Number]
 RgbStd = tuple[Positive, Positive, Positive]
@@ -263,9 +264,12 @@ class HoughVoting(_Strict):
     ``max_loss``: a time that does not fit takes at most this from the sum, so that single ones do not end a segment.
     ``beside_loss``: taken from the evidence of a reference row beside the line.
     ``votes_per_row``: reference rows that each time of the query votes for.
-    ``other_speeds``: reference seconds in a query second beside 1; below zero the copy runs backwards.
+    ``other_speeds``: reference seconds in a query second beside 1, 0.1 to 10; below zero the copy runs backwards.
     ``other_speed_weight``: a sum at these counts so much, since more lines find more by chance.
-    ``min_evidence`` and ``min_rows``: a segment has this sum, and so many times with evidence.
+    ``min_evidence`` and ``min_rows``: a segment has this sum, and so many times with evidence, or all of a video that
+    has fewer.
+    ``min_score_ratio``: where segments show the same seconds of one video, the weaker has this share of the stronger
+    one's score, as in a video that repeats itself.
     ``score_rows``: the score of a segment is the sum of this many of its largest evidences, so that a weak
     resemblance that lasts does not outweigh a copy.
     ``max_lines``: lines looked at in a pair of videos.
@@ -276,10 +280,11 @@ class HoughVoting(_Strict):
     max_loss: NotNegative = 0.25
     beside_loss: NotNegative = 0.1
     votes_per_row: Count = 10
-    other_speeds: tuple[Number, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.11, 1.25, 1.43, 1.67, 2.0, -1.0)
+    other_speeds: tuple[Speed, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.11, 1.25, 1.43, 1.67, 2.0, -1.0)
     other_speed_weight: Share = 0.9
     min_evidence: NotNegative = 0.4
     min_rows: Count = 3
+    min_score_ratio: Share = 0.5
     score_rows: Count = 12
     max_lines: Count = 5
 

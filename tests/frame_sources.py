@@ -53,7 +53,7 @@ def arrays(media: Media, *, fps: float) -> ArrayFrameSource:
     """The frames of a file as a caller would pass them who decoded and sampled it."""
     with closing(PyAvFrameSource(media, fps=fps)) as source:
         frames = np.stack(list(source.pictures()))
-        return ArrayFrameSource(frames, source.slots / fps, fps=fps)
+        return ArrayFrameSource(frames, source.timestamps[:, 0], fps=fps)
 
 
 IMPLEMENTATIONS = [

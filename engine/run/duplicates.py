@@ -177,7 +177,8 @@ def find_pairs(
     ``queries`` and ``references``: the same videos in the same order, as the engines gave them. A pair is asked about
     both ways, and the higher score counts. ``false_matches``: the calibration of the preset.
     """
-    thresholds = VerdictScores.of(false_matches, num_references=len(references) - 1)
+    # Each video is compared twice with every other one: as query, and as reference.
+    thresholds = VerdictScores.of(false_matches, num_references=2 * (len(references) - 1))
     sides = prepare(queries, references, preset=preset, norm_rows=norm_rows)
     candidates = [
         pair

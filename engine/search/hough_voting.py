@@ -12,7 +12,7 @@ A query has rows of scenes, shots and insets beside those of whole frames: at ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from engine.records import Descriptors, FloatArray, Match
 _DEFAULT = HoughVoting()
 _BLOCK_ROWS = 256
 _MAX_CELLS = 64_000_000
+_MAX_TIMES = 200_000
 _BINS_PER_INTERVAL = 2
 _LINES_PER_SPEED = 3
 _SAME_SHARE = 0.5
@@ -56,6 +57,7 @@ class _Plane:
     query_s: Times
     ref_s: Times
     interval_s: float
+    query_end_s: float
     evidence: FloatArray
 
 
@@ -67,73 +69,94 @@ def localize(query: Descriptors, reference: Descriptors, *, settings: HoughVotin
     videos the one with more evidence is kept. Where both videos are very long (the product of their times is above
     `_MAX_CELLS`) the query is taken in parts, for bounded memory, and a segment ends with its part.
     """
-    starts_s = np.unique(query.timestamps[:, 0])
-    part_rows = max(1, _MAX_CELLS // len(np.unique(reference.timestamps[:, 0])))
-    if len(starts_s) <= part_rows:
-        return _localize_part(query, reference, settings)
-    matches = []
-    for first in range(0, len(starts_s), part_rows):
-        part = np.isin(query.timestamps[:, 0], starts_s[first : first + part_rows])
-        rows = replace(query, timestamps=query.timestamps[part], descriptors=query.descriptors[part])
-        matches.extend(_localize_part(rows, reference, settings))
+    # References keep a row for each sampled frame; a query may have one for a minute in which nothing moves.
+    interval_s = _interval_s(reference)
+    shown, referred = (_rows_by_time(video, interval_s) for video in (query, reference))
+    part_times = max(1, _MAX_CELLS // len(referred.starts_s))
+    matches: list[Match] = []
+    for start in range(0, len(shown.starts_s), part_times):
+        part = shown.part(start, start + part_times)
+        plane = _plane(query, part, reference, referred, interval_s=interval_s, settings=settings)
+        matches.extend(_localize(plane, query, reference, settings))
     return matches
 
 
-def _localize_part(query: Descriptors, reference: Descriptors, settings: HoughVoting) -> list[Match]:
-    plane = _plane(query, reference, settings)
+def _localize(plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> list[Match]:
+    min_rows = min(settings.min_rows, *plane.evidence.shape)
     matches: list[Match] = []
     for _ in range(settings.max_lines):
         line = _best_line(plane, settings)
         if line is None:
             break
         _take_out(line, plane, settings)
-        if np.count_nonzero(line.evidence > 0) < settings.min_rows:
+        if np.count_nonzero(line.evidence > 0) < min_rows:
             continue
         match = _match(line, plane, query, reference, settings)
-        if match.ref_end_s > match.ref_start_s and not any(_are_same(match, other) for other in matches):
+        if match.ref_end_s > match.ref_start_s and not any(_outdoes(other, match, settings) for other in matches):
             matches.append(match)
     return matches
 
 
-def _plane(query: Descriptors, reference: Descriptors, settings: HoughVoting) -> _Plane:
-    query_rows, ref_rows = (
-        l2_normalize(video.descriptors) if settings.similarity == "cosine" else video.descriptors
-        for video in (query, reference)
-    )
-    (query_s, query_row, query_first), (ref_s, ref_row, ref_first) = _rows_by_time(query), _rows_by_time(reference)
-    evidence = np.empty((len(query_s), len(ref_s)), dtype=np.float32)
-    bounds = [*query_first.tolist(), len(query_row)]
-    for start in range(0, len(query_s), _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, len(query_s))
-        rows, position = np.unique(query_row[bounds[start] : bounds[stop]], return_inverse=True)
-        similarity = (query_rows[rows] @ ref_rows.T)[position][:, ref_row]
-        similarity = np.maximum.reduceat(similarity, query_first[start:stop] - bounds[start], axis=0)
-        evidence[start:stop] = np.maximum.reduceat(similarity, ref_first, axis=1)
-    evidence -= np.float32(settings.unrelated_similarity)
-    return _Plane(query_s, ref_s, _interval_s(reference), evidence)
+class _Shown(NamedTuple):
+    """What a video shows at which time: ``starts_s``, ``(T,)``, rising, from ``interval_s`` to the next at least;
+    ``rows``: those shown at them, time by time; ``first``: where those of each time begin; ``end_s``: of the last."""
+
+    starts_s: Times
+    rows: Indices
+    first: Indices
+    end_s: float
+
+    def part(self, start: int, stop: int) -> _Shown:
+        """The times from ``start`` to before ``stop``."""
+        bounds = [*self.first.tolist(), len(self.rows)]
+        stop = min(stop, len(self.starts_s))
+        end_s = float(self.starts_s[stop]) if stop < len(self.starts_s) else self.end_s
+        rows = self.rows[bounds[start] : bounds[stop]]
+        return _Shown(self.starts_s[start:stop], rows, self.first[start:stop] - bounds[start], end_s)
 
 
 def _interval_s(video: Descriptors) -> float:
-    """Time from one sampled frame to the next: a row that stands for several frames lasts longer.
-
-    One second where the times do not tell, as in files that hold one time for start and end of a single row.
-    """
+    """Time from one sampled frame to the next; one second where there is one instant, which does not tell."""
     steps_s = np.diff(np.unique(video.timestamps.astype(np.float64)))
     return float(np.median(steps_s)) if len(steps_s) else 1.0
 
 
-def _rows_by_time(video: Descriptors) -> tuple[Times, Indices, Indices]:
-    """Times at which something is shown, ``(T,)``; the rows shown at them, time by time; and the first of each time."""
+def _rows_by_time(video: Descriptors, interval_s: float) -> _Shown:
+    """Each row at all times that it stands for; where that claims more than `_MAX_TIMES`, at its start alone."""
     starts_s, ends_s = video.timestamps.astype(np.float64).T
-    lasting_s = (ends_s - starts_s)[ends_s > starts_s]
-    interval_s = float(lasting_s.min()) if len(lasting_s) else _interval_s(video)
-    num_times = np.maximum(1, np.rint((ends_s - starts_s) / interval_s)).astype(np.intp)
+    claimed = np.maximum(1.0, np.rint((ends_s - starts_s) / interval_s))
+    num_times = np.where(claimed.sum() <= _MAX_TIMES, claimed, 1.0).astype(np.intp)
     rows = np.repeat(np.arange(len(video)), num_times)
     nth = np.arange(len(rows)) - np.repeat(np.cumsum(num_times) - num_times, num_times)
     shown_s = np.round(starts_s[rows] + nth * interval_s, _TIME_DECIMALS)
     order = np.argsort(shown_s, kind="stable")
     times_s, first = np.unique(shown_s[order], return_index=True)
-    return times_s, rows[order], first
+    return _Shown(times_s, rows[order], first, float(ends_s.max()))
+
+
+def _plane(
+    query: Descriptors,
+    shown: _Shown,
+    reference: Descriptors,
+    referred: _Shown,
+    *,
+    interval_s: float,
+    settings: HoughVoting,
+) -> _Plane:
+    query_rows, ref_rows = (
+        l2_normalize(video.descriptors) if settings.similarity == "cosine" else video.descriptors
+        for video in (query, reference)
+    )
+    num_times = len(shown.starts_s)
+    evidence = np.empty((num_times, len(referred.starts_s)), dtype=np.float32)
+    for start in range(0, num_times, _BLOCK_ROWS):
+        block = shown.part(start, start + _BLOCK_ROWS)
+        rows, position = np.unique(block.rows, return_inverse=True)
+        similarity = (query_rows[rows] @ ref_rows.T)[position][:, referred.rows]
+        similarity = np.maximum.reduceat(similarity, block.first, axis=0)
+        evidence[start : start + _BLOCK_ROWS] = np.maximum.reduceat(similarity, referred.first, axis=1)
+    evidence -= np.float32(settings.unrelated_similarity)
+    return _Plane(shown.starts_s, referred.starts_s, interval_s, shown.end_s, evidence)
 
 
 def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
@@ -143,6 +166,9 @@ def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
         return None
     speeds = np.array([1.0, *settings.other_speeds])
     offsets_s = [_voted_offsets_s(plane, cells, speed) for speed in speeds.tolist()]
+    # Where a picture stands still votes are cast at random; whole videos begin or end together.
+    together_s = plane.ref_s[[0, -1]] - plane.query_s[[0, -1]]
+    offsets_s[0] = np.concatenate([together_s, offsets_s[0]])
     speed = np.repeat(speeds, [len(offsets) for offsets in offsets_s])
     best = _strongest_run(plane, speed, np.concatenate(offsets_s), settings)
     return best if best.weighted_sum >= settings.min_evidence else None
@@ -231,10 +257,7 @@ def _take_out(line: _Line, plane: _Plane, settings: HoughVoting) -> None:
 
 def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> Match:
     start_s = float(plane.query_s[line.first])
-    if line.last + 1 < len(plane.query_s):
-        end_s = float(plane.query_s[line.last + 1])
-    else:
-        end_s = float(query.timestamps[:, 1].max())
+    end_s = float(plane.query_s[line.last + 1]) if line.last + 1 < len(plane.query_s) else plane.query_end_s
     # Frames are shown in the middle of their interval, in both videos.
     middle_s = (1 - line.speed) * plane.interval_s / 2
     ref_start_s, ref_end_s = sorted(line.speed * time_s + line.offset_s + middle_s for time_s in (start_s, end_s))
@@ -251,9 +274,12 @@ def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptor
     )
 
 
-def _are_same(match: Match, other: Match) -> bool:
+def _outdoes(match: Match, other: Match, settings: HoughVoting) -> bool:
+    """Whether a match leaves no place for a later one: the same segment, or a much weaker one of its seconds."""
     query_share = _shared(match.query_start_s, match.query_end_s, other.query_start_s, other.query_end_s)
     ref_share = _shared(match.ref_start_s, match.ref_end_s, other.ref_start_s, other.ref_end_s)
+    if other.score < settings.min_score_ratio * match.score:
+        return max(query_share, ref_share) > _SAME_SHARE
     return min(query_share, ref_share) > _SAME_SHARE
 
 

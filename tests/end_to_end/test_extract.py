@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from engine import ConfigError, Engine, StoreError
-from engine.build.engines import build_engines
-from engine.config import load_preset
+from engine.build.cache import user_engines
 from engine.run.extraction import ExtractionSummary, extract_to_store
 from engine.run.plan import Workers
 from engine.store.store import read_descriptors
@@ -82,8 +81,11 @@ def test_an_engine_is_used_inside_its_context(lite_engines: Path) -> None:
         Engine.open(lite_engines, num_threads=0)
 
 
-def test_without_engines_the_cached_ones_of_lite_are_used(videos: Path, run_cli: RunCli, tmp_path: Path) -> None:
-    build_engines(load_preset("lite"), tmp_path / "cache" / "vsc-engine" / "engines" / "lite")
+def test_without_engines_the_cached_ones_of_lite_are_used(
+    videos: Path, run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    user_engines("lite")
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     result = run_cli("extract", videos, "--role", "query", "--output", tmp_path / "store", env=environment)
     assert "building" not in result.stderr

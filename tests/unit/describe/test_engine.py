@@ -65,7 +65,7 @@ def test_an_error_that_nobody_foresaw_is_a_failure_of_its_video(
 def test_frames_are_described_as_the_file_that_they_come_from(tiny_engines: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", moving_frames(60), fps=10)
     with closing(PyAvFrameSource(Media("a", tmp_path / "a.mp4"))) as source:
-        frames, times = np.stack(list(source.pictures())), source.slots.astype(float)
+        frames, times = np.stack(list(source.pictures())), source.timestamps[:, 0].astype(float)
     for role in get_args(Role):
         with Engine.open(tiny_engines, num_threads=1) as engine:
             expected = engine.describe_file(tmp_path / "a.mp4", role=role)

@@ -122,12 +122,53 @@ def test_unrelated_and_stopped_videos_share_nothing() -> None:
     assert localize(stopped, REFERENCE) == []
 
 
-def test_one_row_on_either_side() -> None:
-    assert localize(query(SHOWN[:1]), REFERENCE) == []
+def test_a_video_shorter_than_a_segment_is_one_as_a_whole() -> None:
     one = describe("R1", as_reference(SHOWN[:1]))
-    assert localize(query(SHOWN), one) == []
-    alone = HoughVoting(min_rows=1)
-    assert [times(match) for match in localize(query(SHOWN[:1]), one, settings=alone)] == [(0, 1, 0, 1)]
+    assert [times(match) for match in localize(query(SHOWN[:1]), one)] == [(0, 1, 0, 1)]
+    assert [times(match) for match in localize(query(SHOWN[7:9]), REFERENCE)] == [(0, 2, 7, 9)]
+    assert localize(query(footage(2, 1)), REFERENCE) == []
+    assert localize(query(footage(2, 9)), one) == []
+
+
+def test_a_still_video_whose_rows_were_dropped_but_one() -> None:
+    still = Descriptors("Q1", np.array([[0, 20]], np.float32), as_query(SHOWN[:1]))
+    reference = describe("R1", as_reference(np.repeat(SHOWN[:1], 20, axis=0)))
+    (match,) = localize(still, reference)
+    assert (times(match), match.speed) == ((0, 20, 0, 20), 1.0)
+
+
+def test_equal_rows_are_aligned_as_a_whole() -> None:
+    rows = np.repeat(SHOWN[:1], 20, axis=0)
+    (match,) = localize(query(rows), describe("R1", as_reference(rows)))
+    assert (times(match), match.speed) == ((0, 20, 0, 20), 1.0)
+
+
+@pytest.mark.parametrize("span", [(0.0, 1e6), (19.0, 3600.0), (0.0, 0.001), (0.0, 3e38)])
+def test_work_is_bounded_by_rows_whatever_their_times_claim(span: tuple[float, float]) -> None:
+    spans = np.stack([np.arange(20), np.arange(20) + 1], axis=1).astype(np.float32)
+    spans[3] = span
+    with np.errstate(over="ignore"):
+        for claims in (Descriptors("Q1", spans, as_query(SHOWN[:20])), query(SHOWN[:20])):
+            found = localize(claims, Descriptors("R1", spans, as_reference(SHOWN[:20])))
+    assert found
+
+
+def test_much_weaker_segments_of_the_same_seconds_are_left_out() -> None:
+    near = SHOWN[10:18] + 0.19 * footage(8, 8)
+    reference = describe("R1", as_reference(np.concatenate([SHOWN[10:18], footage(2, 5), near, footage(3, 5)])))
+    weak = as_reference(0.3 * SHOWN[10:18] + footage(9, 8))
+    other = describe("R1", np.concatenate([as_reference(SHOWN[10:18]), as_reference(footage(2, 5)), weak]))
+    settings = HoughVoting(unrelated_similarity=-0.5)
+    assert len(localize(query(SHOWN[10:18]), reference, settings=settings)) == 2
+    assert len(localize(query(SHOWN[10:18]), other, settings=settings)) == 1
+    everything = HoughVoting(unrelated_similarity=-0.5, min_score_ratio=0.0)
+    assert len(localize(query(SHOWN[10:18]), other, settings=everything)) == 2
+
+
+@pytest.mark.parametrize("speed", [0.0, 1e300, 0.05, -20.0])
+def test_speeds_without_sense_are_refused(speed: float) -> None:
+    with pytest.raises(ValueError, match="other_speeds"):
+        HoughVoting(other_speeds=(speed,))
 
 
 def largest_sum_on_any_line(evidence: FloatArray, settings: HoughVoting) -> float:
