@@ -48,7 +48,12 @@ class Addition:
         return [item for item in inputs.media if self._is_missing(item)]
 
     def _is_missing(self, item: Media) -> bool:
-        path, entry = _absolute(item.path), self._entries.get(item.video_id)
+        try:
+            path = _absolute(item.path)
+        except ConfigError as error:
+            self._failures.append(Failure(item.video_id, item.path, "add", str(error)))
+            return False
+        entry = self._entries.get(item.video_id)
         if entry is None:
             return True
         try:
@@ -169,5 +174,7 @@ def _absolute(path: Path) -> Path:
     try:
         str(absolute).encode()
     except UnicodeEncodeError as error:
-        raise ConfigError(f"the name of {str(absolute)!r} is not UTF-8; rename the folder") from error
+        raise ConfigError(
+            f"the path {str(absolute)!r} is not UTF-8, which a catalogue cannot keep; rename it"
+        ) from error
     return absolute

@@ -98,6 +98,11 @@ class CatalogAnswer:
             return "copy"
         return self.verdict_on(self.candidates[0].ref_id) if self.candidates else self._verdict(None)
 
+    @property
+    def told(self) -> tuple[Match, ...]:
+        """The matches with videos whose verdict is ``copy`` or ``review``; all of them where there are no thresholds."""
+        return tuple(match for match in self.matches if self.verdict_on(match.ref_id) != "no match")
+
     def verdict_on(self, ref_id: str) -> Verdict | None:
         """The verdict on the pair with one video of the catalogue."""
         if ref_id in self.duplicates:

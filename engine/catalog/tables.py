@@ -12,11 +12,12 @@ asked about those alone, and whoever searches compares the recent rows by itself
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,7 +44,7 @@ except ImportError as _error:
 logger = logging.getLogger(__name__)
 
 _VIDEOS, _ROWS, _VECTOR = "videos", "rows", "descriptor"
-_INDEXED = "indexed.json"
+_INDEXED, _CHECKSUM = "indexed.json", "entry_sha256"
 _NUM_PROBES = 40
 _ALL_PROBES = 1_000_000
 _REFINE_FACTOR = 10
@@ -60,13 +61,15 @@ _BROKEN = (RuntimeError, ValueError, OSError, pa.ArrowException)
 class Entry:
     """A video as the table holds it: with the revision of its rows, their checksum, and the state of its file.
 
-    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``.
+    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``. ``is_intact``: whether all this is what
+    was written, by its own checksum.
     """
 
     video: CatalogVideo
     revision: int
     rows_sha256: str
     fingerprint: Fingerprint | None
+    is_intact: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,6 +335,7 @@ def _videos_schema() -> pa.Schema:
             pa.field("rows_sha256", pa.string(), nullable=False),
             pa.field("size_bytes", pa.int64()),
             pa.field("mtime_ns", pa.int64()),
+            pa.field(_CHECKSUM, pa.string(), nullable=False),
         ]
     )
 
@@ -350,7 +354,7 @@ def _rows_schema(num_dims: int) -> pa.Schema:
 
 def _values(entry: Entry) -> dict[str, Any]:
     video, fingerprint = entry.video, entry.fingerprint
-    return {
+    values = {
         "video_id": video.video_id,
         "revision": entry.revision,
         "path": str(video.path),
@@ -362,6 +366,13 @@ def _values(entry: Entry) -> dict[str, Any]:
         "size_bytes": fingerprint and fingerprint.size_bytes,
         "mtime_ns": fingerprint and fingerprint.mtime_ns,
     }
+    return {**values, _CHECKSUM: _values_sha256(values)}
+
+
+def _values_sha256(values: Mapping[str, Any]) -> str:
+    """Of all columns of an entry but the checksum itself."""
+    text = json.dumps({key: value for key, value in values.items() if key != _CHECKSUM}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _entry(values: dict[str, Any]) -> Entry:
@@ -378,6 +389,7 @@ def _entry(values: dict[str, Any]) -> Entry:
         revision=values["revision"],
         rows_sha256=values["rows_sha256"],
         fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
+        is_intact=_values_sha256(values) == values[_CHECKSUM],
     )
 
 

@@ -43,7 +43,9 @@ def _problems(tables: Tables, entries: Sequence[Entry]) -> list[str]:
     problems = []
     for entry in entries:
         video_id, rows = entry.video.video_id, found.get(entry.revision)
-        if rows is None or len(rows.descriptors) != entry.video.num_rows:
+        if not entry.is_intact:
+            problems.append(f"{video_id!r}: what the table says of it is not what was written; {_AGAIN}")
+        elif rows is None or len(rows.descriptors) != entry.video.num_rows:
             problems.append(f"{video_id!r}: rows are missing; {_AGAIN}")
         elif rows_sha256(rows.timestamps, rows.descriptors) != entry.rows_sha256:
             problems.append(f"{video_id!r}: its rows are not those that were added; {_AGAIN}")

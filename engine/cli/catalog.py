@@ -173,7 +173,10 @@ def match(
     ] = False,
     report: Annotated[Path | None, typer.Option(help="HTML page of what is told of, with pictures, to write.")] = None,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")
+        bool,
+        typer.Option(
+            "--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match; 3 if an upload failed."
+        ),
     ] = False,
 ) -> None:
     """Compare uploads with the catalogue; prints a JSON object for each: verdict, candidates and matches, best first.

@@ -293,6 +293,29 @@ def test_verify_finds_rows_that_are_not_those_that_were_added(catalog: Catalog, 
     assert (found.num_videos, found.num_rows, found.num_orphan_rows) == (2, 18, 0)
 
 
+def test_verify_finds_what_the_table_of_videos_says_wrongly(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
+    wanted = next(item.sha256 for item in catalog.list() if item.video_id == "b").encode()
+    flipped = 0
+    for path in (catalog.folder / "videos.lance" / "data").iterdir():
+        content = bytearray(path.read_bytes())
+        if wanted in content:
+            flipped += 1
+            content[content.index(wanted)] ^= 1
+            path.write_bytes(content)
+    assert flipped
+    found = Catalog.open(catalog.folder).verify()
+    assert found.problems == ("'b': what the table says of it is not what was written; remove it and add it again",)
+
+
+def test_a_path_that_is_not_utf8_costs_no_other_video_its_place(catalog: Catalog, footage: Path) -> None:
+    (footage / "a.mp4").rename(footage / os.fsdecode(b"caf\xe9.mp4"))
+    report = catalog.add([footage])
+    assert report.added == ("b",)
+    (failure,) = report.failures
+    assert (failure.stage, "which a catalogue cannot keep; rename it" in failure.reason) == ("add", True)
+
+
 def test_verify_names_missing_rows_and_counts_orphans(catalog: Catalog, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
     entries = catalog._tables.entries()
