@@ -187,7 +187,8 @@ class Catalog:
             unknown = sorted(wanted.difference(entries))
             if unknown:
                 raise StoreError(
-                    f"{self.folder} has no video {unknown[0]!r} ({len(unknown)} of {len(wanted)} unknown); `vsc-engine catalog list` shows the ids"
+                    f"{self.folder} has no video {unknown[0]!r} ({len(unknown)} of {len(wanted)} unknown); "
+                    "`vsc-engine catalog list` shows the ids"
                 )
             if wanted:
                 tables.remove([entries[video_id].revision for video_id in wanted])

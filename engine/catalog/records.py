@@ -100,7 +100,7 @@ class CatalogAnswer:
 
     @property
     def told(self) -> tuple[Match, ...]:
-        """The matches with videos whose verdict is ``copy`` or ``review``; all of them where there are no thresholds."""
+        """The matches with videos whose verdict is ``copy`` or ``review``; all where there are no thresholds."""
         return tuple(match for match in self.matches if self.verdict_on(match.ref_id) != "no match")
 
     def verdict_on(self, ref_id: str) -> Verdict | None:

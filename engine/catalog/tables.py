@@ -61,8 +61,8 @@ _BROKEN = (RuntimeError, ValueError, OSError, pa.ArrowException)
 class Entry:
     """A video as the table holds it: with the revision of its rows, their checksum, and the state of its file.
 
-    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``. ``is_intact``: whether all this is what
-    was written, by its own checksum.
+    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``. ``is_intact``: whether all this is
+    what was written, by its own checksum.
     """
 
     video: CatalogVideo
