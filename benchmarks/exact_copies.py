@@ -7,7 +7,6 @@ exact copies are queries here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from benchmarks.data_sets import DataSet, find_data_set
 from benchmarks.harness import command_line, report
 from benchmarks.val_hard import make_set
 from engine.errors import ConfigError
+from engine.files import file_sha256
 from engine.records import CandidatePair, Match
 from engine.store.tables import read_candidates, read_ground_truth, read_matches
 from engine.video.discovery import find_videos
@@ -48,8 +48,8 @@ class Copy:
 
 def exact_pairs(data: DataSet) -> list[Pair]:
     """Queries and references whose files are equal byte for byte. Raises ``ConfigError`` if there are none."""
-    references = {_digest(media.path): media.video_id for media in find_videos([data.references])}
-    queries = [(media.video_id, _digest(media.path)) for media in find_videos([data.queries])]
+    references = {file_sha256(media.path): media.video_id for media in find_videos([data.references])}
+    queries = [(media.video_id, file_sha256(media.path)) for media in find_videos([data.queries])]
     pairs = [(query_id, references[digest]) for query_id, digest in queries if digest in references]
     if not pairs:
         raise ConfigError(f"no query of {data.queries} is a reference byte for byte; there is nothing to look for")
@@ -62,11 +62,6 @@ def link_copies(data: DataSet, pairs: Sequence[Pair], output: Path) -> None:
     for media in find_videos([data.queries]):
         if media.video_id in copies:
             (output / media.path.name).symlink_to(media.path.resolve())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copies_of(

@@ -248,15 +248,8 @@ class Catalog:
 
     def _looked_at(self, answer: CatalogAnswer, upload: Path) -> tuple[Match, ...]:
         """The matches, the best of them with their mirror flag, where the catalogue knows the video file."""
-        localization = self.manifest.preset.localization
         with_file = [match for match in answer.matches if _is_video_file(answer.paths[match.ref_id])]
-        verified = verify(
-            with_file,
-            {answer.query_id: upload},
-            answer.paths,
-            limit=localization.verified_per_query,
-            min_score=localization.min_verified_score,
-        )
+        verified = verify(with_file, {answer.query_id: upload}, answer.paths, config=self.manifest.preset.localization)
         found = {match: item.match for match, item in zip(with_file, verified, strict=True)}
         return tuple(found.get(match, match) for match in answer.matches)
 

@@ -94,10 +94,9 @@ class Matcher:
         )
 
     def _thresholds(self, num_references: int) -> VerdictScores | None:
-        config = self._preset.false_matches
-        if config is None or self._normalizer is None:
-            return None
-        return VerdictScores.of(config, num_references=num_references)
+        return VerdictScores.of_preset(
+            self._preset, num_references=num_references, use_score_norm=self._normalizer is not None
+        )
 
     def _newest(self) -> _State:
         with self._lock:

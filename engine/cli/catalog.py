@@ -241,15 +241,11 @@ def _write_report(
 ) -> None:
     from engine.evidence.report import write_report
 
-    matches = [match for answer in answers for match in answer.matches if _is_told(answer, match, every=every)]
+    matches = [match for answer in answers for match in (answer.matches if every else answer.told)]
     ref_paths = {ref_id: path for answer in answers for ref_id, path in answer.paths.items()}
     pairs = [(answer, match.ref_id) for answer in answers for match in answer.matches]
     verdicts = {(answer.query_id, ref_id): answer.verdict_on(ref_id) or "" for answer, ref_id in pairs}
     write_report(output, matches, query_paths, ref_paths, verdicts=verdicts)
-
-
-def _is_told(answer: CatalogAnswer, found: CandidatePair | Match, *, every: bool) -> bool:
-    return every or answer.verdict_on(found.ref_id) != "no match"
 
 
 def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, Any]:
@@ -266,6 +262,8 @@ def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, An
         "duplicates": [{"ref_id": ref_id, "path": str(answer.paths[ref_id])} for ref_id in answer.duplicates],
         "num_rows": answer.num_rows,
         "warnings": answer.warnings,
-        "candidates": [with_path(pair) for pair in answer.candidates if _is_told(answer, pair, every=every)],
-        "matches": [with_path(match) for match in answer.matches if _is_told(answer, match, every=every)],
+        "candidates": [
+            with_path(pair) for pair in answer.candidates if every or answer.verdict_on(pair.ref_id) != "no match"
+        ],
+        "matches": [with_path(match) for match in (answer.matches if every else answer.told)],
     }

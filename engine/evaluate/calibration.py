@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from engine.config import FalseMatches
+from engine.config import FalseMatches, Preset
 from engine.errors import ConfigError
 from engine.evaluate.metrics import VideoPair
 from engine.records import CandidatePair, FloatArray
@@ -87,6 +87,13 @@ class VerdictScores:
             model.score_at(rate, num_references=num_references) for rate in (config.act_rate, config.review_rate)
         )
         return cls(act, review)
+
+    @classmethod
+    def of_preset(cls, preset: Preset, *, num_references: int, use_score_norm: bool) -> Self | None:
+        """`of` the preset's calibration; None where it has none, or scores are not the normalized ones it is for."""
+        if preset.false_matches is None or not use_score_norm:
+            return None
+        return cls.of(preset.false_matches, num_references=num_references)
 
     def verdict(self, score: float | None) -> Verdict:
         """The verdict on a pair, or on an upload by the score of its best pair; None: it has none."""

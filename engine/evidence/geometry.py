@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from engine.config import Localization
 from engine.evidence.frames import look_at, matching_times
 from engine.records import FloatArray, Frames, Match
 
@@ -92,20 +93,20 @@ def verify(
     query_paths: Mapping[str, Path],
     ref_paths: Mapping[str, Path],
     *,
-    limit: int,
-    min_score: float,
+    config: Localization,
 ) -> list[Verification]:
     """Look at pictures of the best matches of each query, and say whether the copies are mirrored.
 
-    The ``limit`` best of a query are looked at, if their score is ``min_score`` or more; all are returned, in the order
-    in which they came. ``mirrored`` stays as it was where it is not clear. ``query_paths`` and ``ref_paths``: the files
-    by video id; one that is missing or damaged gives a reason and costs the others nothing.
+    The ``config.verified_per_query`` best of a query are looked at, if their score is ``min_verified_score`` or more;
+    all are returned, in the order in which they came. ``mirrored`` stays as it was where it is not clear.
+    ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged gives a reason and costs
+    the others nothing.
     """
     looked_at = Counter[str]()
     found: dict[int, Verification] = {}
     for place in sorted(range(len(matches)), key=lambda place: -matches[place].score):
         match = matches[place]
-        if match.score < min_score or looked_at[match.query_id] >= limit:
+        if match.score < config.min_verified_score or looked_at[match.query_id] >= config.verified_per_query:
             continue
         looked_at[match.query_id] += 1
         seen = compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from engine.files import file_sha256
 from engine.records import Failure, Media
 from engine.store.shards import Fingerprint
 from engine.store.store import KnownBad
@@ -65,7 +65,6 @@ def _reader() -> str:
 def _sha256(path: Path) -> str | None:
     """The hash of a file, None where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return None

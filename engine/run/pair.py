@@ -50,20 +50,14 @@ def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: Fl
         described = first.result(), second.result()
     (rows,), (ref_rows,) = prepare(described[:1], described[1:], preset=engine.preset, norm_rows=norm_rows)
     (pair,), matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
-    localization = engine.preset.localization
     looked_at = verify(
-        matches,
-        {rows.video_id: query},
-        {ref_rows.video_id: reference},
-        limit=localization.verified_per_query,
-        min_score=localization.min_verified_score,
+        matches, {rows.video_id: query}, {ref_rows.video_id: reference}, config=engine.preset.localization
     )
-    config = engine.preset.false_matches
     return PairAnswer(
         rows,
         ref_rows,
         pair.score,
         tuple(item.match for item in looked_at),
-        VerdictScores.of(config, num_references=1) if config is not None and norm_rows is not None else None,
+        VerdictScores.of_preset(engine.preset, num_references=1, use_score_norm=norm_rows is not None),
         filecmp.cmp(query, reference, shallow=False),
     )

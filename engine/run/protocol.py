@@ -221,16 +221,9 @@ def _compare(
 
 
 def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Path]]) -> list[Match]:
-    limit = preset.localization.verified_per_query
-    if not limit:
+    if not preset.localization.verified_per_query:
         return list(matches)
-    found = verify(
-        matches,
-        paths["queries"],
-        paths["references"],
-        limit=limit,
-        min_score=preset.localization.min_verified_score,
-    )
+    found = verify(matches, paths["queries"], paths["references"], config=preset.localization)
     num_seen = sum(item.agreement is not None for item in found)
     logger.info("verification: the pictures of %d of %d matches were compared", num_seen, len(matches))
     return [item.match for item in found]
@@ -240,10 +233,11 @@ def _verdicts(
     settings: RunSettings, candidates: Sequence[CandidatePair], *, num_references: int
 ) -> dict[tuple[str, str], Verdict]:
     """Those on all pairs; none where the scores are not those that the preset was calibrated on."""
-    config = settings.preset.false_matches
-    if config is None or not settings.use_score_norm:
+    thresholds = VerdictScores.of_preset(
+        settings.preset, num_references=num_references, use_score_norm=settings.use_score_norm
+    )
+    if thresholds is None:
         return {}
-    thresholds = VerdictScores.of(config, num_references=num_references)
     return {(pair.query_id, pair.ref_id): thresholds.verdict(pair.score) for pair in candidates}
 
 
