@@ -49,7 +49,11 @@ _NUM_PROBES = 40
 _ALL_PROBES = 1_000_000
 _REFINE_FACTOR = 10
 _QUERY_BLOCK = 256
-_MAX_RECENT_ROWS = 50_000
+# Rows that no index holds, before the index takes them: that rewrites up to a million rows, however few are new.
+_MIN_RECENT_ROWS = 50_000
+_RECENT_SHARE = 0.1
+# An index keeps the partitions that it was trained with; of many more rows each would hold too many.
+_MAX_GROWTH = 4
 _MAX_SMALL_FRAGMENTS = 100
 _MAX_LISTED = 1000
 # Longer than a reader takes between looking at the newest version and having read it.
@@ -130,7 +134,7 @@ class Tables:
         with self._readable():
             # In this order: the rows hold all that the videos speak of, unless a newer version of the videos dropped
             # it, and the index all that the file speaks of.
-            indexed_through = self._read_indexed_through()
+            indexed_through = self._read_indexed().get("indexed_through")
             self._videos.checkout_latest()
             version = int(self._videos.version)
             self._rows.checkout_latest()
@@ -139,11 +143,13 @@ class Tables:
         self._last_revision = max(self._last_revision, indexed_through or 0)
         return Version(version, indexed_through)
 
-    def _read_indexed_through(self) -> int | None:
+    def _read_indexed(self) -> dict[str, int]:
+        """What `_note_indexed` wrote; empty where there is no index. ``num_trained`` may be absent in older ones."""
         try:
-            return int(json.loads((self._folder / _INDEXED).read_text(encoding="utf-8"))["indexed_through"])
+            facts = json.loads((self._folder / _INDEXED).read_text(encoding="utf-8"))
+            return {"indexed_through": int(facts["indexed_through"]), **{n: int(v) for n, v in facts.items()}}
         except FileNotFoundError:
-            return None
+            return {}
         except (KeyError, TypeError) as error:
             raise ValueError(f"{_INDEXED} has other contents") from error
 
@@ -268,26 +274,31 @@ class Tables:
         """
         indexed_through = self.refresh().indexed_through
         with self._writable():
+            num_rows = self._rows.count_rows()
             num_recent = self._rows.count_rows(indexed_through and f"revision > {indexed_through}")
+            max_recent = max(_MIN_RECENT_ROWS, min(index_above, int(num_rows * _RECENT_SHARE)))
+            is_due = indexed_through is not None and num_recent > max_recent
+            num_trained = 0 if indexed_through is None else self._read_indexed().get("num_trained", index_above)
             can_index = self._rows.schema.field(_VECTOR).type.list_size % 8 == 0
-            if indexed_through is None and num_recent > index_above and can_index:
+            if can_index and num_rows > index_above and num_rows > num_trained * _MAX_GROWTH:
                 self._rows.create_index(_VECTOR, config=IvfRq(distance_type="cosine"))
-                self._note_indexed()
+                num_trained, is_due = num_rows, False
+                self._note_indexed(num_trained=num_trained)
             num_small = self._rows.stats()["fragment_stats"]["num_small_fragments"]
-            is_due = indexed_through is not None and num_recent > _MAX_RECENT_ROWS
             if merge or is_due or num_small > _MAX_SMALL_FRAGMENTS:
                 self._rows.optimize(cleanup_older_than=_KEPT_VERSIONS)
-                self._note_indexed()
+                self._note_indexed(num_trained=num_trained)
             self._videos.optimize(cleanup_older_than=_KEPT_VERSIONS)
 
-    def _note_indexed(self) -> None:
-        """Say which rows are in the index: all, or nothing is said."""
+    def _note_indexed(self, *, num_trained: int) -> None:
+        """Say which rows are in the index, and how many it was trained for: all are, or nothing is said."""
         indices = self._rows.list_indices()
         if indices and not any(index.num_unindexed_rows for index in indices):
             revisions = self._rows.search().select(["revision"]).to_arrow()["revision"].to_numpy()
             through = int(revisions.max(initial=0))
             with written_aside(self._folder / _INDEXED) as aside:
-                aside.write_text(json.dumps({"indexed_through": through}), encoding="utf-8")
+                facts = {"indexed_through": through, "num_trained": num_trained}
+                aside.write_text(json.dumps(facts), encoding="utf-8")
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import json
 import numpy as np
 import pytest
 
@@ -196,3 +197,24 @@ def test_dimensions_that_the_index_cannot_take_have_none(tmp_path: Path) -> None
     commit(tables, catalogs.video("a", 300, num_dims=5))
     tables.tend(index_above=100)
     assert tables.refresh().indexed_through is None
+
+
+def test_an_index_is_trained_anew_for_four_times_its_rows(tables: Tables, tmp_path: Path) -> None:
+    commit(tables, *(video(f"v{n}", 40) for n in range(10)))
+    tables.tend(index_above=100)
+    commit(tables, *(video(f"w{n}", 40) for n in range(30)))
+    tables.tend(index_above=100)
+    assert tables.num_indexed_rows() == 400  # four times as many, not more
+    entries = commit(tables, video("last", 40))
+    tables.tend(index_above=100)
+    assert tables.num_indexed_rows() == 1640
+    assert tables.refresh().indexed_through == entries[-1].revision
+    assert json.loads((tmp_path / "indexed.json").read_text())["num_trained"] == 1640
+
+
+def test_the_note_of_an_older_version_on_the_index_is_read(tables: Tables, tmp_path: Path) -> None:
+    entries = commit(tables, *(video(f"v{n}", 40) for n in range(10)))
+    tables.tend(index_above=100)
+    (tmp_path / "indexed.json").write_text(json.dumps({"indexed_through": entries[-1].revision}))
+    tables.tend(index_above=100, merge=True)
+    assert json.loads((tmp_path / "indexed.json").read_text())["num_trained"] == 100
