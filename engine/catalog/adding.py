@@ -21,6 +21,7 @@ Describe = Callable[[Sequence[Media]], Iterator[tuple[Media, Descriptors | Failu
 
 _ROWS_PER_COMMIT = 16_384
 _SECONDS_PER_COMMIT = 10.0
+_VIDEOS_AT_ONCE = 256
 
 
 class Addition:
@@ -87,7 +88,7 @@ class Addition:
             reason = f"{item.path} changed while it was read; add it again when it is complete"
             self._failures.append(Failure(item.video_id, item.path, "read", reason))
         else:
-            self._take(video, path=_absolute(item.path), sha256=sha256, fingerprint=fingerprint)
+            self._take_new(video, path=_absolute(item.path), sha256=sha256, fingerprint=fingerprint)
 
     def take_described(self, video: Descriptors, source: Path) -> None:
         """Take descriptors that were made before."""
@@ -97,9 +98,30 @@ class Addition:
             reason = f"{source} holds {video.video_id!r} as a query that an edit gate stopped, which is no reference"
             self._failures.append(Failure(video.video_id, source, "read", reason))
         elif entry is None or (entry.rows_sha256 != sha256 and self._may_replace(entry, path=source)):
-            self._take(video, path=source, sha256=sha256, fingerprint=None)
+            self._take_new(video, path=source, sha256=sha256, fingerprint=None)
         elif entry.rows_sha256 == sha256:
             self._kept.append(video.video_id)
+
+    def take_copies(self, tables: Tables, entries: Sequence[Entry]) -> None:
+        """Take videos of another catalogue with all that it knows of them."""
+        for start in range(0, len(entries), _VIDEOS_AT_ONCE):
+            wanted = [entry for entry in entries[start : start + _VIDEOS_AT_ONCE] if self._is_new(entry)]
+            found = tables.read_rows([entry.revision for entry in wanted]) if wanted else {}
+            for entry in wanted:
+                rows, video = found.get(entry.revision), entry.video
+                if rows is None or rows_sha256(rows.timestamps, rows.descriptors) != entry.rows_sha256:
+                    reason = "its rows are damaged or missing in the catalogue that was named"
+                    self._failures.append(Failure(video.video_id, video.path, "read", reason))
+                else:
+                    described = Descriptors(video.video_id, rows.timestamps, rows.descriptors)
+                    self._take(described, video, rows_sha256=entry.rows_sha256, fingerprint=entry.fingerprint)
+
+    def _is_new(self, other: Entry) -> bool:
+        entry = self._entries.get(other.video.video_id)
+        if entry is not None and entry.rows_sha256 == other.rows_sha256:
+            self._kept.append(other.video.video_id)
+            return False
+        return entry is None or self._may_replace(entry, path=other.video.path)
 
     def finish(self) -> AddReport:
         """Commit what waits; what became of everything."""
@@ -128,17 +150,16 @@ class Addition:
         self._moved.append(Entry(moved, entry.revision, entry.rows_sha256, fingerprint))
         self._kept.append(video.video_id)
 
-    def _take(self, video: Descriptors, *, path: Path, sha256: str, fingerprint: Fingerprint | None) -> None:
+    def _take_new(self, video: Descriptors, *, path: Path, sha256: str, fingerprint: Fingerprint | None) -> None:
         duration_s = float(video.timestamps.max())
         known = CatalogVideo(video.video_id, path, sha256, duration_s, len(video), video.warnings)
-        self._waiting.append(
-            (
-                Entry(
-                    known, self._tables.new_revision(), rows_sha256(video.timestamps, video.descriptors), fingerprint
-                ),
-                video,
-            )
-        )
+        of_rows = rows_sha256(video.timestamps, video.descriptors)
+        self._take(video, known, rows_sha256=of_rows, fingerprint=fingerprint)
+
+    def _take(
+        self, video: Descriptors, known: CatalogVideo, *, rows_sha256: str, fingerprint: Fingerprint | None
+    ) -> None:
+        self._waiting.append((Entry(known, self._tables.new_revision(), rows_sha256, fingerprint), video))
         num_waiting = sum(len(descriptors) for _, descriptors in self._waiting)
         if num_waiting >= self._rows_per_commit:
             self._commit()

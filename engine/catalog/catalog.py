@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +31,7 @@ from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, StoreError
 from engine.evidence.geometry import verify
-from engine.files import exclusive, file_sha256, load_arrays, save_arrays
+from engine.files import exclusive, file_sha256, flush_to_disk, load_arrays, naming, save_arrays
 from engine.records import Descriptors, FloatArray, Match
 from engine.run.extraction import describe_in_workers
 from engine.run.plan import Workers
@@ -156,11 +158,12 @@ class Catalog:
         rows_per_commit: int | None = None,
         progress: Progress = no_progress,
     ) -> AddReport:
-        """Add video files, folders of them, stores of descriptors and ``.npz`` files.
+        """Add video files, folders of them, stores of descriptors, ``.npz`` files and other catalogues.
 
-        What is there with the same bytes is kept, what changed is replaced; a video that fails costs no other its
-        place. Videos are described by ``workers``, by default in this process, and committed in batches, so that an
-        interrupted `add` goes on where it stopped when it is repeated. Raises as
+        Of a catalogue with the same identity the rows are taken; the videos of one of other engines are described
+        again, under their ids there. What is there with the same bytes is kept, what changed is replaced; a video that
+        fails costs no other its place. Videos are described by ``workers``, by default in this process, and committed
+        in batches, so that an interrupted `add` goes on where it stopped when it is repeated. Raises as
         `engine.catalog.inputs.read_inputs`, and ``StoreError`` while another process writes.
         """
         inputs = read_inputs([Path(path) for path in paths], self.manifest)
@@ -170,6 +173,8 @@ class Catalog:
             with progress("add", len(missing)) as advance:
                 for video, source in inputs.described:
                     addition.take_described(video, source)
+                for others, entries in inputs.copied:
+                    addition.take_copies(others, entries)
                 if missing:
                     for _ in addition.take_files(missing, self._describe(workers)):
                         advance()
@@ -222,6 +227,29 @@ class Catalog:
         with _locked(self.folder):
             self._tables.refresh()
             return verify_tables(self._tables)
+
+    def backup(self, folder: str | Path) -> None:
+        """Copy the catalogue, whole, to a new folder, which is a catalogue too; it appears when it is complete.
+
+        Raises ``StoreError`` while another process writes, for a folder that exists, and where a file cannot be copied.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise StoreError(f"{folder} exists already; choose a new folder for the copy")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.aside")
+        with _locked(self.folder), naming(folder):
+            try:
+                shutil.copytree(
+                    self.folder, aside, ignore=shutil.ignore_patterns(_LOCK, "*.aside"), copy_function=_copy_flushed
+                )
+                aside.rename(folder)
+            except shutil.Error as error:
+                *_, (_, _, reason) = error.args[0]
+                raise StoreError(f"the catalogue {self.folder} was not copied to {folder}: {reason}") from error
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        flush_to_disk(folder.parent)
 
     def match(self, upload: str | Path | bytes | BinaryIO | Descriptors) -> CatalogAnswer:
         """Describe a video as a query and compare it with all videos of the catalogue.
@@ -355,6 +383,11 @@ def _check_free(folder: Path) -> None:
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in own and entry.suffix != ".aside")
     if others:
         raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")
+
+
+def _copy_flushed(source: str, target: str) -> None:
+    shutil.copy2(source, target)
+    flush_to_disk(Path(target))
 
 
 def _is_video_file(path: Path) -> bool:

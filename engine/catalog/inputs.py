@@ -1,4 +1,4 @@
-"""What a person names to be added: video files, folders of them, and descriptors that were made before."""
+"""What a person names to be added: video files, folders of them, descriptors made before, and other catalogues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from engine.catalog.manifest import CatalogManifest
+from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest
+from engine.catalog.manifest import read_manifest as read_catalog_manifest
+from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.records import Descriptors, Failure, FloatArray, Media
 from engine.runtime.manifest import Manifest
@@ -23,36 +25,76 @@ from engine.video.discovery import discover
 
 @dataclass(frozen=True)
 class Inputs:
-    """Videos to be described, and descriptors with the store or ``.npz`` that holds them; each id once in both.
+    """Videos to be described, descriptors with the store or ``.npz`` that holds them, and videos of other catalogues
+    whose rows are taken as they are; each id once in all.
 
     ``failures``: what was named and cannot be read.
     """
 
     media: list[Media]
     described: list[tuple[Descriptors, Path]]
+    copied: list[tuple[Tables, list[Entry]]]
     failures: tuple[Failure, ...]
 
 
 def read_inputs(paths: Sequence[Path], manifest: CatalogManifest) -> Inputs:
     """Find the videos and read the descriptors that ``paths`` name; a catalogue with ``manifest`` is to take them.
 
-    A store says which engines made it, an ``.npz`` does not: only its dimension is compared. Raises ``ConfigError`` as
-    `engine.video.discovery.discover` does, and for an id that is there twice; ``StoreError`` for a store of other
-    engines or settings, and descriptors of another dimension.
+    A store says which engines made it, an ``.npz`` does not: only its dimension is compared. The rows of another
+    catalogue are taken if its identity is the same; if not, the files of its videos are described again, under the ids
+    that they have there. Raises ``ConfigError`` as `engine.video.discovery.discover` does, and for an id that is there
+    twice; ``StoreError`` for a store of other engines or settings, and descriptors of another dimension.
     """
-    stores = [path for path in paths if _holds_descriptors(path)]
-    others = [path for path in paths if path not in stores]
+    catalogs = [path for path in paths if (path / MANIFEST_NAME).is_file()]
+    stores = [path for path in paths if path not in catalogs and _holds_descriptors(path)]
+    others = [path for path in paths if path not in catalogs and path not in stores]
     found = discover(others) if others else None
     media = [] if found is None else found.media
+    failures = [] if found is None else list(found.failures)
     sources = {item.video_id: item.path for item in media}
-    described = []
+
+    def claim(video_id: str, path: Path) -> None:
+        other = sources.setdefault(video_id, path)
+        if other != path:
+            raise ConfigError(f"{other} and {path} both hold the video id {video_id!r}; add one of them")
+
+    described, copied = [], []
     for path in stores:
         for video in _read(path, manifest):
-            other = sources.setdefault(video.video_id, path)
-            if other != path:
-                raise ConfigError(f"{other} and {path} both hold the video id {video.video_id!r}; add one of them")
+            claim(video.video_id, path)
             described.append((video, path))
-    return Inputs(media, described, () if found is None else found.failures)
+    for path in catalogs:
+        tables, entries, is_same = _read_catalog(path, manifest)
+        for entry in entries:
+            claim(entry.video.video_id, path)
+        if is_same:
+            copied.append((tables, entries))
+        else:
+            again, without_file = _described_again(entries)
+            media += again
+            failures += without_file
+    return Inputs(media, described, copied, tuple(failures))
+
+
+def _read_catalog(path: Path, manifest: CatalogManifest) -> tuple[Tables, list[Entry], bool]:
+    """The tables of another catalogue, its videos in the order that they were added, and whether its rows fit."""
+    other = read_catalog_manifest(path)
+    tables = Tables.open(path, num_dims=other.num_dims)
+    tables.refresh()
+    entries = sorted(tables.entries().values(), key=lambda entry: entry.revision)
+    return tables, entries, other.identity == manifest.identity
+
+
+def _described_again(entries: Sequence[Entry]) -> tuple[list[Media], list[Failure]]:
+    media, failures = [], []
+    for entry in entries:
+        video_id, path = entry.video.video_id, entry.video.path
+        if path.suffix == ".npz" or path.is_dir():
+            reason = f"its descriptors came from {path}, and no video is known; add what these engines made of it"
+            failures.append(Failure(video_id, path, "add", reason))
+        else:
+            media.append(Media(video_id, path))
+    return media, failures
 
 
 def _holds_descriptors(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""``vsc-engine catalog create|add|remove|list|info|verify|match``."""
+"""``vsc-engine catalog create|add|remove|list|info|verify|backup|match``."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def add(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Video files, folders, @FILE with a path a line, descriptors (stores, .npz).", metavar="PATH..."
+            help="Video files, folders, @FILE with a path a line, descriptors (stores, .npz), other catalogues.",
+            metavar="PATH...",
         ),
     ],
     engines: OwnEnginesOption = None,
@@ -85,6 +86,9 @@ def add(
     decoder: DecoderOption = None,
 ) -> None:
     """Add references; what changed is replaced, what is there is kept. An add that was cut short goes on.
+
+    Of another catalogue the rows are taken if its engines and settings are the same; if not, the files of its videos
+    are described again, under their ids there.
 
     Example: vsc-engine catalog add catalogue/ videos/
     """
@@ -160,6 +164,21 @@ def verify(folder: FolderArgument) -> None:
     print(json.dumps(asdict(found)))
     if found.problems:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@catalog.command()
+def backup(
+    folder: FolderArgument,
+    output: Annotated[Path, typer.Argument(help="New folder for the copy.", metavar="NEW_FOLDER")],
+) -> None:
+    """Copy the catalogue while nobody writes to it; the copy is a catalogue too, and is used in its place to restore.
+
+    Example: vsc-engine catalog backup catalogue/ /backup/catalogue-2026-11-28
+    """
+    from engine.catalog.catalog import Catalog
+
+    Catalog.open(folder).backup(output)
+    print(json.dumps({"catalog": str(folder), "backup": str(output)}))
 
 
 @catalog.command()

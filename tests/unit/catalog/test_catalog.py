@@ -452,3 +452,87 @@ def test_an_open_catalogue_answers_while_another_writes(catalog: Catalog, tiny_e
     thread.join()
     assert errors == []
     assert {item.num_rows for item in catalog.list()} == {9, 211}
+
+
+def test_a_copy_is_a_catalogue_and_never_written_over_anything(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "a.npz", video("a"), video("b"))])
+    catalog.backup(tmp_path / "backups" / "first")
+    with pytest.raises(StoreError, match="exists already"):
+        catalog.backup(tmp_path / "backups" / "first")
+    catalog.remove(["a"])
+    copy = Catalog.open(tmp_path / "backups" / "first")
+    assert sorted(contents(copy)) == ["a", "b"]
+    assert copy.verify().problems == ()
+    copy.remove(["b"])
+    assert sorted(contents(catalog)) == ["b"]
+    assert [path.name for path in (tmp_path / "backups").iterdir()] == ["first"]
+
+
+def test_no_copy_is_made_while_another_process_writes(catalog: Catalog, tmp_path: Path) -> None:
+    with exclusive(catalog.folder / ".lock"), pytest.raises(StoreError, match="another process is writing"):
+        catalog.backup(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "a.npz", video("a"))])
+    (catalog.folder / "videos.lance" / "broken").symlink_to(tmp_path / "nowhere")
+    folder = tmp_path / "backups"
+    with pytest.raises(StoreError, match=r"^the catalogue [^\n]* was not copied to [^\n]*No such file[^\n]*$"):
+        catalog.backup(folder / "first")
+    assert list(folder.iterdir()) == []
+
+
+def test_the_rows_of_a_catalogue_of_the_same_identity_are_taken(
+    catalog: Catalog, footage: Path, tiny_engines: Path, tmp_path: Path
+) -> None:
+    catalog.add([footage, npz(tmp_path / "n.npz", video("n"))])
+    expected, known = contents(catalog), catalog.list()
+    for path in footage.iterdir():
+        path.unlink()  # nothing is described
+    other = Catalog.create(tmp_path / "other", engines=tiny_engines)
+    other.add([npz(tmp_path / "m.npz", video("m"))])
+    assert other.add([catalog.folder]) == AddReport(("a", "b", "n"), (), (), ())
+    assert other.add([catalog.folder]) == AddReport((), (), ("a", "b", "n"), ())
+    found = contents(other)
+    del found["m"]
+    assert found == expected
+    assert [item for item in other.list() if item.video_id != "m"] == known
+    assert other.verify().problems == ()
+
+
+def test_damaged_rows_of_another_catalogue_are_a_failure(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
+    catalog.add([npz(tmp_path / "a.npz", video("a"), video("b"))])
+    entries = catalog._tables.entries()
+    catalog._tables._rows.delete(f"revision = {entries['a'].revision}")
+    other = Catalog.create(tmp_path / "other", engines=tiny_engines)
+    report = other.add([catalog.folder])
+    assert report.added == ("b",)
+    (failure,) = report.failures
+    assert (failure.video_id, failure.stage) == ("a", "read")
+
+
+def test_the_videos_of_a_catalogue_of_other_engines_are_described_again_under_their_ids(
+    catalog: Catalog, footage: Path, tiny_engines: Path, tmp_path: Path
+) -> None:
+    (footage / "below").mkdir()
+    (footage / "b.mp4").rename(footage / "below" / "b.mp4")
+    catalog.add([footage, npz(tmp_path / "n.npz", video("n"))])
+    preset = catalog.manifest.preset
+    faster = preset.model_copy(update={"sampling": preset.sampling.model_copy(update={"fps": 2.0})})
+    with Catalog.create(tmp_path / "next", engines=tiny_engines, preset=faster) as successor:
+        report = successor.add([catalog.folder])
+        assert report.added == ("a", "below/b")
+        (failure,) = report.failures
+        assert (failure.video_id, failure.stage) == ("n", "add")
+        assert {item.num_rows for item in successor.list()} == {8}
+        (footage / "below" / "b.mp4").unlink()
+        assert successor.add([catalog.folder]).kept == ("a",)  # and what is gone is a failure, not a removal
+        assert len(successor.list()) == 2
+
+
+def test_an_id_of_two_sources_is_refused(catalog: Catalog, footage: Path, tiny_engines: Path, tmp_path: Path) -> None:
+    catalog.add([footage])
+    other = Catalog.create(tmp_path / "other", engines=tiny_engines)
+    with pytest.raises(ConfigError, match="both hold the video id 'a'"):
+        other.add([catalog.folder, footage])
