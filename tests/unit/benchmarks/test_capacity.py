@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -50,6 +51,14 @@ def test_all_frames_are_decoded() -> None:
     assert decode_s(QUERIES, GPU) == pytest.approx(250 / 748)
     small = Videos("s", True, length_s=10, source_fps=25, width_px=320, height_px=240)
     assert decode_s(small, GPU) == pytest.approx(250 / 748 / 2.25)
+
+
+def test_of_key_frames_nothing_else_is_decoded() -> None:
+    # One every 2 s, at a tenth of 748 frames/s; each goes through the models.
+    fewer = replace(QUERIES, only_keyframes=True)
+    assert decode_s(fewer, GPU) == pytest.approx(5 / (2 * 74.8))
+    preset = load_preset("lite").with_gate(enabled=False)
+    assert inference_s(fewer, preset, GPU) == pytest.approx(inference_s(QUERIES, preset, GPU) / 2)
 
 
 def test_the_gate_of_vsc22_saves_the_ensemble_and_costs_clip() -> None:
