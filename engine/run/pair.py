@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.describe.engine import Engine
 from engine.evaluate.calibration import Verdict, VerdictScores
+from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.records import Descriptors, FloatArray, Match
 from engine.search.comparison import compare, prepare
@@ -50,9 +51,9 @@ def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: Fl
         described = first.result(), second.result()
     (rows,), (ref_rows,) = prepare(described[:1], described[1:], preset=engine.preset, norm_rows=norm_rows)
     (pair,), matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
-    looked_at = verify(
-        matches, {rows.video_id: query}, {ref_rows.video_id: reference}, config=engine.preset.localization
-    )
+    paths = {rows.video_id: query}, {ref_rows.video_id: reference}
+    with Viewer() as viewer:
+        looked_at = verify(matches, *paths, config=engine.preset.localization, viewer=viewer)
     return PairAnswer(
         rows,
         ref_rows,
