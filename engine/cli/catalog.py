@@ -20,6 +20,8 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    MaxPixelsOption,
+    SamplingOption,
     ScenesOption,
     WorkersOption,
     chosen_preset,
@@ -49,11 +51,13 @@ def create(
         typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
     ] = None,
     fps: FpsOption = None,
+    sampling: SamplingOption = None,
     scenes: ScenesOption = True,
     gate: GateOption = None,
+    max_pixels: MaxPixelsOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
-    """Make an empty catalogue; engines, settings and norm set are kept in it.
+    """Make an empty catalogue; engines, settings and norm set are kept in it, and hold for all its videos and uploads.
 
     Example: vsc-engine catalog create catalogue/
     """
@@ -63,7 +67,9 @@ def create(
     made = Catalog.create(
         folder,
         engines=None if engines is None else opened,
-        preset=chosen_preset(opened.manifest.preset, fps=fps, sampling=None, scenes=scenes, gate=gate, max_pixels=None),
+        preset=chosen_preset(
+            opened.manifest.preset, fps=fps, sampling=sampling, scenes=scenes, gate=gate, max_pixels=max_pixels
+        ),
         norm_set=norm_set,
         use_score_norm=score_norm,
     )

@@ -21,7 +21,7 @@ class PairAnswer:
 
     ``score``: of the pair. ``matches``: its segments, best first, also where the verdict is ``no match``: that speaks
     of all of them. ``thresholds``: the scores that verdicts on one pair begin at; None where the preset is not
-    calibrated or scores are not normalized. ``query``, ``reference``: the rows that were compared, normalized.
+    calibrated or scores are not normalized. ``query``, ``reference``: as the engines described them.
     """
 
     query: Descriptors
@@ -55,8 +55,7 @@ def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: Fl
     with Viewer() as viewer:
         looked_at = verify(matches, *paths, config=engine.preset.localization, viewer=viewer)
     return PairAnswer(
-        rows,
-        ref_rows,
+        *described,
         pair.score,
         tuple(item.match for item in looked_at),
         VerdictScores.of_preset(engine.preset, num_references=1, use_score_norm=norm_rows is not None),
