@@ -21,6 +21,7 @@ from engine.cli.options import (
     GateOption,
     GpusOption,
     MaxPixelsOption,
+    NormSetOption,
     SamplingOption,
     ScenesOption,
     WorkersOption,
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
     from engine.catalog.records import CatalogAnswer
     from engine.records import CandidatePair, Match
 
-catalog = typer.Typer(no_args_is_help=True, help="Keep a catalogue of references, and compare uploads with it.")
+catalog = typer.Typer(
+    no_args_is_help=True,
+    help="""Keep a catalogue of references, and compare uploads with it.
+
+    Example: vsc-engine catalog create catalogue/ && vsc-engine catalog add catalogue/ videos/
+    """,
+)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the catalogue.", metavar="CATALOG")]
 OwnEnginesOption = Annotated[
@@ -46,10 +53,7 @@ OwnEnginesOption = Annotated[
 def create(
     folder: FolderArgument,
     engines: EnginesOption = None,
-    norm_set: Annotated[
-        Path | None,
-        typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
-    ] = None,
+    norm_set: NormSetOption = None,
     fps: FpsOption = None,
     sampling: SamplingOption = None,
     scenes: ScenesOption = True,

@@ -16,6 +16,8 @@ from engine.cli.options import (
     EXIT_SOME_FAILED,
     DecoderOption,
     EnginesOption,
+    EnginesPresetOption,
+    NormSetOption,
     open_engines,
 )
 from engine.console import say
@@ -28,12 +30,9 @@ if TYPE_CHECKING:
 def compare(
     query: Annotated[Path, typer.Argument(help="The video that may show footage of the other.", metavar="A")],
     reference: Annotated[Path, typer.Argument(help="The video that may have been copied.", metavar="B")],
-    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
-    norm_set: Annotated[
-        Path | None,
-        typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
-    ] = None,
+    norm_set: NormSetOption = None,
     decoder: DecoderOption = None,
     every: Annotated[
         bool, typer.Option("--all", help="Also print the segments of a pair whose verdict is `no match`.")
