@@ -47,7 +47,7 @@ class Viewer:
         self._given_up: dict[Path, str] = {}
 
     def look_at(self, path: Path | None, times_s: Sequence[float], *, short_side_px: int) -> dict[float, Frames] | str:
-        """The picture at each time, or in one line why there is none.
+        """The picture at each time in seconds, RGB uint8 ``(H, W, 3)``, or in one line why there is none.
 
         ``path`` None stands for a video that was not found. For ``short_side_px`` see `engine.video.stills.stills`.
         """
