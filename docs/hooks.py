@@ -12,6 +12,14 @@ HOME = "index.md"
 OUTSIDE = ("benchmarks/results/*.md", "engine/weights/*.md")
 
 
+def on_config(config: Any) -> Any:
+    """Add pages that the navigation does not name to its second part, how the program is used."""
+    named = str(config.nav)
+    (pages,) = config.nav[1].values()
+    pages += [path.name for path in sorted((REPOSITORY / "docs").glob("*.md")) if f"'{path.name}'" not in named]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages; what links to them is in `on_page_markdown`."""
     files.append(File.generated(config, HOME, abs_src_path=str(REPOSITORY / "README.md")))
