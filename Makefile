@@ -2,13 +2,14 @@
 # make test    the test suite                make check   lint, types and tests
 # make test-gpu   the tests that need a GPU; fails where there is none
 # make faults     kills, full disks and damaged files, a thousand times; an hour
+# make docs       the documentation with the reference of the Python API, as a site in site/
 # make gpu-lines  the lines of the GPU code that the test suite did not run
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_OUTPUT ?= demo
 VIDEOS ?=
 
-.PHONY: demo test test-gpu faults gpu-lines lint check clean
+.PHONY: demo test test-gpu faults docs gpu-lines lint check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo-ready
@@ -28,6 +29,10 @@ test-gpu:
 	@$(PYTHON) tests/gpu/device.py
 	@$(MAKE) --no-print-directory .venv-gpu/ready
 	.venv-gpu/bin/python -m pytest -m gpu tests/gpu
+
+# The notice is of Material's own end of life, in 2027.
+docs: .venv/docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 gpu-lines: .venv/ready
 	$(BIN)/coverage erase
@@ -49,6 +54,10 @@ check: lint test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,demo]'
 	touch $@
 
+.venv/docs-ready: .venv/demo-ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,demo,docs]'
+	touch $@
+
 # PyCUDA comes as source and is built without a driver (about a minute).
 .venv/ready: .venv/demo-ready tests/stub_driver/build.py
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dali,train,demo,dev,tensorrt-rtx]'
@@ -62,4 +71,4 @@ check: lint test
 	touch $@
 
 clean:
-	rm -rf .venv .venv-gpu build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-gpu build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage*

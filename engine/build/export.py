@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from engine import models
 from engine.build.parity import Case, save_cases
 from engine.config import ClipGate, DescriptorModel, EnsembleGate, NoGate, Preset, Rgb
+from engine.files import file_sha256
 from engine.models.checkpoints import find_checkpoint, load_weights, random_weights
 from engine.models.descriptor import build_descriptor_model
 from engine.models.edit_features import WithStatistics
@@ -55,11 +56,10 @@ class Weights:
     def record(self, checkpoint: str) -> WeightsRecord:
         """Where the weights that a preset calls ``checkpoint`` come from. Raises ``ConfigError`` if there are none."""
         if self.random:
-            sha256 = hashlib.sha256(f"random weights, seed {_seed(checkpoint)}".encode())
+            sha256 = hashlib.sha256(f"random weights, seed {_seed(checkpoint)}".encode()).hexdigest()
         else:
-            with find_checkpoint(checkpoint, folder=self.folder).open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256")
-        return WeightsRecord(checkpoint=checkpoint, sha256=sha256.hexdigest())
+            sha256 = file_sha256(find_checkpoint(checkpoint, folder=self.folder))
+        return WeightsRecord(checkpoint=checkpoint, sha256=sha256)
 
     def load(self, model: nn.Module, checkpoint: str) -> nn.Module:
         """Fill ``model`` in place and make it ready for export."""

@@ -30,6 +30,7 @@ from engine.catalog.verification import verify_tables
 from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, StoreError
+from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.files import exclusive, file_sha256, flush_to_disk, load_arrays, naming, save_arrays
 from engine.records import Descriptors, FloatArray, Match
@@ -76,6 +77,7 @@ class Catalog:
         self._index_above = index_above
         self._matcher = Matcher(self._tables, preset=manifest.preset, normalizer=self._normalizer())
         self._resources = ExitStack()
+        self._viewer = Viewer()
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
@@ -267,17 +269,15 @@ class Catalog:
             return self._match_file(path, video_id=video_id)
 
     def _match_file(self, path: Path, *, video_id: str | None = None) -> CatalogAnswer:
-        answer = self.match_descriptors(self.engine().describe_file(path, role="query", video_id=video_id))
-        same = self._matcher.with_bytes(file_sha256(path))
-        if same:
-            paths = {**answer.paths, **{video.video_id: video.path for video in same}}
-            answer = replace(answer, duplicates=tuple(video.video_id for video in same), paths=paths)
+        described = self.engine().describe_file(path, role="query", video_id=video_id)
+        answer = self._matcher.answer(described, sha256=file_sha256(path))
         return replace(answer, matches=self._looked_at(answer, path))
 
     def _looked_at(self, answer: CatalogAnswer, upload: Path) -> tuple[Match, ...]:
         """The matches, the best of them with their mirror flag, where the catalogue knows the video file."""
         with_file = [match for match in answer.matches if _is_video_file(answer.paths[match.ref_id])]
-        verified = verify(with_file, {answer.query_id: upload}, answer.paths, config=self.manifest.preset.localization)
+        config = self.manifest.preset.localization
+        verified = verify(with_file, {answer.query_id: upload}, answer.paths, config=config, viewer=self._viewer)
         found = {match: item.match for match, item in zip(with_file, verified, strict=True)}
         return tuple(found.get(match, match) for match in answer.matches)
 
@@ -304,10 +304,11 @@ class Catalog:
         return engine
 
     def close(self) -> None:
-        """Close the engines; what is used again opens them again."""
+        """Close the engines, and what looks at matches; what is used again opens them again."""
         with self._lock:
             self._engine = None
             self._resources.close()
+        self._viewer.close()
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.records import Descriptors, Failure, FloatArray, Media
 from engine.runtime.manifest import Manifest
-from engine.store.store import read_descriptors, read_manifest
+from engine.store.store import identity_differences, read_descriptors, read_manifest
 from engine.video.discovery import discover
 
 
@@ -166,12 +166,7 @@ def _name(upload: Any) -> str:
 
 def check_identity(identity: object, manifest: CatalogManifest, *, what: str) -> None:
     """Raise ``StoreError`` unless ``identity`` is that of the catalogue: descriptors of others are never mixed."""
-    found = json.loads(json.dumps(identity))
-    differing = [
-        f"{key} ({manifest.identity.get(key)!r} in the catalogue, {found.get(key)!r} here)"
-        for key in sorted({*manifest.identity, *found})
-        if manifest.identity.get(key) != found.get(key)
-    ]
+    differing = identity_differences(manifest.identity, json.loads(json.dumps(identity)))
     if differing:
         raise StoreError(
             f"{what} cannot be compared with those of the catalogue: different are {', '.join(differing)}; use its "

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.catalog.records import CatalogAnswer, CatalogVideo
+from engine.catalog.records import CatalogAnswer
 from engine.catalog.tables import Entry, Tables, Version
 from engine.config import EnsembleGate, Preset
 from engine.errors import StoreError
@@ -52,17 +52,24 @@ class Matcher:
         self._state: _State | None = None
         self._lock = threading.Lock()
 
-    def answer(self, query: Descriptors) -> CatalogAnswer:
-        """Compare one upload, described as a query, with the newest state. Raises ``StoreError`` for damaged tables."""
+    def answer(self, query: Descriptors, *, sha256: str | None = None) -> CatalogAnswer:
+        """Compare one upload, described as a query, with the newest state.
+
+        ``sha256``: of the bytes of its file; videos with the same are its duplicates. Raises ``StoreError`` for damaged
+        tables.
+        """
         while True:
+            state = self._newest()
             try:
-                return self._answer(query, self._newest())
+                answer = self._answer(query, state)
             except _Superseded:
                 continue
-
-    def with_bytes(self, sha256: str) -> list[CatalogVideo]:
-        """The videos whose files have these bytes."""
-        return [entry.video for entry in self._newest().entries.values() if entry.video.sha256 == sha256]
+            same = {
+                entry.video.video_id: entry.video.path
+                for entry in state.entries.values()
+                if entry.video.sha256 == sha256
+            }
+            return replace(answer, duplicates=tuple(same), paths={**answer.paths, **same})
 
     def _answer(self, query: Descriptors, state: _State) -> CatalogAnswer:
         compared = self._to_compare(query, state)

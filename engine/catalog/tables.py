@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -107,7 +107,7 @@ class Tables:
     @classmethod
     def create(cls, folder: Path, *, num_dims: int) -> Self:
         """Make empty tables; what a killed `create` left is taken. Raises ``StoreError`` where they hold anything."""
-        with _one_line(f"cannot make the tables of a catalogue in {folder}"):
+        with _one_line(f"cannot make the tables of a catalogue in {folder}", advice="choose another folder"):
             database = lancedb.connect(folder)
             videos, rows = (
                 database.create_table(name, schema=schema, exist_ok=True)
@@ -121,22 +121,25 @@ class Tables:
     @classmethod
     def open(cls, folder: Path, *, num_dims: int) -> Self:
         """Open what `create` made. Raises ``StoreError`` for tables that are missing, damaged or of other columns."""
-        with _one_line(f"the tables of the catalogue {folder} are damaged"):
-            database = lancedb.connect(folder)
-            videos, rows = database.open_table(_VIDEOS), database.open_table(_ROWS)
-            fits = videos.schema == _videos_schema() and rows.schema == _rows_schema(num_dims)
-        if not fits:
-            raise StoreError(f"the tables of the catalogue {folder} are damaged: they have other columns; {_ANEW}")
-        return cls(folder, videos, rows)
+        schemas = {_VIDEOS: _videos_schema(), _ROWS: _rows_schema(num_dims)}
+        tables = []
+        for name, schema in schemas.items():
+            with _readable(folder, name):
+                table = lancedb.connect(folder).open_table(name)
+                if table.schema != schema:
+                    raise ValueError("it has other columns")
+            tables.append(table)
+        return cls(folder, *tables)
 
     def refresh(self) -> Version:
-        """Go to the newest versions."""
-        with self._readable():
-            # In this order: the rows hold all that the videos speak of, unless a newer version of the videos dropped
-            # it, and the index all that the file speaks of.
-            indexed_through = self._read_indexed().get("indexed_through")
+        """Go to the newest versions. Raises ``StoreError``, as all methods do, for damage and for a disk that fails."""
+        # In this order: the rows hold all that the videos speak of, unless a newer version of the videos dropped it,
+        # and the index all that the file speaks of.
+        indexed_through = self._read_indexed().get("indexed_through")
+        with self._readable(_VIDEOS):
             self._videos.checkout_latest()
             version = int(self._videos.version)
+        with self._readable(_ROWS):
             self._rows.checkout_latest()
             if indexed_through is not None and not self._rows.list_indices():
                 indexed_through = None
@@ -145,13 +148,16 @@ class Tables:
 
     def _read_indexed(self) -> dict[str, int]:
         """What `_note_indexed` wrote; empty where there is no index. ``num_trained`` may be absent in older ones."""
+        path = self._folder / _INDEXED
         try:
-            facts = json.loads((self._folder / _INDEXED).read_text(encoding="utf-8"))
+            facts = json.loads(path.read_text(encoding="utf-8"))
             return {"indexed_through": int(facts["indexed_through"]), **{n: int(v) for n, v in facts.items()}}
         except FileNotFoundError:
             return {}
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{_INDEXED} has other contents") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path} is damaged: {error}; delete it, and the next `vsc-engine catalog add` indexes the rows anew"
+            ) from error
 
     def new_revision(self) -> int:
         """A number above those of all videos and of the index, whatever the clock says. For the one writer.
@@ -163,17 +169,17 @@ class Tables:
 
     def entries(self) -> dict[str, Entry]:
         """All videos by id, sorted. Raises ``StoreError`` for a damaged table, and for an id that is there twice."""
-        with self._readable():
+        with self._readable(_VIDEOS):
             found = [_entry(values) for values in self._videos.to_arrow().to_pylist()]
         entries = {entry.video.video_id: entry for entry in sorted(found, key=lambda entry: entry.video.video_id)}
         self._last_revision = max([self._last_revision, *(entry.revision for entry in found)])
         if len(entries) != len(found):
-            raise StoreError(f"the table of videos of {self._folder} holds an id twice; {_ANEW}")
+            raise StoreError(f"the table of videos of {self._folder} holds an id twice; restore it from a copy")
         return entries
 
     def read_rows(self, revisions: Collection[int] | None = None) -> dict[int, Rows]:
         """The rows of some revisions, or of all; one without rows is left out. Raises ``StoreError``."""
-        with self._readable():
+        with self._readable(_ROWS):
             query = self._rows.search()
             if revisions is not None and len(revisions) <= _MAX_LISTED:
                 query = query.where(_among(revisions))
@@ -213,7 +219,7 @@ class Tables:
 
     def _nearest(self, queries: FloatArray, *, k: int, without: Collection[int]) -> set[int]:
         found: set[int] = set()
-        with self._readable():
+        with self._readable(_ROWS):
             for start in range(0, len(queries), _QUERY_BLOCK):
                 query = self._rows.search(queries[start : start + _QUERY_BLOCK], vector_column_name=_VECTOR)
                 query = query.distance_type("cosine").nprobes(_NUM_PROBES).refine_factor(_REFINE_FACTOR).limit(k)
@@ -225,14 +231,14 @@ class Tables:
 
     def check_index(self) -> None:
         """Raise ``StoreError`` unless all of the index can be read. Its contents are not compared with anything."""
-        with self._readable():
+        with self._readable(_ROWS):
             vector = np.ones(self._rows.schema.field(_VECTOR).type.list_size, dtype=np.float32)
             query = self._rows.search(vector, vector_column_name=_VECTOR).distance_type("cosine")
             query.nprobes(_ALL_PROBES).limit(1).fast_search().select(["revision", "_distance"]).to_arrow()
 
     def num_indexed_rows(self) -> int:
         """Rows in the approximate index, 0 where there is none."""
-        with self._readable():
+        with self._readable(_ROWS):
             return sum(int(index.num_indexed_rows or 0) for index in self._rows.list_indices())
 
     def commit(self, described: Sequence[tuple[Entry, Descriptors]]) -> None:
@@ -261,8 +267,9 @@ class Tables:
 
     def orphans(self) -> dict[int, int]:
         """How many rows there are of each revision that belongs to no video."""
-        with self._readable():
+        with self._readable(_ROWS):
             counts = self._rows.search().select(["revision"]).to_arrow()["revision"].value_counts().to_pylist()
+        with self._readable(_VIDEOS):
             known = set(self._videos.search().select(["revision"]).to_arrow()["revision"].to_pylist())
         return {count["values"]: count["counts"] for count in counts if count["values"] not in known}
 
@@ -300,10 +307,8 @@ class Tables:
                 facts = {"indexed_through": through, "num_trained": num_trained}
                 aside.write_text(json.dumps(facts), encoding="utf-8")
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        with _one_line(f"the tables of the catalogue {self._folder} are damaged"):
-            yield
+    def _readable(self, table: str) -> AbstractContextManager[None]:
+        return _readable(self._folder, table)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -313,11 +318,13 @@ class Tables:
             yield
 
 
-_ANEW = "restore the folder from a copy, or make a new catalogue"
+def _readable(folder: Path, table: str) -> AbstractContextManager[None]:
+    advice = f"restore the folder {folder} from a copy, or make a new catalogue"
+    return _one_line(f"the table {folder / table}.lance is damaged", advice=advice)
 
 
 @contextmanager
-def _one_line(what: str, *, advice: str = _ANEW) -> Iterator[None]:
+def _one_line(what: str, *, advice: str) -> Iterator[None]:
     """Errors of LanceDB as a ``StoreError`` of one line, without the places in its source."""
     try:
         yield

@@ -33,10 +33,12 @@ from engine.version import __version__
 app = typer.Typer(
     name="vsc-engine",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Turns video files into copy-detection descriptors and tells which pairs are copies.",
+    rich_markup_mode="markdown",
+    help="""Finds copied video: whole protocols over folders, a catalogue that uploads are compared with, two files.
+
+    Example: vsc-engine compare upload.mp4 film.mp4
+    """,
 )
 
 

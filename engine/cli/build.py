@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from engine.cli.options import PresetOption
 from engine.console import say
 from engine.errors import ConfigError
 
 
 def build(
     output: Annotated[Path, typer.Option(help="Engines directory to write.")],
-    preset: Annotated[str, typer.Option(help="lite, vsc22, or a preset file (.toml).")] = "lite",
+    preset: PresetOption = "lite",
     checkpoints: Annotated[Path | None, typer.Option(help="Folder with the reference solution's checkpoints.")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Seeded random weights.")] = False,
     backend: Annotated[Literal["openvino", "tensorrt"], typer.Option(help="What runs the engines.")] = "openvino",

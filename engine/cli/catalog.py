@@ -20,6 +20,9 @@ from engine.cli.options import (
     FpsOption,
     GateOption,
     GpusOption,
+    MaxPixelsOption,
+    NormSetOption,
+    SamplingOption,
     ScenesOption,
     WorkersOption,
     chosen_preset,
@@ -32,7 +35,13 @@ if TYPE_CHECKING:
     from engine.catalog.records import CatalogAnswer
     from engine.records import CandidatePair, Match
 
-catalog = typer.Typer(no_args_is_help=True, help="Keep a catalogue of references, and compare uploads with it.")
+catalog = typer.Typer(
+    no_args_is_help=True,
+    help="""Keep a catalogue of references, and compare uploads with it.
+
+    Example: vsc-engine catalog create catalogue/ && vsc-engine catalog add catalogue/ videos/
+    """,
+)
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the catalogue.", metavar="CATALOG")]
 OwnEnginesOption = Annotated[
@@ -44,16 +53,15 @@ OwnEnginesOption = Annotated[
 def create(
     folder: FolderArgument,
     engines: EnginesOption = None,
-    norm_set: Annotated[
-        Path | None,
-        typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
-    ] = None,
+    norm_set: NormSetOption = None,
     fps: FpsOption = None,
+    sampling: SamplingOption = None,
     scenes: ScenesOption = True,
     gate: GateOption = None,
+    max_pixels: MaxPixelsOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
 ) -> None:
-    """Make an empty catalogue; engines, settings and norm set are kept in it.
+    """Make an empty catalogue; engines, settings and norm set are kept in it, and hold for all its videos and uploads.
 
     Example: vsc-engine catalog create catalogue/
     """
@@ -63,7 +71,9 @@ def create(
     made = Catalog.create(
         folder,
         engines=None if engines is None else opened,
-        preset=chosen_preset(opened.manifest.preset, fps=fps, sampling=None, scenes=scenes, gate=gate, max_pixels=None),
+        preset=chosen_preset(
+            opened.manifest.preset, fps=fps, sampling=sampling, scenes=scenes, gate=gate, max_pixels=max_pixels
+        ),
         norm_set=norm_set,
         use_score_norm=score_norm,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ from engine.cli.options import (
     EXIT_SOME_FAILED,
     DecoderOption,
     EnginesOption,
+    EnginesPresetOption,
+    NormSetOption,
     open_engines,
 )
 from engine.console import say
@@ -27,16 +30,16 @@ if TYPE_CHECKING:
 def compare(
     query: Annotated[Path, typer.Argument(help="The video that may show footage of the other.", metavar="A")],
     reference: Annotated[Path, typer.Argument(help="The video that may have been copied.", metavar="B")],
-    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
-    norm_set: Annotated[
-        Path | None,
-        typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
-    ] = None,
+    norm_set: NormSetOption = None,
     decoder: DecoderOption = None,
     every: Annotated[
         bool, typer.Option("--all", help="Also print the segments of a pair whose verdict is `no match`.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML page of the segments that are told of, with pictures, to write.")
+    ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")
     ] = False,
@@ -50,7 +53,7 @@ def compare(
     part of the picture (a screen in a screen, two side by side) is found in A, not in B. Scores of A B and B A
     therefore differ; where you do not know which is the copy, ask both ways.
 
-    Example: vsc-engine compare upload.mp4 film.mp4 --exit-code
+    Example: vsc-engine compare upload.mp4 film.mp4 --report page.html --exit-code
     """
     from engine.catalog.inputs import read_norm_set
     from engine.config import load_preset
@@ -74,6 +77,8 @@ def compare(
             )
             raise typer.Exit(EXIT_SOME_FAILED) from error
     say(_line(answer, query=query, reference=reference))
+    if report is not None:
+        _write_report(report, answer, query=query, reference=reference, every=every)
     seconds = round(time.perf_counter() - start_s, 3)
     print(json.dumps({**_document(answer, query=query, reference=reference, every=every), "seconds": seconds}))
     if exit_code:
@@ -107,8 +112,26 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _told(answer: PairAnswer, *, every: bool) -> Sequence[Match]:
+    return answer.matches if every or answer.verdict != "no match" else ()
+
+
+def _write_report(output: Path, answer: PairAnswer, *, query: Path, reference: Path, every: bool) -> None:
+    from engine.evidence.report import write_report
+
+    ids = answer.query.video_id, answer.reference.video_id
+    write_report(
+        output,
+        _told(answer, every=every),
+        {ids[0]: query},
+        {ids[1]: reference},
+        verdicts={ids: answer.verdict or ""},
+        query_rows={ids[0]: answer.query},
+        ref_rows={ids[1]: answer.reference},
+    )
+
+
 def _document(answer: PairAnswer, *, query: Path, reference: Path, every: bool) -> dict[str, Any]:
-    is_told = every or answer.verdict != "no match"
     return {
         "verdict": answer.verdict,
         "score": answer.score,
@@ -117,7 +140,7 @@ def _document(answer: PairAnswer, *, query: Path, reference: Path, every: bool) 
         "same_bytes": answer.has_same_bytes,
         "query": _side(answer.query, query),
         "reference": _side(answer.reference, reference),
-        "matches": [_segment(match) for match in answer.matches] if is_told else [],
+        "matches": [_segment(match) for match in _told(answer, every=every)],
     }
 
 

@@ -11,6 +11,7 @@ from engine.cli.options import (
     VIDEO_TIMEOUT_S,
     DecoderOption,
     EnginesOption,
+    EnginesPresetOption,
     GpusOption,
     RecursiveOption,
     RetryFailedOption,
@@ -33,7 +34,7 @@ def dedup(
         typer.Argument(help="Video files, folders, @FILE with a path a line, - for stdin.", metavar="PATH..."),
     ],
     output: Annotated[Path, typer.Option(help="Folder for tables and descriptors; a job that was cut short goes on.")],
-    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
     scenes: Annotated[
         bool,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def evaluate(
     ground_truth: Annotated[Path, typer.Option(help="The challenge's ground-truth CSV, of segments or of pairs.")],
-    candidates: Annotated[Path | None, typer.Option(help="CSV of candidate pairs: gives uAP.")] = None,
-    matches: Annotated[Path | None, typer.Option(help="CSV of matches: gives the segment metric.")] = None,
+    candidates: Annotated[Path | None, typer.Option(help="Table of candidate pairs: gives uAP.")] = None,
+    matches: Annotated[Path | None, typer.Option(help="Table of matches: gives the segment metric.")] = None,
     queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries, to search now.")] = None,
     references: Annotated[Path | None, typer.Option(help="Descriptors of the references, to search now.")] = None,
     precision: Annotated[
@@ -31,6 +31,8 @@ def evaluate(
     plot: Annotated[Path | None, typer.Option(help="PNG of the precision-recall curve to write.")] = None,
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth.
+
+    Tables are .csv, .jsonl or .parquet, as `search`, `localize` and `run` write them.
 
     Example: vsc-engine evaluate --candidates out/candidates.csv --ground-truth ground_truth.csv
     """

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import EnginesOption, GpusOption, QueriesOption, ReferencesOption, open_engines, search_device
+from engine.cli.options import (
+    EnginesOption,
+    GpusOption,
+    NormSetOption,
+    QueriesOption,
+    ReferencesOption,
+    open_engines,
+    search_device,
+)
 from engine.console import say
 
 
@@ -15,10 +23,7 @@ def normalize(
     queries: QueriesOption,
     references: ReferencesOption,
     output: Annotated[Path, typer.Option(help="Folder for queries.npz and references.npz.")],
-    norm_set: Annotated[
-        Path | None,
-        typer.Option(help="Descriptors of the norm set: store folder or .npz. Default: what came with the engines."),
-    ] = None,
+    norm_set: NormSetOption = None,
     engines: EnginesOption = None,
     beta: Annotated[
         float | None, typer.Option(help="Strength of the normalization; default: as in the preset of the engines.")

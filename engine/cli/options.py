@@ -25,6 +25,13 @@ VIDEO_TIMEOUT_S = 600.0  # that of `engine.run.extraction`, which is imported on
 
 RoleName = Literal["query", "reference"]
 
+
+def _complete_preset(incomplete: str) -> list[str]:
+    from engine.config import preset_names
+
+    return [name for name in preset_names() if name.startswith(incomplete)]
+
+
 EnginesOption = Annotated[
     Path | None,
     typer.Option("--engines", help="Engines directory; default: preset lite, built into the cache on first use."),
@@ -61,7 +68,17 @@ VideoTimeoutOption = Annotated[
 RetryFailedOption = Annotated[
     bool, typer.Option("--retry-failed", help="Try files again that are known to give nothing.")
 ]
-PresetOption = Annotated[str, typer.Option(help="Preset whose numbers are used: lite, vsc22, or a .toml file.")]
+PresetOption = Annotated[
+    str, typer.Option(help="Preset: a name, such as lite or vsc22, or a .toml file.", autocompletion=_complete_preset)
+]
+EnginesPresetOption = Annotated[
+    str | None,
+    typer.Option(help="Preset to use (default: lite, or that of --engines).", autocompletion=_complete_preset),
+]
+NormSetOption = Annotated[
+    Path | None,
+    typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
+]
 QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
 ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
 

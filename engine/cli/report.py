@@ -13,7 +13,9 @@ from engine.console import say
 
 
 def report(
-    matches: Annotated[Path, typer.Option(help="CSV of matches, as `run` and `localize` write it.")],
+    matches: Annotated[
+        Path, typer.Option(help="Table of matches, as `run` and `localize` write it: .csv, .jsonl or .parquet.")
+    ],
     queries: Annotated[Path, typer.Option(help="Folder of query videos, or @FILE with a path a line.")],
     references: Annotated[Path, typer.Option(help="The same for reference videos.")],
     output: Annotated[Path, typer.Option(help="HTML page to write.")],

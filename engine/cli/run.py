@@ -12,6 +12,7 @@ from engine.cli.options import (
     VIDEO_TIMEOUT_S,
     DecoderOption,
     EnginesOption,
+    EnginesPresetOption,
     FpsOption,
     GateOption,
     GpusOption,
@@ -44,7 +45,7 @@ def run(
     ground_truth: Annotated[
         Path | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Preset to use (default: lite, or that of --engines).")] = None,
+    preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
     fps: FpsOption = None,
     sampling: SamplingOption = None,

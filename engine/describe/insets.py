@@ -89,7 +89,7 @@ def _nth_smallest(arrays: NDArray[Any], n: int) -> NDArray[Any]:
 
 
 def best_lines(contrast: FloatArray) -> list[int]:
-    """The lines with the longest strong run, at most `NUM_LINES`, no two beside each other."""
+    """The lines of ``contrast (L, n)`` with the longest strong run; at most `NUM_LINES`, none beside another."""
     strength = _best_runs(contrast - 0.35)
     strength[strength < MIN_LINE_SHARE * contrast.shape[1] * 0.3] = 0
     chosen: list[int] = []

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self, TypeVar
 
 import numpy as np
 
 from engine.errors import MediaError
-from engine.records import Frames, Match
+from engine.isolation import CallEndedError, IsolatedProcess
+from engine.records import Frames, Match, Media
+from engine.video.media import claimed_duration_s
 from engine.video.stills import stills
+
+LIMIT_S = 60.0
+LIMIT_PER_PICTURE_S = 30.0
+"""Of a file without an index all is read up to the last picture, and some keyframes are minutes apart."""
+
+Seen = TypeVar("Seen")
 
 
 def matching_times(match: Match, num_pairs: int) -> list[tuple[float, float]]:
@@ -24,14 +33,61 @@ def matching_times(match: Match, num_pairs: int) -> list[tuple[float, float]]:
     return list(zip(query_s.tolist(), ref_s.tolist(), strict=True))
 
 
-def look_at(path: Path | None, times_s: Sequence[float], *, short_side_px: int) -> dict[float, Frames] | str:
-    """The picture at each time, or in one line why there is none.
+class Viewer:
+    """Looks at video files in a process of its own: one that hangs or crashes it costs only the pictures of that file.
 
-    ``path`` None stands for a video that was not found. For ``short_side_px`` see `engine.video.stills.stills`.
+    A context manager; leaving it ends the process, which the first look starts. Of a file that took too long, or ended
+    the process, nothing is tried again. ``limit_s``: seconds that a file may take, by default `LIMIT_S` and
+    `LIMIT_PER_PICTURE_S` for each picture.
     """
-    if path is None:
-        return "not readable: the file was not found"
-    try:
-        return {still.time_s: still.picture for still in stills(path, times_s, short_side_px=short_side_px)}
-    except MediaError as error:
-        return f"not readable: {error}"
+
+    def __init__(self, *, limit_s: float | None = None) -> None:
+        self._limit_s = limit_s
+        self._process = IsolatedProcess()
+        self._given_up: dict[Path, str] = {}
+
+    def look_at(self, path: Path | None, times_s: Sequence[float], *, short_side_px: int) -> dict[float, Frames] | str:
+        """The picture at each time in seconds, RGB uint8 ``(H, W, 3)``, or in one line why there is none.
+
+        ``path`` None stands for a video that was not found. For ``short_side_px`` see `engine.video.stills.stills`.
+        """
+        if path is None:
+            return "not readable: the file was not found"
+        limit_s = LIMIT_S + LIMIT_PER_PICTURE_S * len(times_s)
+        try:
+            return self._call(_pictures, path, list(times_s), short_side_px, limit_s=limit_s)
+        except MediaError as error:
+            return f"not readable: {error}"
+
+    def claimed_duration_s(self, path: Path) -> float:
+        """Seconds that the header of a file claims; 0 where it cannot be read."""
+        try:
+            return self._call(_claimed_duration_s, path, limit_s=LIMIT_S)
+        except MediaError:
+            return 0.0
+
+    def close(self) -> None:
+        """End the process; the next look starts another."""
+        self._process.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, function: Callable[..., Seen], path: Path, *arguments: object, limit_s: float) -> Seen:
+        if path not in self._given_up:
+            try:
+                return self._process.call(function, path, *arguments, limit_s=self._limit_s or limit_s)
+            except CallEndedError as error:
+                self._given_up[path] = f"{path}: looking at it failed: {error}"
+        raise MediaError(self._given_up[path])
+
+
+def _pictures(path: Path, times_s: Sequence[float], short_side_px: int) -> dict[float, Frames]:
+    return {still.time_s: still.picture for still in stills(path, times_s, short_side_px=short_side_px)}
+
+
+def _claimed_duration_s(path: Path) -> float:
+    return claimed_duration_s(Media(path.stem, path))

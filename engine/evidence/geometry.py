@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from engine.config import Localization
-from engine.evidence.frames import look_at, matching_times
+from engine.evidence.frames import Viewer, matching_times
 from engine.records import FloatArray, Frames, Match
 
 logger = logging.getLogger(__name__)
@@ -94,13 +94,14 @@ def verify(
     ref_paths: Mapping[str, Path],
     *,
     config: Localization,
+    viewer: Viewer,
 ) -> list[Verification]:
     """Look at pictures of the best matches of each query, and say whether the copies are mirrored.
 
     The ``config.verified_per_query`` best of a query are looked at, if their score is ``min_verified_score`` or more;
     all are returned, in the order in which they came. ``mirrored`` stays as it was where it is not clear.
-    ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged gives a reason and costs
-    the others nothing.
+    ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged, or that ``viewer``
+    gave up, gives a reason and costs the others nothing.
     """
     looked_at = Counter[str]()
     found: dict[int, Verification] = {}
@@ -109,7 +110,7 @@ def verify(
         if match.score < config.min_verified_score or looked_at[match.query_id] >= config.verified_per_query:
             continue
         looked_at[match.query_id] += 1
-        seen = compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id))
+        seen = compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id), viewer=viewer)
         if isinstance(seen, str):
             logger.warning("not verified: %s, %s: %s", match.query_id, match.ref_id, seen)
             found[place] = Verification(match, reason=seen)
@@ -119,11 +120,13 @@ def verify(
     return [found.get(place, Verification(match)) for place, match in enumerate(matches)]
 
 
-def compare_pictures(match: Match, query_path: Path | None, ref_path: Path | None) -> Agreement | str:
+def compare_pictures(
+    match: Match, query_path: Path | None, ref_path: Path | None, *, viewer: Viewer
+) -> Agreement | str:
     """Compare the videos of a match at up to `NUM_PAIRS` times, or say in one line why that cannot be done."""
     times = matching_times(match, NUM_PAIRS)
-    queries = look_at(query_path, [query_s for query_s, _ in times], short_side_px=SHORT_SIDE_PX)
-    references = look_at(ref_path, [ref_s for _, ref_s in times], short_side_px=SHORT_SIDE_PX)
+    queries = viewer.look_at(query_path, [query_s for query_s, _ in times], short_side_px=SHORT_SIDE_PX)
+    references = viewer.look_at(ref_path, [ref_s for _, ref_s in times], short_side_px=SHORT_SIDE_PX)
     if isinstance(queries, str) or isinstance(references, str):
         return next(side for side in (queries, references) if isinstance(side, str))
     agreement = Agreement()

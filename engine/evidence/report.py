@@ -19,13 +19,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from engine.console import printable
-from engine.errors import MediaError
-from engine.evidence.frames import look_at, matching_times
+from engine.evidence.frames import Viewer, matching_times
 from engine.evidence.score_matrix import draw_score_matrix
 from engine.files import written_aside
-from engine.records import Descriptors, Frames, Match, Media
+from engine.records import Descriptors, Frames, Match
 from engine.version import __version__
-from engine.video.media import claimed_duration_s
 
 MAX_PICTURED = 100
 MAX_LISTED = 5000
@@ -91,11 +89,11 @@ def write_report(
 ) -> None:
     """Write an HTML page of the matches that holds all it shows: first verdict ``copy``, then ``review``, by score.
 
-    ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged gives a line in place of
-    its pictures. ``verdicts``: a word for some pairs of query id and reference id, such as ``copy`` or ``review``.
-    ``query_rows`` and ``ref_rows``: descriptors by video id, for a picture of the score matrix. The best
-    ``max_pictured`` matches have pictures (about 80 KB each), the best `MAX_LISTED` are listed; the page says what it
-    leaves out.
+    ``query_paths`` and ``ref_paths``: the files by video id; one that is missing or damaged, or takes minutes to look
+    at, gives a line in place of its pictures. ``verdicts``: a word for some pairs of query id and reference id, such as
+    ``copy`` or ``review``. ``query_rows`` and ``ref_rows``: descriptors by video id, for a picture of the score matrix.
+    The best ``max_pictured`` matches have pictures (about 80 KB each), the best `MAX_LISTED` are listed; the page says
+    what it leaves out.
 
     Raises ``OSError`` where the page cannot be written; what was there before then stays.
     """
@@ -105,9 +103,11 @@ def write_report(
         key=lambda match: (_ORDER.get(words.get((match.query_id, match.ref_id), ""), len(_ORDER)), -match.score),
     )
     pictured, listed = ordered[:max_pictured], ordered[:MAX_LISTED]
-    videos = {"query": _Videos("query", query_paths, listed), "reference": _Videos("reference", ref_paths, listed)}
-    for side in videos.values():
-        side.take_pictures(pictured)
+    with Viewer() as viewer:
+        videos = {
+            role: _Videos(role, paths, listed, pictured=pictured, viewer=viewer)
+            for role, paths in (("query", query_paths), ("reference", ref_paths))
+        }
     entries = [
         _Entry(
             number=number,
@@ -158,7 +158,15 @@ def clock(seconds: float) -> str:
 class _Videos:
     """What is known of the videos of one side; each file is opened once for its length and once for its pictures."""
 
-    def __init__(self, role: str, paths: Mapping[str, Path], matches: Sequence[Match]) -> None:
+    def __init__(
+        self,
+        role: str,
+        paths: Mapping[str, Path],
+        matches: Sequence[Match],
+        *,
+        pictured: Sequence[Match],
+        viewer: Viewer,
+    ) -> None:
         self._role = role
         self._paths = paths
         self._segments: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -166,15 +174,13 @@ class _Videos:
         for match in matches:
             self._segments[self._video_id(match)].append(self._segment(match))
             self._pair_segments[match.query_id, match.ref_id].append(self._segment(match))
-        self._lengths_s = {video_id: self._length_s(video_id) for video_id in self._segments}
+        self._lengths_s = {video_id: self._length_s(video_id, viewer) for video_id in self._segments}
         self._pictures: dict[str, dict[float, str] | str] = {}
-
-    def take_pictures(self, matches: Sequence[Match]) -> None:
         times_s: dict[str, set[float]] = defaultdict(set)
-        for match in matches:
+        for match in pictured:
             times_s[self._video_id(match)].update(self._times_s(match))
         for video_id, wanted in times_s.items():
-            found = look_at(self._paths.get(video_id), sorted(wanted), short_side_px=_THUMBNAIL_PX)
+            found = viewer.look_at(paths.get(video_id), sorted(wanted), short_side_px=_THUMBNAIL_PX)
             self._pictures[video_id] = (
                 found if isinstance(found, str) else {time_s: _thumbnail(picture) for time_s, picture in found.items()}
             )
@@ -214,14 +220,10 @@ class _Videos:
     def _times_s(self, match: Match) -> list[float]:
         return [times[0 if self._role == "query" else 1] for times in matching_times(match, _NUM_PAIRS)]
 
-    def _length_s(self, video_id: str) -> float:
+    def _length_s(self, video_id: str, viewer: Viewer) -> float:
         """As the header claims it, but no shorter than what matches."""
-        claimed_s = 0.0
-        if video_id in self._paths:
-            try:
-                claimed_s = claimed_duration_s(Media(video_id, self._paths[video_id]))
-            except MediaError:  # the pictures say why
-                claimed_s = 0.0
+        path = self._paths.get(video_id)
+        claimed_s = 0.0 if path is None else viewer.claimed_duration_s(path)
         return max(claimed_s, 0.1, *(end_s for _, end_s in self._segments[video_id]))
 
 

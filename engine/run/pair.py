@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.describe.engine import Engine
 from engine.evaluate.calibration import Verdict, VerdictScores
+from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.records import Descriptors, FloatArray, Match
 from engine.search.comparison import compare, prepare
@@ -20,7 +21,7 @@ class PairAnswer:
 
     ``score``: of the pair. ``matches``: its segments, best first, also where the verdict is ``no match``: that speaks
     of all of them. ``thresholds``: the scores that verdicts on one pair begin at; None where the preset is not
-    calibrated or scores are not normalized. ``query``, ``reference``: the rows that were compared, normalized.
+    calibrated or scores are not normalized. ``query``, ``reference``: as the engines described them.
     """
 
     query: Descriptors
@@ -50,12 +51,11 @@ def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: Fl
         described = first.result(), second.result()
     (rows,), (ref_rows,) = prepare(described[:1], described[1:], preset=engine.preset, norm_rows=norm_rows)
     (pair,), matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
-    looked_at = verify(
-        matches, {rows.video_id: query}, {ref_rows.video_id: reference}, config=engine.preset.localization
-    )
+    paths = {rows.video_id: query}, {ref_rows.video_id: reference}
+    with Viewer() as viewer:
+        looked_at = verify(matches, *paths, config=engine.preset.localization, viewer=viewer)
     return PairAnswer(
-        rows,
-        ref_rows,
+        *described,
         pair.score,
         tuple(item.match for item in looked_at),
         VerdictScores.of_preset(engine.preset, num_references=1, use_score_norm=norm_rows is not None),

@@ -25,9 +25,10 @@ from engine.config import EnsembleGate, Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
 from engine.evaluate.calibration import Verdict, VerdictScores
+from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.evidence.report import write_report
-from engine.files import written_aside
+from engine.files import file_sha256, written_aside
 from engine.projection import Pca, fit_pca
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
@@ -223,7 +224,8 @@ def _compare(
 def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Path]]) -> list[Match]:
     if not preset.localization.verified_per_query:
         return list(matches)
-    found = verify(matches, paths["queries"], paths["references"], config=preset.localization)
+    with Viewer() as viewer:
+        found = verify(matches, paths["queries"], paths["references"], config=preset.localization, viewer=viewer)
     num_seen = sum(item.agreement is not None for item in found)
     logger.info("verification: the pictures of %d of %d matches were compared", num_seen, len(matches))
     return [item.match for item in found]
@@ -281,8 +283,7 @@ def _content_of(media: Sequence[Media]) -> str:
     for item in media:
         digest.update(f"{item.video_id}\0".encode())
         try:
-            with item.path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(item.path)))
         except OSError:  # it will fail when it is described
             digest.update(b"?")
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.config import Preset, graph_parts
 from engine.errors import ConfigError
-from engine.files import written_aside
+from engine.files import file_sha256, written_aside
 from engine.runtime.runner import TensorSpec
 
 FORMAT_VERSION = 2
@@ -209,9 +209,8 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
 
 def record_file(path: Path, *, directory: Path) -> FileRecord:
     """Size and SHA-256 of a file below ``directory``."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=sha256)
+    name = path.relative_to(directory).as_posix()
+    return FileRecord(path=name, size_bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 def is_intact(file: FileRecord, *, directory: Path) -> bool:

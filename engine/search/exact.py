@@ -40,10 +40,11 @@ _MIN_WIDTH = 32
 
 
 def global_top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> RowPairs:
-    """Find the ``k`` highest inner products of all pairs of rows: a `engine.search.rows.RowSearch` that misses none.
+    """Find the ``k`` highest inner products of ``queries (Q, D)`` and ``references (R, D)``.
 
-    Equal scores keep their order also where the cut falls among them. All Q x R pairs are returned if ``k`` is not
-    smaller. Memory is O(k) and one block, whatever the scores. The result does not depend on ``device``.
+    A `engine.search.rows.RowSearch` that misses none. Equal scores keep their order also where the cut falls among
+    them. All Q x R pairs are returned if ``k`` is not smaller. Memory is O(k) and one block, whatever the scores. The
+    result does not depend on ``device``.
 
     A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept. GPUs find the
     nearest of each row; rows with more pairs above the threshold than they can find are searched on the CPU, which is

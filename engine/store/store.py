@@ -282,6 +282,15 @@ def check_same_dimensions(queries: Sequence[Descriptors], references: Sequence[D
             )
 
 
+def identity_differences(stored: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
+    """What two identities, as JSON has them, differ in, each with both values; nothing where they may be mixed."""
+    return [
+        f"{key} (stored {stored.get(key)!r}, now {now.get(key)!r})"
+        for key in sorted({*stored, *now})
+        if stored.get(key) != now.get(key)
+    ]
+
+
 def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
     """Make ``folder`` a store of this identity, or check that it is one."""
     if not (folder / _MANIFEST).exists():
@@ -289,11 +298,7 @@ def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
             raise StoreError(f"{folder} holds other files; choose a new or empty folder for the descriptors")
         _write_manifest(folder, StoreManifest(complete=False, identity=identity))
     manifest = read_manifest(folder)
-    differing = [
-        f"{key} (stored {manifest.identity.get(key)!r}, now {identity.get(key)!r})"
-        for key in sorted({*manifest.identity, *identity})
-        if manifest.identity.get(key) != identity.get(key)
-    ]
+    differing = identity_differences(manifest.identity, identity)
     if differing:
         raise StoreError(
             f"{folder} holds descriptors of another origin, which cannot be mixed with new ones; different are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from engine.console import printable
 from engine.errors import ConfigError
+from engine.isolation import CallEndedError, IsolatedProcess
 from engine.records import Failure, Media
 from engine.video.container import holds_video
 
@@ -23,7 +25,10 @@ VIDEO_SUFFIXES = frozenset((
     ".ivf", ".m2t", ".m2ts", ".m2v", ".m4v", ".mk3d", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
     ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 ))  # fmt: skip
-"""Files of a folder that count as videos without being opened, compared in lower case."""
+"""Files of a folder that count as videos without being probed, compared in lower case."""
+
+TEXT_SUFFIXES = frozenset((".mts", ".ts"))
+"""Of the same name as those of program texts (TypeScript): a text is none, anything else a video, damaged or not."""
 
 OTHER_SUFFIXES = frozenset((
     # pictures, also those of more than one frame: folders of photographs are full of them
@@ -48,6 +53,8 @@ OTHER_SUFFIXES = frozenset((
 """Files of a folder that are passed over without being opened; whatever is in neither set is opened and looked at."""
 
 _STAGE = "find"
+_PROBE_LIMIT_S = 60.0
+_TEXT_BYTES = 4096
 _STDIN = "-"
 _LIST = "@"
 
@@ -93,27 +100,28 @@ def discover(paths: Iterable[Path], *, is_recursive: bool = True, ids_are_paths:
     A file is taken whatever its name, and its id is its name without the last suffix. Of a folder, and of all folders
     in it if ``is_recursive``, those are taken that have one of `VIDEO_SUFFIXES`, or a suffix in neither list (or none)
     and the content of a video; their id is the path below the folder, with ``/`` and without the last suffix. Hidden
-    entries (and so the companion files of macOS) and `OTHER_SUFFIXES` are passed over. Bytes of a name that are not
-    UTF-8 are escaped in the id. A file or folder reached twice counts once, under its first id. ``ids_are_paths``: the
-    id of each is its path from the root, so that files of one name are told apart.
+    entries (and so the companion files of macOS), `OTHER_SUFFIXES`, and texts with one of `TEXT_SUFFIXES` are passed
+    over. Bytes of a name that are not UTF-8 are escaped in the id. A file or folder reached twice counts once, under
+    its first id. ``ids_are_paths``: the id of each is its path from the root, so that files of one name are told apart.
 
     Lines of a list are paths from the current folder; if a NUL is among them, NULs end them, as ``find -print0`` does.
 
-    Links that lead nowhere, folders and files that cannot be read, and missing files of a list become failures. They
-    are logged, and so is how much was passed over. Raises ``ConfigError`` for a path that does not exist, for no video
-    at all, and for two files with one id.
+    Links that lead nowhere, folders and files that cannot be read, files whose probing takes over a minute or ends its
+    process, and missing files of a list become failures. They are logged, and so is how much was passed over. Raises
+    ``ConfigError`` for a path that does not exist, for no video at all, and for two files with one id.
     """
-    search = _Search(is_recursive=is_recursive, ids_are_paths=ids_are_paths)
     given = list(paths)
-    for path in given:
-        if str(path) == _STDIN:
-            search.take_lines(sys.stdin.buffer.read())
-        elif str(path).startswith(_LIST) and not os.path.lexists(path):
-            search.take_lines(_read_list(Path(str(path)[len(_LIST) :])))
-        elif path.exists():
-            search.take(path)
-        else:
-            raise ConfigError(f"{path}: no such file or directory")
+    with IsolatedProcess() as process:
+        search = _Search(process, is_recursive=is_recursive, ids_are_paths=ids_are_paths)
+        for path in given:
+            if str(path) == _STDIN:
+                search.take_lines(sys.stdin.buffer.read())
+            elif str(path).startswith(_LIST) and not os.path.lexists(path):
+                search.take_lines(_read_list(Path(str(path)[len(_LIST) :])))
+            elif path.exists():
+                search.take(path)
+            else:
+                raise ConfigError(f"{path}: no such file or directory")
     where = ", ".join(map(str, given[:_PATHS_NAMED])) + (", ..." if len(given) > _PATHS_NAMED else "")
     passed_over = search.passed_over_line()
     if not search.found:
@@ -126,9 +134,10 @@ def discover(paths: Iterable[Path], *, is_recursive: bool = True, ids_are_paths:
 
 
 class _Search:
-    """What was found so far, by id."""
+    """What was found so far, by id. Files are probed in ``process``."""
 
-    def __init__(self, *, is_recursive: bool, ids_are_paths: bool) -> None:
+    def __init__(self, process: IsolatedProcess, *, is_recursive: bool, ids_are_paths: bool) -> None:
+        self._process = process
         self._is_recursive = is_recursive
         self._ids_are_paths = ids_are_paths
         self.found: dict[str, Path] = {}
@@ -204,10 +213,21 @@ class _Search:
             path.stat()  # says why a link leads nowhere
         if not path.is_file():
             self._pass_over(_SPECIAL)
-        elif suffix in VIDEO_SUFFIXES or holds_video(path):
+            return
+        try:
+            is_video = self._is_video(path, suffix)
+        except CallEndedError as error:
+            self._fail(place, path, OSError(f"probing it failed: {error}"))
+            return
+        if is_video:
             self._add(_video_id(place), path)
         else:
             self._pass_over(_BY_CONTENT, suffix)
+
+    def _is_video(self, path: Path, suffix: str) -> bool:
+        if suffix in VIDEO_SUFFIXES:
+            return not (suffix in TEXT_SUFFIXES and _is_text(path))
+        return self._process.call(holds_video, path, limit_s=_PROBE_LIMIT_S)
 
     def _add(self, video_id: str, path: Path) -> None:
         absolute = path.absolute()
@@ -233,6 +253,17 @@ class _Search:
         self.passed_over[reason] += 1
         if suffix is not None:
             self._suffixes[reason][suffix] += 1
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins as UTF-8 without NUL; an empty one does not."""
+    with path.open("rb") as file:
+        content = file.read(_TEXT_BYTES)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and "\0" not in text
 
 
 def _video_id(place: Path) -> str:

@@ -85,7 +85,10 @@ def sample_keyframes(
 
 
 def widest_gap_s(times_s: NDArray[np.float64], keyframes: NDArray[np.int64], *, end_s: float) -> float:
-    """The longest time without a key frame, from the start of the container to the end; infinite without any."""
+    """The longest time in seconds without a key frame, from the start of the container to ``end_s``; or infinity.
+
+    ``times_s (F,)``: of all frames; ``keyframes (K,)``: places of key frames in it.
+    """
     gaps_s = np.diff([0.0, *times_s[keyframes], end_s])
     return float(np.round(gaps_s, _CLOCK_DIGITS).max()) if len(keyframes) else np.inf
 

@@ -158,7 +158,7 @@ def edge_frame_indices(num_frames: int) -> list[int]:
 
 
 def thumbnail(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma of an RGB frame, uint8 ``(h, w)``, at most `THUMBNAIL_PX` on the short side."""
+    """Luma, uint8 ``(h, w)``, of an RGB frame, uint8 ``(H, W, 3)``, at most `THUMBNAIL_PX` on the short side."""
     gray = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
     scale = min(1.0, THUMBNAIL_PX / min(gray.shape))
     size_wh = tuple(round(side * scale) for side in gray.shape[::-1])

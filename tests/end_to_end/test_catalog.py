@@ -74,6 +74,21 @@ def test_the_same_bytes_are_named_and_scripts_get_an_exit_status(
     assert documents(result.stdout)[0]["verdict"] == "no match"
 
 
+def test_sampling_belongs_to_the_catalogue(
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """Rows of key frames and of all frames are not of one kind: a store of the other is refused."""
+    folder, store, engines = tmp_path / "catalogue", tmp_path / "store", ["--engines", tiny_engines]
+    run_cli("catalog", "create", folder, *engines, "--sampling", "keyframes", "--max-pixels", "100000")
+    preset = Catalog.open(folder).manifest.preset
+    assert (preset.sampling.frames, preset.decoding.max_pixels) == ("keyframes", 100_000)
+    video = catalogue.references / "R0.mp4"
+    run_cli("extract", video, "--role", "reference", "--output", store, *engines)
+    assert "different are settings" in run_cli("catalog", "add", folder, store, expect=1).stderr
+    run_cli("extract", video, "--role", "reference", "--output", tmp_path / "keys", *engines, "--sampling", "keyframes")
+    assert "1 added" in run_cli("catalog", "add", folder, tmp_path / "keys").stderr
+
+
 def test_what_a_catalogue_holds_and_what_is_taken_out(
     catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

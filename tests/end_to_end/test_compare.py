@@ -54,6 +54,20 @@ def test_a_copy_is_told_with_its_seconds(videos: Path, trained_engines: Path, ru
     assert [int(text) for text in said.groups()] == pytest.approx([6, 4, 2, 10], abs=1)
 
 
+def test_a_page_shows_the_segments_that_are_told_of(
+    videos: Path, trained_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    pages, engines = [tmp_path / name for name in ("copy.html", "none.html")], ["--engines", trained_engines]
+    copy = run_cli("compare", videos / "upload.mp4", videos / "film.mp4", *engines, "--report", pages[0])
+    num_matches = len(json.loads(copy.stdout)["matches"])
+    run_cli("compare", videos / "other.mp4", videos / "film.mp4", *engines, "--report", pages[1])
+    contents = [page.read_text(encoding="utf-8") for page in pages]
+    assert [content.count('<img src="data:image/jpeg') for content in contents] == [8 * num_matches, 0]
+    assert [content.count('<img src="data:image/png') for content in contents] == [num_matches, 0]
+    assert contents[0].count('<span class="tag copy">copy</span>') == num_matches
+    assert 'alt="reference film at 0:0' in contents[0]
+
+
 def test_an_excerpt_is_found_whichever_file_comes_first(videos: Path, trained_engines: Path, run_cli: RunCli) -> None:
     result = run_cli("compare", videos / "film.mp4", videos / "upload.mp4", "--engines", trained_engines)
     match = json.loads(result.stdout)["matches"][0]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -58,27 +54,6 @@ def test_other_manifests_are_refused(tmp_path: Path, text: str | None, message: 
         (tmp_path / MANIFEST_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         PackagedWeights.open(tmp_path)
-
-
-def test_a_wheel_carries_types_presets_and_weights(tmp_path: Path) -> None:
-    """Installed from a wheel the package has all that it has in a checkout."""
-    source = tmp_path / "source"
-    for package in ("engine", "training"):
-        shutil.copytree(REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "build_engines.py"):
-        shutil.copyfile(REPOSITORY / name, source / name)
-    (source / "engine/weights").mkdir(exist_ok=True)
-    write_packaged(source / "engine/weights/tiny")
-    (source / "engine/weights/tiny.graph.onnx").unlink()
-    (source / "engine/weights/tiny.graph.onnx.data").unlink()
-    given = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
-    subprocess.run([*command, str(tmp_path), str(source)], check=True)
-    (wheel,) = tmp_path.glob("vsc_engine-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        carried = set(archive.namelist())
-    assert {"engine/py.typed", "engine/weights/tiny/manifest.json", "engine/presets/lite.toml"} <= given
-    assert given - {"setup.cfg", "pyproject.toml", "README.md", "LICENSE"} <= carried
 
 
 def test_weights_are_looked_for_in_the_package() -> None:

@@ -156,7 +156,7 @@ def test_descriptors_of_other_engines_are_refused(catalog: Catalog, tiny_engines
     queries = write_store(tmp_path / "queries", tiny_engines, video("a"), role="query")
     with pytest.raises(StoreError) as error:
         catalog.add([queries])
-    assert_one_line(error, r"different are .*role \('reference' in the catalogue, 'query' here\)")
+    assert_one_line(error, r"different are .*role \(stored 'reference', now 'query'\)")
     with pytest.raises(StoreError) as error:
         catalog.add([npz(tmp_path / "wide.npz", video("b", num_dims=7))])
     assert_one_line(error, r"'b' has descriptors of 7 dimensions, the catalogue of 8")
@@ -173,7 +173,9 @@ def test_other_engines_are_refused_in_one_line(catalog: Catalog, tmp_path: Path)
     build_engines(tiny_preset(), tmp_path / "others", packaged=write_packaged(tmp_path / "tiny", seed=1))
     with pytest.raises(StoreError) as error:
         Catalog.open(catalog.folder, engines=tmp_path / "others")
-    assert_one_line(error, r"cannot be compared with those of the catalogue: different are engines \('[0-9a-f]{16}' in")
+    assert_one_line(
+        error, r"cannot be compared with those of the catalogue: different are engines \(stored '[0-9a-f]{16}', now"
+    )
 
 
 def test_engines_that_changed_since_are_refused(tmp_path: Path) -> None:
@@ -338,7 +340,7 @@ def test_a_damaged_index_is_one_line_and_can_be_made_anew(catalog: Catalog, tmp_
     damaged = Catalog.open(catalog.folder, index_above=100)
     with pytest.raises(StoreError) as error:
         damaged.match_descriptors(query)
-    assert_one_line(error, "the tables of the catalogue .* are damaged")
+    assert_one_line(error, r"the table .*rows\.lance is damaged")
     (problem,) = damaged.verify().problems
     assert problem.startswith("the index: ")
     (catalog.folder / "indexed.json").unlink()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,8 @@ def test_without_the_index_all_rows_are_recent(tables: Tables, tmp_path: Path) -
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
 def test_a_damaged_note_on_the_index_is_one_line(tables: Tables, tmp_path: Path, content: str) -> None:
     (tmp_path / "indexed.json").write_text(content)
-    with pytest.raises(StoreError, match=r"^the tables of the catalogue .* are damaged: [^\n]*$"):
+    expected = re.escape(f"{tmp_path / 'indexed.json'} is damaged: ") + r"[^\n]*; delete it, and [^\n]*$"
+    with pytest.raises(StoreError, match=f"^{expected}"):
         tables.refresh()
 
 
@@ -161,18 +163,20 @@ def test_a_damaged_table_is_one_line(tables: Tables, tmp_path: Path, table: str)
     for path in (tmp_path / f"{table}.lance" / "data").iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     damaged = Tables.open(tmp_path, num_dims=NUM_DIMS)
-    with pytest.raises(StoreError, match=r"^the tables of the catalogue .* are damaged: [^\n]*$"):
+    expected = re.escape(f"the table {tmp_path / table}.lance is damaged: ") + r"[^\n]*"
+    advice = re.escape(f"; restore the folder {tmp_path} from a copy, or make a new catalogue")
+    with pytest.raises(StoreError, match=f"^{expected}{advice}$"):
         damaged.entries() if table == "videos" else damaged.read_rows()
 
 
 def test_a_missing_table_is_one_line(tables: Tables, tmp_path: Path) -> None:
     (tmp_path / "rows.lance").rename(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match=r"are damaged: Table 'rows' was not found; restore"):
+    with pytest.raises(StoreError, match=r"rows\.lance is damaged: Table 'rows' was not found; restore"):
         Tables.open(tmp_path, num_dims=NUM_DIMS)
 
 
 def test_tables_of_another_dimension_are_refused(tables: Tables, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="have other columns"):
+    with pytest.raises(StoreError, match="it has other columns"):
         Tables.open(tmp_path, num_dims=NUM_DIMS + 1)
 
 

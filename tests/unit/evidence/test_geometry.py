@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.config import Localization
+from engine.evidence.frames import Viewer
 from engine.evidence.geometry import Agreement, Verification, count_inliers, features, verify
 from engine.records import Match
 from tests.unit.evidence.worlds import mirrored, pan, write
@@ -82,7 +83,8 @@ MATCHES = [
 def verified(folder: Path, *, limit: int = 9, min_score: float = 0.0) -> list[Verification]:
     queries = {path.stem: path for path in folder.iterdir()}
     config = Localization(verified_per_query=limit, min_verified_score=min_score)
-    return verify(MATCHES, queries, queries, config=config)
+    with Viewer() as viewer:
+        return verify(MATCHES, queries, queries, config=config, viewer=viewer)
 
 
 def test_copies_are_verified(folder: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 
 from engine.errors import ConfigError
 from engine.records import Media
+from engine.video import discovery
+from engine.video.container import holds_video
 from engine.video.discovery import OTHER_SUFFIXES, VIDEO_SUFFIXES, Discovery, discover, find_videos
 from tests.videos import moving_frames, write_video
 
@@ -25,6 +28,15 @@ def touch(*paths: Path) -> None:
 
 def ids(discovery: Discovery) -> list[str]:
     return [media.video_id for media in discovery.media]
+
+
+def holds_video_or_ends(path: Path) -> bool:
+    """What a library does with content that it cannot cope with."""
+    if path.stem == "hangs":
+        time.sleep(600)
+    if path.stem == "crashes":
+        os.abort()
+    return holds_video(path)
 
 
 class TestPaths:
@@ -146,6 +158,31 @@ class TestFolders:
         found = discover([tmp_path / "in"])
         assert ids(found) == ["b/a", "copy", "out/c"]
         assert found.passed_over == {"folder reached before": 2}
+
+    def test_program_texts_with_the_suffix_of_a_video_are_passed_over(self, tmp_path: Path) -> None:
+        (tmp_path / "app.ts").write_text("export const title: string = 'Übersicht';\n" + "é" * 5000, encoding="utf-8")
+        (tmp_path / "lib.MTS").write_text("export default 1;\n", encoding="utf-8")
+        (tmp_path / "damaged.ts").write_bytes(b"\x47\x40\x11\x10\x00" + b"\xff" * 183)
+        (tmp_path / "empty.ts").touch()
+        found = discover([tmp_path])
+        assert ids(found) == ["damaged", "empty"]
+        assert found.passed_over == {"no video by content": 2}
+
+    def test_a_file_that_hangs_its_probe_is_a_failure_and_costs_no_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_video(tmp_path / "a.mp4", moving_frames(3), fps=10)
+        (tmp_path / "a.mp4").rename(tmp_path / "a")
+        (tmp_path / "hangs.odd").write_bytes(b"-")
+        (tmp_path / "crashes.odd").write_bytes(b"-")
+        monkeypatch.setattr(discovery, "holds_video", holds_video_or_ends)
+        monkeypatch.setattr(discovery, "_PROBE_LIMIT_S", 5.0)
+        found = discover([tmp_path])
+        assert ids(found) == ["a"]
+        assert [(failure.video_id, failure.stage, failure.reason) for failure in found.failures] == [
+            ("crashes", "find", "probing it failed: its process was ended by SIGABRT"),
+            ("hangs", "find", "probing it failed: took longer than the limit of 5 s"),
+        ]
 
     def test_what_is_no_regular_file_is_not_opened(self, tmp_path: Path) -> None:
         touch(tmp_path / "a.mp4")
