@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.build.cache import user_engines
-from engine.config import ClipGate, Preset, graph_parts
+from engine.config import ClipGate, EnsembleGate, Preset, graph_parts
 from engine.console import printable
 from engine.describe.describer import Describer, GateRunners
 from engine.errors import ConfigError, EngineError, MediaError
@@ -122,7 +122,7 @@ class Engine:
     def __enter__(self) -> Self:
         self.decoder.start()
         with ExitStack() as stack:
-            ensemble = self._enter(stack, "ensemble")
+            ensemble = self._enter(stack, "ensemble", unwanted=() if self._takes_gate_features else ("edit_features",))
             shared = SharedRunner(ensemble)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
@@ -136,8 +136,13 @@ class Engine:
             self._resources = stack.pop_all()
         return self
 
-    def _enter(self, stack: ExitStack, name: str) -> Runner:
-        return stack.enter_context(self.engines.open_runner(name, num_threads=self.num_threads))
+    @property
+    def _takes_gate_features(self) -> bool:
+        """The ensemble gives the features that the gate looks at."""
+        return isinstance(self.preset.gate, EnsembleGate) and self.preset.gate.mode != "off"
+
+    def _enter(self, stack: ExitStack, name: str, *, unwanted: Collection[str] = ()) -> Runner:
+        return stack.enter_context(self.engines.open_runner(name, num_threads=self.num_threads, unwanted=unwanted))
 
     def _enter_gate(self, stack: ExitStack, ensemble: SharedRunner) -> GateRunners | None:
         config = self.preset.gate
@@ -238,12 +243,16 @@ class Engine:
         if self.preset.sampling.frames == "all":  # the stores from before key frames could be chosen stay what they are
             exclude["sampling"] = {"frames", "max_gap_s"}
         settings = self.preset.model_dump(mode="json", exclude=exclude)
-        return {
+        found = {
             "engines": self.engines.manifest.identity,
             "settings": settings,
             "pca": self.use_pca,
             "role": role,
         }
+        if "ensemble" in self.engines.manifest.bfloat16:
+            # Operations are joined otherwise where the features are wanted, and then round elsewhere.
+            found["precision"] = "bf16 with the gate's features" if self._takes_gate_features else "bf16"
+        return found
 
     def _opened(self) -> Describer:
         if self._describer is None:
