@@ -38,6 +38,7 @@ from engine.video.statistics import (
     SceneStatisticsAccumulator,
     SpanAccumulator,
     SpanStatistics,
+    square_sum_dtype,
 )
 
 CHUNK_FRAMES = 8
@@ -102,7 +103,7 @@ class PyAvFrameSource:
         self._reformatter = VideoReformatter()
         self._coded_wh: tuple[int, int] | None = None
         self.has_one_size = True
-        self._timeline = timeline or index_timeline(media, max_pixels=max_pixels)
+        self._timeline = timeline or index_timeline(media, max_pixels=max_pixels, compares_keyframes=False)
         self._trusts_index = self._timeline.is_exact
         self._keyframes_line = keyframes_line(self._timeline, max_gap_s=max_keyframe_gap_s)
         self._takes_keyframes = max_keyframe_gap_s is not None and self._keyframes_line is None
@@ -157,13 +158,14 @@ class PyAvFrameSource:
         """See `engine.video.source.FrameSource`."""
         accumulator = SpanAccumulator([span.limited(self.num_frames) for span in spans])
         borders = frozenset(accumulator.borders)
-        start, sums, square_sums = 0, np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+        dtype = square_sum_dtype(self.num_frames)
+        start, sums, square_sums = 0, np.zeros(0, np.uint32), np.zeros(0, dtype)
         for number, picture in enumerate(self.pictures()):
             if number in borders or number == 0:
                 start, sums, square_sums = (
                     number,
                     np.zeros(picture.shape, np.uint32),
-                    np.zeros(picture.shape, np.uint64),
+                    np.zeros(picture.shape, dtype),
                 )
             sums += picture
             square_sums += np.square(picture, dtype=np.uint16)
@@ -247,7 +249,10 @@ class PyAvFrameSource:
         return dict(zip(frames.tolist(), counts.tolist(), strict=True))
 
     def _open(self) -> AbstractContextManager[OpenVideo]:
-        return open_video(self._media, stream=self._timeline.stream, max_pixels=self._max_pixels)
+        timeline = self._timeline
+        return open_video(
+            self._media, stream=timeline.stream, max_pixels=self._max_pixels, has_one_clock=timeline.has_one_clock
+        )
 
     def _decode(self) -> Iterator[Picture]:
         num_slots = 0
@@ -420,9 +425,11 @@ def holes_lines(samples: Samples) -> Iterator[str]:
 def _decode_needed(video: OpenVideo, needed: frozenset[int], *, may_skip: bool) -> Iterator[VideoFrame]:
     """Frames in presentation order: those with a pts in ``needed``, and those that the decoder cannot leave out."""
     context = video.stream.codec_context
+    skips = False
     for packet in chain(video.packets(), [None]):
-        if packet is not None:
-            context.skip_frame = "NONREF" if may_skip and packet.pts not in needed else "DEFAULT"
+        if packet is not None and skips != (may_skip and packet.pts not in needed):
+            skips = not skips
+            context.skip_frame = "NONREF" if skips else "DEFAULT"
         for frame in context.decode(packet):
             # The two fields of a frame may come in packets of their own, with one pts between them.
             may_skip = may_skip and not frame.interlaced_frame
