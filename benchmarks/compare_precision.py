@@ -16,10 +16,11 @@ import numpy as np
 import typer
 
 from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, report
+from engine.build.comparison import Sample, graph_models, table
 from engine.build.onnx_graph import io_specs
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import Case, load_cases
-from engine.build.precision import Sample, compare_precisions, graph_models, table
+from engine.build.precision import compare_precisions
 from engine.records import Frames, Media, Span, View
 from engine.runtime.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from engine.video.discovery import find_videos

@@ -6,7 +6,7 @@ Reports the facts of a manifest: what was measured of float16, precisions, sizes
 from __future__ import annotations
 
 from benchmarks.harness import EnginesOption, OutputOption, command_line, report
-from engine.build.precision import table
+from engine.build.comparison import table
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.manifest import CompiledEngine, Manifest, TensorRtFacts

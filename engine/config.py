@@ -129,11 +129,14 @@ class Decoding(_Strict):
     them.
     ``hdr``: ``tone_map`` shows PQ and HLG as a standard display would (`engine.video.tone_map`); ``as_is`` takes their
     values for standard ones, as the reference does.
+    ``resize``: what becomes the input of a model, ``rgb`` as in the reference, or ``planes`` of luma and chroma, which
+    is half the work and differs by half a grey level at most in the mean; DALI and frames of a caller are RGB.
     """
 
     max_pixels: Count = DEFAULT_MAX_PIXELS
     working_pixels: Count = DEFAULT_WORKING_PIXELS
     hdr: Literal["as_is", "tone_map"] = "as_is"
+    resize: Literal["rgb", "planes"] = "rgb"
 
 
 class Scenes(_Strict):

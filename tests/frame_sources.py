@@ -27,12 +27,14 @@ SAMPLING_FPS = 4
 class Implementation:
     """``open(media, fps=...)`` makes the source; ``codec`` is one that it decodes.
 
-    ``max_resize_difference`` bounds its resizing. ``reads_files``: it decodes, and can tell what is lost.
+    ``max_resize_difference`` and ``mean_resize_difference`` bound its resizing, in grey levels. ``reads_files``: it
+    decodes, and can tell what is lost.
     """
 
     open: Callable[..., FrameSource]
     codec: str
     max_resize_difference: int
+    mean_resize_difference: float = 0.3
     reads_files: bool = True
 
     def source(self, path: Path, *, fps: float = SAMPLING_FPS) -> closing[FrameSource]:
@@ -62,6 +64,15 @@ IMPLEMENTATIONS = [
     pytest.param(
         Implementation(partial(PyAvFrameSource, cache_bytes=0), codec="libx264", max_resize_difference=2),
         id="pyav-uncached",
+    ),
+    pytest.param(
+        Implementation(
+            partial(PyAvFrameSource, resizes_planes=True),
+            codec="libx264",
+            max_resize_difference=7,
+            mean_resize_difference=0.8,
+        ),
+        id="pyav-planes",
     ),
     pytest.param(Implementation(arrays, "libx264", max_resize_difference=2, reads_files=False), id="arrays"),
     pytest.param(dali("cpu", codec="libvpx-vp9"), id="dali-cpu-vp9"),

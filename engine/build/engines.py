@@ -17,7 +17,7 @@ from engine.errors import ConfigError
 from engine.files import written_aside
 from engine.projection import Pca, save_pca
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.runtime.manifest import Backend, FileRecord, Manifest, PcaRecord, record_file
+from engine.runtime.manifest import Backend, FileRecord, Manifest, PcaRecord, PrecisionChoice, record_file
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ def build_engines(
     random_weights: bool = False,
     backend: str = "openvino",
     tensorrt: TensorRtOptions | None = None,
+    precision: PrecisionChoice = "fp32",
     pca: Path | Pca | None = None,
     packaged: Path | None = None,
     progress: Progress = logger.debug,
@@ -38,16 +39,17 @@ def build_engines(
 
     ``checkpoints``: the folder with the files that the preset names, instead of the weights that come with the package.
     ``random_weights``: seeded random weights instead, for trials of speed. ``tensorrt``: what that backend is asked
-    for, if it is the one. ``pca``: a PCA or its file (``.npz``, or a pickle of scikit-learn's), instead of the one that
-    may lie among the checkpoints or come with the package.
+    for, if it is the one; ``precision``: of OpenVINO's engines, see `engine.build.openvino.OpenVinoCompiler`. ``pca``:
+    a PCA or its file (``.npz``, or a pickle of scikit-learn's), instead of the one that may lie among the checkpoints
+    or come with the package.
     ``packaged``: a folder that `training.pack` wrote, instead of the one in the package. ``progress`` is called with
     lines for people. Only weights of the package bring a norm set, which fits no other PCA than theirs.
 
     What is there from the same weights, settings, code and library versions is kept, also of a build that was killed.
 
-    Raises ``ConfigError`` for an unknown backend, missing or wrong weights, a PCA of another size, a directory that
-    cannot be written; ``BackendUnavailable`` if torch or the backend's library is not installed; ``EngineError`` if
-    a graph does not compute what PyTorch computes.
+    Raises ``ConfigError`` for an unknown backend, a precision that this machine does not have, missing or wrong
+    weights, a PCA of another size, a directory that cannot be written; ``BackendUnavailable`` if torch or the backend's
+    library is not installed; ``EngineError`` if a graph does not compute what PyTorch computes.
     """
     if backend not in get_args(Backend):
         raise ConfigError(f"unknown backend {backend!r}; expected one of {list(get_args(Backend))}")
@@ -63,7 +65,7 @@ def build_engines(
         source = open_exporter(
             preset, checkpoints=checkpoints, random_weights=random_weights, frontend=options.frontend
         )
-    compiler = _open_compiler(backend, preset, options=options, convert=source.convert)
+    compiler = _open_compiler(backend, preset, options=options, precision=precision, convert=source.convert)
     projection = source.pca() if pca is None else _as_pca(pca)
     with open_build_directory(output, progress=progress) as directory:
         graphs = {name: source.obtain(directory, name) for name in graph_parts(preset)}
@@ -100,12 +102,19 @@ def set_pca(folder: Path, pca: Path | Pca, *, progress: Progress = logger.debug)
         return directory.commit(manifest.model_copy(update=changes if is_same else changes | {"norm_set": None}))
 
 
-def _open_compiler(backend: str, preset: Preset, *, options: TensorRtOptions, convert: Converter | None) -> Compiler:
+def _open_compiler(
+    backend: str,
+    preset: Preset,
+    *,
+    options: TensorRtOptions,
+    precision: PrecisionChoice,
+    convert: Converter | None,
+) -> Compiler:
     # Made before minutes of export, so that a missing library is named at once.
     if backend == "openvino":
         from engine.build.openvino import OpenVinoCompiler
 
-        return OpenVinoCompiler()
+        return OpenVinoCompiler(preset, precision=precision)
     from engine.build.tensorrt import TensorRtCompiler
 
     return TensorRtCompiler(preset, options, convert=convert)
@@ -114,7 +123,9 @@ def _open_compiler(backend: str, preset: Preset, *, options: TensorRtOptions, co
 def _compiler_of(manifest: Manifest) -> Compiler:
     """A compiler that makes engines as those of ``manifest`` were made."""
     if manifest.backend == "openvino":
-        return _open_compiler("openvino", manifest.preset, options=TensorRtOptions(), convert=None)
+        from engine.build.openvino import OpenVinoCompiler, precision_of
+
+        return OpenVinoCompiler(manifest.preset, precision=precision_of(manifest.engines["ensemble"]))
     from engine.build.tensorrt import compiler_of
 
     return compiler_of(manifest)

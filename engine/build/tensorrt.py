@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from engine.build import float16, precision, turing
+from engine.build import comparison, float16, precision, turing
+from engine.build.comparison import Comparisons, Sample, accepted_models, graph_models, table, with_edits
 from engine.build.compiler import DEFAULT_COMPUTE_CAPABILITIES, Converter, TensorRtOptions
 from engine.build.directory import BuildDirectory
 from engine.build.float16 import to_float16
@@ -15,15 +17,7 @@ from engine.build.graph_sources import library_versions
 from engine.build.onnx_graph import DESCRIPTOR, fold_pca, io_specs
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import check_parity, load_cases
-from engine.build.precision import (
-    Comparisons,
-    Sample,
-    compare_precisions,
-    float16_models,
-    graph_models,
-    table,
-    with_edits,
-)
+from engine.build.precision import compare_precisions
 from engine.build.tensorrt_builder import build_engine, check_targets
 from engine.build.turing import TURING, rewrite_for_turing
 from engine.config import NoGate, Preset
@@ -78,7 +72,7 @@ class TensorRtCompiler:
             if self._comparisons is None:
                 self._comparisons = self._choose(directory, graphs, folder=path.parent)
             compared = self._comparisons.get(name, ())
-            chosen = float16_models(compared)
+            chosen = accepted_models(compared)
             models = graph_models(self._preset)[name]
             precisions: dict[str, Precision] = {model: "fp16" if model in chosen else "fp32" for model in models}
             build_s = self._build(directory, name, graph, precisions=precisions, profile=profile, pca=pca, path=path)
@@ -146,7 +140,10 @@ class TensorRtCompiler:
                 difference = check_parity(results, sample.cases, name=f"{name} in ONNX Runtime")
                 say(f"{name}: stays float32; differs from PyTorch by at most {difference:.1e}")
             return {}
-        edited = {name: sample if name == "edit_score" else with_edits(sample) for name, sample in samples.items()}
+        edited = {
+            name: sample if name == "edit_score" else with_edits(sample, partial(run_graph, sample.path))
+            for name, sample in samples.items()
+        }
         comparisons = compare_precisions(edited, self._preset, folder=folder)
         for line in table(comparisons):
             say(line)
@@ -209,4 +206,6 @@ def _check_torch_tensorrt(tensorrt: TensorRt, options: TensorRtOptions, convert:
 
 def _rules_sha256() -> str:
     """Of the rules by which graphs are rewritten and compared: other rules, other engines."""
-    return hashlib.sha256("".join(map(inspect.getsource, (float16, precision, turing))).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(map(inspect.getsource, (comparison, float16, precision, turing))).encode()
+    ).hexdigest()

@@ -29,8 +29,11 @@ def build(
     ] = None,
     more_capabilities: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="CAPABILITY")] = None,
     precision: Annotated[
-        Literal["auto", "fp16", "fp32"] | None,
-        typer.Option(help="TensorRT: auto (default) takes fp16 for the models that a comparison allows it for."),
+        Literal["auto", "bf16", "fp16", "fp32"] | None,
+        typer.Option(
+            help="CPU: fp32 (default), or bf16 where the CPU has it. TensorRT: fp16 or fp32. auto (TensorRT's default) "
+            "takes the lower one for the models that a comparison allows it for."
+        ),
     ] = None,
     frontend: Annotated[
         Literal["onnx", "torch-tensorrt"] | None, typer.Option(help="TensorRT: what reads the models; default: onnx.")
@@ -51,15 +54,14 @@ def build(
     given: dict[str, Any] = {
         "flavour": flavour,
         "compute_capabilities": tuple(dict.fromkeys([*(compute_capability or ()), *(more_capabilities or ())])),
-        "precision": precision,
+        "precision": precision if backend == "tensorrt" else None,
         "frontend": frontend,
         "max_batch": max_batch,
     }
     options = {name: value for name, value in given.items() if value}
     if options and backend != "tensorrt":
         raise ConfigError(
-            "--flavour, --compute-capability, --precision, --frontend and --max-batch are for --backend tensorrt, not "
-            f"for {backend}"
+            f"--flavour, --compute-capability, --frontend and --max-batch are for --backend tensorrt, not for {backend}"
         )
     build_engines(
         load_preset(preset),
@@ -68,6 +70,7 @@ def build(
         random_weights=random_weights,
         backend=backend,
         tensorrt=TensorRtOptions(**options),
+        precision=precision or "fp32",
         pca=pca,
         progress=say,
     )

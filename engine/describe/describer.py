@@ -7,7 +7,7 @@ ensemble needs the ensemble on the whole frames; these are used again where a qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from engine.config import ClipGate, EnsembleGate, Preset
 from engine.describe.near_duplicates import keep_changing, keep_distinct
+from engine.describe.repeats import Repeats
 from engine.describe.scenes import find_scenes
 from engine.describe.shots import scene_views
 from engine.gate_placeholder import placeholder
 from engine.records import Descriptors, FloatArray, GateState, Role, Span, View
-from engine.runtime.batching import ALL_ROWS, Outputs, SharedRunner
+from engine.runtime.batching import ALL_ROWS, Outputs, RowStream, SharedRunner
 from engine.runtime.runner import Runner
 from engine.timing import StageClock
-from engine.video.source import FrameSource, InputSpec
+from engine.video.source import FrameChunk, FrameSource, InputSpec
 
 _NO_FEATURES: FloatArray = np.empty((0, 0), np.float32)
 
@@ -128,18 +129,17 @@ class Describer:
         """
         inputs = sorted({(model.input_px, model.interpolation) for model in self.preset.models})
         specs = [InputSpec(f"frames_{size_px}", size_px, "stretch", filter_) for size_px, filter_ in inputs]
-        times, places = [], []
         keep = {"embedding": ALL_ROWS, "descriptor": ALL_ROWS, "edit_features": num_features}
         with clock.stage("ensemble"), self.ensemble.open_stream(keep=keep) as stream:
-            for chunk in clock.each("decode", source.model_inputs(specs, views=views or [View()])):
-                times.append(chunk.timestamps)
-                places.append(np.full(len(chunk.timestamps), chunk.view))
-                stream.submit(chunk.inputs)
+            chunks = clock.each("decode", source.model_inputs(specs, views=views or [View()]))
+            submitted = _submit(chunks, stream)
             outputs = stream.results()
-        features = outputs.pop("edit_features", _NO_FEATURES)
-        order = np.argsort(np.concatenate(places), kind="stable")
-        rows = {name: values[order] for name, values in outputs.items()}
-        return _EnsembleRows(np.concatenate(times)[order], rows, features)
+        features = outputs.pop("edit_features", None)
+        if features is not None:
+            features = features[submitted.rows[:num_features]]
+        order = np.argsort(submitted.views, kind="stable")
+        rows = {name: values[submitted.rows[order]] for name, values in outputs.items()}
+        return _EnsembleRows(submitted.timestamps[order], rows, _NO_FEATURES if features is None else features)
 
     def _kept_rows(self, described: _EnsembleRows, *, role: Role) -> tuple[NDArray[np.intp], FloatArray]:
         """Indices of the rows that remain, and their times."""
@@ -163,6 +163,26 @@ class _EnsembleRows(NamedTuple):
     features: FloatArray = _NO_FEATURES
 
 
+class _Submitted(NamedTuple):
+    """Of each picture of a video: its time, float32 ``(N, 2)``, its view, and the row of a stream that is its own."""
+
+    timestamps: FloatArray
+    views: NDArray[np.intp]
+    rows: NDArray[np.intp]
+
+
+def _submit(chunks: Iterable[FrameChunk], stream: RowStream) -> _Submitted:
+    """Hand all pictures over, but those that repeat the one before them."""
+    repeats, times, views = Repeats(), [], []
+    for chunk in chunks:
+        times.append(chunk.timestamps)
+        views.append(np.full(len(chunk.timestamps), chunk.view))
+        new = repeats.new_inputs(chunk)
+        if len(next(iter(new.values()))):
+            stream.submit(new)
+    return _Submitted(np.concatenate(times), np.concatenate(views), repeats.places)
+
+
 class _FrameFeatures(NamedTuple):
     """Features of the frames that the gate looks at, ``(F, C)``, and their times, ``(F, 2)``; both float32."""
 
@@ -173,9 +193,6 @@ class _FrameFeatures(NamedTuple):
 def _clip_features(source: FrameSource, config: ClipGate, runner: SharedRunner, clock: StageClock) -> _FrameFeatures:
     spec = InputSpec(f"frames_{config.input_px}", config.input_px, "center_crop")
     views = [View(span=Span(stop=config.max_frames))]
-    times = []
     with clock.stage("gate"), runner.open_stream() as stream:
-        for chunk in clock.each("decode", source.model_inputs([spec], views=views)):
-            times.append(chunk.timestamps)
-            stream.submit(chunk.inputs)
-        return _FrameFeatures(np.concatenate(times), stream.results()["features"])
+        submitted = _submit(clock.each("decode", source.model_inputs([spec], views=views)), stream)
+        return _FrameFeatures(submitted.timestamps, stream.results()["features"][submitted.rows])

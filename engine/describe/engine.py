@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.build.cache import user_engines
-from engine.config import ClipGate, Preset, graph_parts
+from engine.config import ClipGate, EnsembleGate, Preset, graph_parts
 from engine.console import printable
 from engine.describe.describer import Describer, GateRunners
 from engine.errors import ConfigError, EngineError, MediaError
@@ -72,6 +72,7 @@ class Engine:
             max_pixels=preset.decoding.max_pixels,
             working_pixels=preset.decoding.working_pixels,
             maps_hdr=preset.decoding.hdr == "tone_map",
+            resizes_planes=preset.decoding.resize == "planes",
             max_keyframe_gap_s=preset.sampling.max_gap_s if preset.sampling.frames == "keyframes" else None,
         )
         self.failures: list[Failure] = []
@@ -122,7 +123,7 @@ class Engine:
     def __enter__(self) -> Self:
         self.decoder.start()
         with ExitStack() as stack:
-            ensemble = self._enter(stack, "ensemble")
+            ensemble = self._enter(stack, "ensemble", unwanted=() if self._takes_gate_features else ("edit_features",))
             shared = SharedRunner(ensemble)
             output = "descriptor" if self.use_pca else "embedding"
             num_dims = next(spec.shape[-1] for spec in ensemble.outputs if spec.name == output)
@@ -136,8 +137,13 @@ class Engine:
             self._resources = stack.pop_all()
         return self
 
-    def _enter(self, stack: ExitStack, name: str) -> Runner:
-        return stack.enter_context(self.engines.open_runner(name, num_threads=self.num_threads))
+    @property
+    def _takes_gate_features(self) -> bool:
+        """The ensemble gives the features that the gate looks at."""
+        return isinstance(self.preset.gate, EnsembleGate) and self.preset.gate.mode != "off"
+
+    def _enter(self, stack: ExitStack, name: str, *, unwanted: Collection[str] = ()) -> Runner:
+        return stack.enter_context(self.engines.open_runner(name, num_threads=self.num_threads, unwanted=unwanted))
 
     def _enter_gate(self, stack: ExitStack, ensemble: SharedRunner) -> GateRunners | None:
         config = self.preset.gate
@@ -235,15 +241,21 @@ class Engine:
         of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
         other = {"pca", "score_norm", "search", "localization", "false_matches", *of_queries}
         exclude: dict[str, Any] = {**dict.fromkeys(other, True), "decoding": {"max_pixels"}}
+        if self.preset.decoding.resize == "rgb":  # nor of those from before it could be chosen
+            exclude["decoding"] = {"max_pixels", "resize"}
         if self.preset.sampling.frames == "all":  # the stores from before key frames could be chosen stay what they are
             exclude["sampling"] = {"frames", "max_gap_s"}
         settings = self.preset.model_dump(mode="json", exclude=exclude)
-        return {
+        found = {
             "engines": self.engines.manifest.identity,
             "settings": settings,
             "pca": self.use_pca,
             "role": role,
         }
+        if "ensemble" in self.engines.manifest.bfloat16:
+            # Operations are joined otherwise where the features are wanted, and then round elsewhere.
+            found["precision"] = "bf16 with the gate's features" if self._takes_gate_features else "bf16"
+        return found
 
     def _opened(self) -> Describer:
         if self._describer is None:

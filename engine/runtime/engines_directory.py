@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 from engine.errors import ConfigError
 from engine.projection import Pca, load_pca
 from engine.records import FloatArray
-from engine.runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, build_advice, parse_manifest
+from engine.runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, Precision, build_advice, parse_manifest
 from engine.runtime.runner import Runner
 from engine.store.norm_set import load_norm_set
 
@@ -62,12 +63,13 @@ class EnginesDirectory:
             )
         return load_norm_set(self.path(record))
 
-    def open_runner(self, name: str, *, num_threads: int | None = None) -> Runner:
+    def open_runner(self, name: str, *, num_threads: int | None = None, unwanted: Collection[str] = ()) -> Runner:
         """The runner of engine ``name``: ``ensemble``, ``edit_features`` or ``edit_score``.
 
-        It runs where the directory was built for, and nowhere else. ``num_threads``: CPU threads of one call; None
-        takes all cores. Raises ``ConfigError`` if the directory has no such engine, or one that does not fit this
-        machine; ``BackendUnavailable`` if the library or the device of its backend is not there.
+        It runs where the directory was built for, and nowhere else, in the precision that it was built in.
+        ``num_threads``: CPU threads of one call; None takes all cores. ``unwanted``: outputs that the runner may leave
+        out. Raises ``ConfigError`` if the directory has no such engine, or one that does not fit this machine;
+        ``BackendUnavailable`` if the library or the device of its backend is not there.
         """
         engines = self.manifest.engines
         if name not in engines:
@@ -78,5 +80,8 @@ class EnginesDirectory:
             return open_tensorrt_runner(self, name)
         from engine.runtime.openvino import OpenVinoRunner
 
-        logger.info("%s: OpenVINO on the CPU", name)
-        return OpenVinoRunner(self.path(engines[name].main), num_threads=num_threads)
+        precision: Precision = "bf16" if name in self.manifest.bfloat16 else "fp32"
+        logger.info("%s: OpenVINO on the CPU, %s", name, precision)
+        return OpenVinoRunner(
+            self.path(engines[name].main), num_threads=num_threads, precision=precision, unwanted=unwanted
+        )

@@ -28,8 +28,8 @@ Flavour = Literal["tensorrt", "tensorrt_rtx"]
 Frontend = Literal["onnx", "torch-tensorrt"]
 """What reads a graph for TensorRT: its own ONNX parser, or Torch-TensorRT, which converts the PyTorch program."""
 
-Precision = Literal["fp16", "fp32"]
-PrecisionChoice = Literal["auto", "fp16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+PrecisionChoice = Literal["auto", "bf16", "fp16", "fp32"]
 Measure = Literal["cosine", "edit_score"]
 
 
@@ -65,7 +65,7 @@ class Graph(_Record):
 
 
 class Comparison(_Record):
-    """What float16 did to one model, over ``num_inputs`` pictures or videos, and the precision chosen for it.
+    """What a lower precision did to one model, over ``num_inputs`` pictures or videos, and the precision chosen for it.
 
     ``worst`` is the smallest ``cosine`` of a descriptor with that in float32, or how far an ``edit_score`` moved at
     most, each as if it had been 0.5, where it moves most; ``limit`` is the last value of it that is accepted.
@@ -107,10 +107,19 @@ class TensorRtFacts(_Record):
     build_s: float
 
 
+class OpenVinoFacts(_Record):
+    """In which precision OpenVINO computes a graph, what was asked for, and what was measured."""
+
+    precision: Precision
+    precision_choice: PrecisionChoice
+    comparisons: tuple[Comparison, ...]
+
+
 class CompiledEngine(_Record):
     """A graph, with the PCA folded in if there is one, in the format of a backend.
 
-    ``tensorrt`` is there for a TensorRT engine, whose files are the engine and these facts beside it.
+    ``tensorrt`` is there for a TensorRT engine, whose files are the engine and these facts beside it; ``openvino`` for
+    one of OpenVINO that was not simply asked to be float32.
     """
 
     key: str
@@ -119,6 +128,7 @@ class CompiledEngine(_Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     tensorrt: TensorRtFacts | None = None
+    openvino: OpenVinoFacts | None = None
 
     @property
     def main(self) -> FileRecord:
@@ -160,14 +170,21 @@ class Manifest(_Record):
         return "cpu" if self.backend == "openvino" else "gpu"
 
     @property
+    def bfloat16(self) -> tuple[str, ...]:
+        """The names of the engines that compute in bfloat16."""
+        facts = {name: engine.openvino for name, engine in self.engines.items()}
+        return tuple(sorted(name for name, fact in facts.items() if fact and fact.precision == "bf16"))
+
+    @property
     def identity(self) -> str:
         """16 hexadecimal digits that are equal where format version, models, weights, input preparation and PCA are.
 
-        Descriptors may be compared and mixed only under equal identities. Library versions and the backend do not
-        count: they change a result by no more than the tolerance of the build's check.
+        Descriptors may be compared and mixed only under equal identities. Library versions, the backend and float16 do
+        not count: they change a result by no more than the tolerance of the build's check. Bfloat16 does.
         """
         weights = {name: [record.sha256 for record in graph.weights] for name, graph in self.graphs.items()}
-        return digest(self.format_version, graph_parts(self.preset), weights, self.pca and self.pca.sha256)
+        lower = [self.bfloat16] if self.bfloat16 else []
+        return digest(self.format_version, graph_parts(self.preset), weights, self.pca and self.pca.sha256, *lower)
 
 
 def digest(*values: Any) -> str:

@@ -13,7 +13,13 @@ from engine.errors import ConfigError
 from engine.records import FloatArray, Frames, Span, View
 from engine.video.resize import check_inside, fit_picture
 from engine.video.source import FrameChunk, InputSpec
-from engine.video.statistics import SceneStatistics, SceneStatisticsAccumulator, SpanAccumulator, SpanStatistics
+from engine.video.statistics import (
+    SceneStatistics,
+    SceneStatisticsAccumulator,
+    SpanAccumulator,
+    SpanStatistics,
+    square_sum_dtype,
+)
 
 _CHUNK_FRAMES = 8
 
@@ -48,7 +54,7 @@ class ArrayFrameSource:
         accumulator = SpanAccumulator([span.limited(self.num_frames) for span in spans])
         for start, stop in pairwise(accumulator.borders):
             sums = np.zeros(self._frames.shape[1:], np.uint32)
-            square_sums = np.zeros(self._frames.shape[1:], np.uint64)
+            square_sums = np.zeros(self._frames.shape[1:], square_sum_dtype(stop - start))
             for number in range(start, stop):
                 picture = self._frames[number]
                 sums += picture

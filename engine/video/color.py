@@ -32,7 +32,11 @@ def _upsample(chroma: Image.Image, *, size_wh: tuple[int, int]) -> Image.Image:
     """Interpolate as JPEG decoders do: samples lie amid the pixels they stand for, weights are 3/4 and 1/4."""
     if chroma.size == size_wh:
         return chroma
+    return chroma.resize(size_wh, Image.Resampling.BILINEAR, box=chroma_box(chroma.size, size_wh=size_wh))
+
+
+def chroma_box(chroma_wh: tuple[int, int], *, size_wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part of a plane of chroma, in its samples, that a picture of ``size_wh`` pixels covers."""
     # In a picture of odd size the last sample stands for one pixel only: the samples reach over the edge.
-    steps = [-(-size // samples) for size, samples in zip(size_wh, chroma.size, strict=True)]
-    box = (0, 0, size_wh[0] / steps[0], size_wh[1] / steps[1])
-    return chroma.resize(size_wh, Image.Resampling.BILINEAR, box=box)
+    steps = [-(-size // samples) for size, samples in zip(size_wh, chroma_wh, strict=True)]
+    return 0, 0, size_wh[0] / steps[0], size_wh[1] / steps[1]

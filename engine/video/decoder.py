@@ -42,6 +42,7 @@ class Decoder:
         working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
         max_keyframe_gap_s: float | None = None,
+        resizes_planes: bool = False,
     ) -> None:
         self.name = name
         self.device = device
@@ -52,6 +53,7 @@ class Decoder:
             "maps_hdr": maps_hdr,
             "max_keyframe_gap_s": max_keyframe_gap_s,
         }
+        self._resizes_planes = resizes_planes
         self._refusals: dict[str, str] = {}
         self.leaves_to_pyav = name == "dali"
 
@@ -65,7 +67,7 @@ class Decoder:
     def open(self, media: Media) -> FrameSource:
         """The frames of a video. Raises ``MediaError`` for one that cannot be used."""
         if self.name == "pyav":
-            return PyAvFrameSource(media, **self._options)
+            return PyAvFrameSource(media, resizes_planes=self._resizes_planes, **self._options)
         return DaliFrameSource(media, device=self.device, on_refusal=partial(self._note, media), **self._options)
 
     def refusal(self, video_id: str) -> str | None:

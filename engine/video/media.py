@@ -61,6 +61,7 @@ class Timeline:
     picture, before it is shown by its ``orientation``. ``hdr``: how its values stand for light, None where they are for
     a standard display. ``bottom_first``: of the two fields of an interlaced picture, the lower one comes first.
     ``keyframes``: int64 ``(N,)``, the numbers of the frames that decode without any other, ascending.
+    ``has_one_clock``: the times of all packets are on the clock of the first.
     ``warnings``: one line for each thing that was lost or assumed.
 
     The rest decides which decoder can take the video. ``pixel_format``, ``container``: FFmpeg's names (``yuv420p``,
@@ -88,6 +89,7 @@ class Timeline:
     has_one_size: bool
     num_video_streams: int
     size_bytes: int
+    has_one_clock: bool = False
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -103,10 +105,14 @@ class ShowTimes(NamedTuple):
 
 @dataclass(eq=False)
 class OpenVideo:
-    """An open file and its video stream. ``read_error`` says why `packets` stopped before the end, if it did."""
+    """An open file and its video stream. ``read_error`` says why `packets` stopped before the end, if it did.
+
+    ``has_one_clock``: it is known to have one, see `Timeline`, and need not be watched.
+    """
 
     container: InputContainer
     stream: VideoStream
+    has_one_clock: bool = False
     read_error: str | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +125,7 @@ class OpenVideo:
             for packet in self.container.demux(self.stream):
                 if not packet.size:  # it would tell the decoder that the stream has ended
                     continue
-                shift = self.clock.shift(self.stamp(packet))
+                shift = 0 if self.has_one_clock else self.clock.shift(self.stamp(packet))
                 if shift:
                     packet.pts = None if packet.pts is None else packet.pts + shift
                     packet.dts = None if packet.dts is None else packet.dts + shift
@@ -179,7 +185,9 @@ def claimed_size(media: Media) -> tuple[int, int]:
 
 
 @contextmanager
-def open_video(media: Media, *, stream: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Iterator[OpenVideo]:
+def open_video(
+    media: Media, *, stream: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, has_one_clock: bool = False
+) -> Iterator[OpenVideo]:
     """Open a file at one of its video streams, by default at the film, see `_film`.
 
     Decoding uses one thread, because many videos are decoded side by side. Raises ``MediaError`` for a file that is
@@ -197,7 +205,7 @@ def open_video(media: Media, *, stream: int | None = None, max_pixels: int = DEF
         context.thread_type, context.thread_count = "NONE", 1
         # Pictures may grow in the middle of a file. What decoders count has margins.
         context.options = {"max_pixels": str(2 * max_pixels)}
-        yield OpenVideo(container, chosen)
+        yield OpenVideo(container, chosen, has_one_clock)
 
 
 def _film(path: Path, container: InputContainer) -> VideoStream:
@@ -233,9 +241,10 @@ def _num_packets(path: Path) -> Counter[int]:
     return num_packets
 
 
-def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Timeline:
+def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS, compares_keyframes: bool = True) -> Timeline:
     """Read the times of all frames from the packets; of the pictures, only the first and last keyframe are decoded.
 
+    ``compares_keyframes``: False decodes the first alone, for PyAV, and what decides on other decoders counts for it.
     Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
     """
     with open_video(media, max_pixels=max_pixels) as video:
@@ -250,7 +259,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
         sizes: set[tuple[int, int]] = set()
         headers, unit_length_bytes = b"", length_bytes(codec, context.extradata)
         for packet in video.packets():
-            if packet.is_keyframe:
+            if packet.is_keyframe and (compares_keyframes or picture is None):
                 before, headers = headers, sequence_headers(codec, bytes(packet), length_bytes=unit_length_bytes)
                 if picture is None:
                     picture = decode_alone(video.stream, packet)
@@ -258,7 +267,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
                     last_keyframe = packet
                     if headers != before or packet.has_sidedata("new_extradata"):
                         sizes |= _sizes(decode_alone(video.stream, packet))
-            if codec == "vp9":
+            if codec == "vp9" and compares_keyframes:
                 sizes |= told_sizes(bytes(packet))
             if packet.is_discard:
                 num_dropped += 1
@@ -290,6 +299,7 @@ def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tim
             has_one_size=len(sizes) <= 1,
             num_video_streams=len(video.container.streams.video),
             size_bytes=video.container.size,
+            has_one_clock=not video.clock.breaks_s,
         )
 
 

@@ -29,6 +29,7 @@ from engine.video.media import (
     open_video,
     plane_samples,
 )
+from engine.video.picture import Picture
 from engine.video.resize import check_inside, fit_picture, reduced
 from engine.video.sampling import MAX_HOLD_S, Samples, sample_frames, sample_keyframes, widest_gap_s
 from engine.video.source import FrameChunk, InputSpec
@@ -37,6 +38,7 @@ from engine.video.statistics import (
     SceneStatisticsAccumulator,
     SpanAccumulator,
     SpanStatistics,
+    square_sum_dtype,
 )
 
 CHUNK_FRAMES = 8
@@ -65,7 +67,8 @@ class PyAvFrameSource:
 
     Pictures are turned and mirrored as they are shown, those of two fields (flagged, or found) show their first field,
     those of more than ``working_pixels`` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
-    become standard colors (`engine.video.tone_map`); else their values are taken as they are.
+    become standard colors (`engine.video.tone_map`); else their values are taken as they are. ``resizes_planes``: whole
+    pictures become model inputs plane by plane where that can be (`engine.video.picture`).
 
     With ``max_keyframe_gap_s`` only key frames are taken and decoded, at most one for each slot. All frames are where
     that is a longer time without a key frame, the packets cannot be trusted, or the first key frame does not decode.
@@ -85,6 +88,7 @@ class PyAvFrameSource:
         working_pixels: int = DEFAULT_WORKING_PIXELS,
         maps_hdr: bool = False,
         max_keyframe_gap_s: float | None = None,
+        resizes_planes: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         self._media = media
@@ -93,12 +97,13 @@ class PyAvFrameSource:
         self._max_pixels = max_pixels
         self._working_pixels = working_pixels
         self._maps_hdr = maps_hdr
-        self._cache: list[Frames] | None = None
+        self._resizes_planes = resizes_planes
+        self._cache: list[Picture] | None = None
         self._losses: tuple[str, ...] = ()
         self._reformatter = VideoReformatter()
         self._coded_wh: tuple[int, int] | None = None
         self.has_one_size = True
-        self._timeline = timeline or index_timeline(media, max_pixels=max_pixels)
+        self._timeline = timeline or index_timeline(media, max_pixels=max_pixels, compares_keyframes=False)
         self._trusts_index = self._timeline.is_exact
         self._keyframes_line = keyframes_line(self._timeline, max_gap_s=max_keyframe_gap_s)
         self._takes_keyframes = max_keyframe_gap_s is not None and self._keyframes_line is None
@@ -153,13 +158,14 @@ class PyAvFrameSource:
         """See `engine.video.source.FrameSource`."""
         accumulator = SpanAccumulator([span.limited(self.num_frames) for span in spans])
         borders = frozenset(accumulator.borders)
-        start, sums, square_sums = 0, np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+        dtype = square_sum_dtype(self.num_frames)
+        start, sums, square_sums = 0, np.zeros(0, np.uint32), np.zeros(0, dtype)
         for number, picture in enumerate(self.pictures()):
             if number in borders or number == 0:
                 start, sums, square_sums = (
                     number,
                     np.zeros(picture.shape, np.uint32),
-                    np.zeros(picture.shape, np.uint64),
+                    np.zeros(picture.shape, dtype),
                 )
             sums += picture
             square_sums += np.square(picture, dtype=np.uint16)
@@ -176,9 +182,9 @@ class PyAvFrameSource:
         spans = [view.span.limited(self.num_frames) for view in views]
         end = max(stop for _, stop in spans)
         # A pass that comes to the end ends by itself: that checks the end of the file and fills the cache.
-        pictures = self.pictures() if end >= self.num_frames else islice(self.pictures(), end)
+        pictures = self._pictures() if end >= self.num_frames else islice(self._pictures(), end)
         waiting: list[list[list[Frames]]] = [[] for _ in views]
-        fitted: list[tuple[Frames | None, list[Frames]]] = [(None, []) for _ in views]
+        fitted: list[tuple[Picture | None, list[Frames]]] = [(None, []) for _ in views]
         number = -1
         for number, picture in enumerate(pictures):
             for place, (view, (start, stop)) in enumerate(zip(views, spans, strict=True)):
@@ -205,17 +211,29 @@ class PyAvFrameSource:
 
         Consecutive slots that show one frame get one array.
         """
+        for picture in self._pictures():
+            yield picture.rgb
+
+    def _pictures(self) -> Iterator[Picture]:
         if self._cache is not None:
-            yield from self._cache
+            for picture in self._cache:
+                yield picture
+                self._limit(picture)
             return
-        kept: list[Frames] | None = []
+        kept: list[Picture] | None = []
         for picture in self._decode():
-            if kept is not None and picture.nbytes * self._num_different <= self._cache_bytes:
+            if kept is not None and picture.num_bytes * self._num_different <= self._cache_bytes:
                 kept.append(picture)
             else:
                 kept = None
             yield picture
+            self._limit(picture)
         self._cache = kept
+
+    def _limit(self, picture: Picture) -> None:
+        """Keep RGB beside planes only where there is room for both."""
+        if picture.num_bytes_with_rgb * self._num_different > self._cache_bytes:
+            picture.drop_rgb()
 
     def close(self) -> None:
         """Drop the kept pictures; nothing else is held between passes."""
@@ -231,9 +249,12 @@ class PyAvFrameSource:
         return dict(zip(frames.tolist(), counts.tolist(), strict=True))
 
     def _open(self) -> AbstractContextManager[OpenVideo]:
-        return open_video(self._media, stream=self._timeline.stream, max_pixels=self._max_pixels)
+        timeline = self._timeline
+        return open_video(
+            self._media, stream=timeline.stream, max_pixels=self._max_pixels, has_one_clock=timeline.has_one_clock
+        )
 
-    def _decode(self) -> Iterator[Frames]:
+    def _decode(self) -> Iterator[Picture]:
         num_slots = 0
         if self._takes_keyframes:
             try:
@@ -256,7 +277,7 @@ class PyAvFrameSource:
                 return
         yield from islice(self._decode_by_count(), num_slots, None)
 
-    def _decode_keyframes(self) -> Iterator[Frames]:
+    def _decode_keyframes(self) -> Iterator[Picture]:
         """The key frames, one by one; those that do not decode are taken out of the samples."""
         awaited, number = deque(self._timeline.pts[self._samples.frames].tolist()), 0
         num_awaited = len(awaited)
@@ -280,13 +301,13 @@ class PyAvFrameSource:
         if number < num_awaited:
             self._losses = (f"{number} of {num_awaited} key frames decode",)
 
-    def _decode_by_index(self) -> Iterator[Frames]:
+    def _decode_by_index(self) -> Iterator[Picture]:
         pts = self._timeline.pts.tolist()
         num_slots = {pts[frame]: count for frame, count in self._runs().items()}
         # The first and the last frame prove that the video begins and ends where the index says.
         needed = sorted({pts[0], *num_slots, pts[-1]})
         with self._open() as video:
-            awaited, pending = deque(needed), list[Frames]()
+            awaited, pending = deque(needed), list[Picture]()
             for frame in _decode_needed(video, frozenset(needed), may_skip=self._timeline.codec in _SKIPPABLE_CODECS):
                 if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
                     raise _IndexMismatchError
@@ -300,15 +321,15 @@ class PyAvFrameSource:
             raise _IndexMismatchError
         yield from pending
 
-    def _decode_by_count(self) -> Iterator[Frames]:
+    def _decode_by_count(self) -> Iterator[Picture]:
         runs = self._runs()
         with self._open() as video:
             for number, frame in enumerate(_decode_everything(video, [])):
                 if number in runs:
                     yield from [self._picture(frame)] * runs[number]
 
-    def _picture(self, frame: VideoFrame) -> Frames:
-        """RGB of a frame as it is shown; all pictures get the size of the first."""
+    def _picture(self, frame: VideoFrame) -> Picture:
+        """A frame as it is shown; all pictures get the size of the first."""
         coded_wh = frame.width, frame.height
         self._coded_wh = self._coded_wh or coded_wh
         self.has_one_size = self.has_one_size and self._coded_wh == coded_wh
@@ -331,12 +352,18 @@ class PyAvFrameSource:
             threads=1,
         )
         luma, blue, red = (plane_samples(plane) for plane in full_range.planes)
-        picture = rgb_from_planes(luma, blue, red, hdr=self._timeline.hdr if self._maps_hdr else None)
-        if is_woven or ((width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma))):
+        orientation, hdr = self._timeline.orientation, self._timeline.hdr if self._maps_hdr else None
+        is_field = is_woven or ((width, height) == coded_wh and (frame.interlaced_frame or is_combed(luma)))
+        # In a picture of odd size samples of chroma reach over an edge, which may be another one when it is turned.
+        is_even = width % blue.shape[1] == 0 == height % blue.shape[0]
+        if self._resizes_planes and is_even and not (is_field or hdr):
+            return Picture((orientation.apply(luma), orientation.apply(blue), orientation.apply(red)))
+        picture = rgb_from_planes(luma, blue, red, hdr=hdr)
+        if is_field:
             picture = show_field(picture, bottom=self._timeline.bottom_first)
         if is_woven:
             picture = reduced(picture, size_wh=size_wh)
-        return self._timeline.orientation.apply(picture)
+        return Picture(orientation.apply(picture))
 
     def _sample_what_decodes(self) -> Samples:
         """Decode every frame to learn which there are and when they are shown, and note what is lost."""
@@ -398,9 +425,11 @@ def holes_lines(samples: Samples) -> Iterator[str]:
 def _decode_needed(video: OpenVideo, needed: frozenset[int], *, may_skip: bool) -> Iterator[VideoFrame]:
     """Frames in presentation order: those with a pts in ``needed``, and those that the decoder cannot leave out."""
     context = video.stream.codec_context
+    skips = False
     for packet in chain(video.packets(), [None]):
-        if packet is not None:
-            context.skip_frame = "NONREF" if may_skip and packet.pts not in needed else "DEFAULT"
+        if packet is not None and skips != (may_skip and packet.pts not in needed):
+            skips = not skips
+            context.skip_frame = "NONREF" if skips else "DEFAULT"
         for frame in context.decode(packet):
             # The two fields of a frame may come in packets of their own, with one pts between them.
             may_skip = may_skip and not frame.interlaced_frame
@@ -418,8 +447,10 @@ def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[
         yield from frames
 
 
-def _fitted(picture: Frames, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:
-    part = picture if region is None else _cut(picture, region)
+def _fitted(picture: Picture, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:
+    if region is None:
+        return [picture.fit(spec) for spec in specs]
+    part = _cut(picture.rgb, region)
     return [fit_picture(part, spec) for spec in specs]
 
 

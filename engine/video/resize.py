@@ -11,7 +11,7 @@ from PIL import Image
 from engine.records import Region
 from engine.video.source import InputSpec
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 """Pillow's filters (bicubic: a = -0.5) widen their support where they shrink: they antialias."""
 
 
@@ -38,7 +38,7 @@ def fit_picture(picture: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8
     """Turn an RGB picture, uint8 ``(H, W, 3)``, into uint8 ``(size_px, size_px, 3)`` by ``spec.fit``."""
     image = Image.fromarray(picture)
     fit = Fit.of(image.size, spec)
-    resized = image.resize(fit.size_wh, _FILTERS[spec.interpolation])
+    resized = image.resize(fit.size_wh, FILTERS[spec.interpolation])
     return np.asarray(resized.crop((fit.left, fit.top, fit.left + spec.size_px, fit.top + spec.size_px)))
 
 

@@ -60,7 +60,7 @@ class SpanAccumulator:
     def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
         self._spans = list(spans)
         self._indices = [{start + index for index in edge_frame_indices(stop - start)} for start, stop in spans]
-        self._totals: dict[int, list[NDArray[np.uint64]]] = {}
+        self._totals: dict[int, tuple[NDArray[np.unsignedinteger], NDArray[np.unsignedinteger]]] = {}
         self._edges: dict[int, NDArray[np.uint8]] = {}
         self._thumbnails: dict[int, list[NDArray[np.uint8]]] = {}
         self.borders = sorted({border for span in spans for border in span})
@@ -74,14 +74,20 @@ class SpanAccumulator:
             self._thumbnails.setdefault(place, []).append(small)
 
     def add_sums(
-        self, start: int, stop: int, sums: NDArray[np.unsignedinteger], square_sums: NDArray[np.uint64]
+        self, start: int, stop: int, sums: NDArray[np.unsignedinteger], square_sums: NDArray[np.unsignedinteger]
     ) -> Iterator[tuple[int, SpanStatistics]]:
-        """Take the sums over frames ``start`` to ``stop``, both ``(H, W, 3)``; yields the spans that end there."""
+        """Take the sums over frames ``start`` to ``stop``, both ``(H, W, 3)``; yields the spans that end there.
+
+        The arrays must not change afterwards.
+        """
         for place, (first, end) in enumerate(self._spans):
             if first <= start < end:
-                totals = self._totals.setdefault(place, [np.zeros(sums.shape, np.uint64) for _ in range(2)])
-                totals[0] += sums
-                totals[1] += square_sums
+                if place in self._totals:
+                    before, squares_before = self._totals[place]
+                    dtype = square_sum_dtype(end - first)
+                    self._totals[place] = before + sums, np.add(squares_before, square_sums, dtype=dtype)
+                else:
+                    self._totals[place] = sums, square_sums
                 if stop == end:
                     yield place, self._finish(place)
 
@@ -109,7 +115,7 @@ class SceneStatisticsAccumulator:
         """Take the next frame, RGB uint8 ``(H, W, 3)``, all of one size."""
         if self._num_added == 0:
             self._sums = np.zeros(frame.shape, dtype=np.uint32)
-            self._square_sums = np.zeros(frame.shape, dtype=np.uint64)
+            self._square_sums = np.zeros(frame.shape, dtype=square_sum_dtype(self._num_frames))
             self._edge_counts = np.zeros(frame.shape[:2], dtype=np.uint8)
         self._sums += frame
         self._square_sums += np.square(frame, dtype=np.uint16)
@@ -133,7 +139,7 @@ def statistics_from_sums(
     *,
     num_frames: int,
     sums: NDArray[np.unsignedinteger],
-    square_sums: NDArray[np.uint64],
+    square_sums: NDArray[np.unsignedinteger],
     edge_mean: NDArray[np.float64],
 ) -> SceneStatistics:
     """Statistics from the sums of all pixel values and of their squares over the frames, both ``(H, W, 3)``."""
@@ -144,6 +150,11 @@ def statistics_from_sums(
     return SceneStatistics(
         num_frames=num_frames, variance=scaled_variance / float(num_frames) ** 2, edge_mean=edge_mean
     )
+
+
+def square_sum_dtype(num_frames: int) -> type[np.unsignedinteger]:
+    """The smallest integer that holds the sum of the squares of so many values of 8 bits."""
+    return np.uint32 if num_frames * 255**2 < 2**32 else np.uint64
 
 
 def edge_frame_indices(num_frames: int) -> list[int]:

@@ -40,7 +40,7 @@ def test_lite_is_built_for_two_gpus_and_the_comparison_is_told(run_cli: RunCli, 
     ("arguments", "message"),
     [
         ((*TENSORRT, "--compute-capability", "9.0"), "does not build for compute capability 9.0; expected 7.5"),
-        (("--precision", "fp16"), "are for --backend tensorrt, not for openvino"),
+        (("--precision", "fp16"), "--precision fp16 is for --backend tensorrt; on CPUs there are fp32, bf16 and auto"),
         ((*TENSORRT, "8.6"), "unexpected arguments: 8.6"),
         (("--backend", "abacus"), "'abacus' is not one of 'openvino', 'tensorrt'"),
     ],

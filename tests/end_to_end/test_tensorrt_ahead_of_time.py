@@ -12,13 +12,14 @@ from pathlib import Path
 import onnx
 import pytest
 
+from engine.build.comparison import Sample, accepted_models
 from engine.build.compiler import DEFAULT_COMPUTE_CAPABILITIES
 from engine.build.float16 import to_float16
 from engine.build.onnx_graph import fold_pca
 from engine.build.onnx_runtime import run_graph
 from engine.build.packaged import packaged_folder
 from engine.build.parity import check_parity, load_cases
-from engine.build.precision import Sample, compare_precisions, float16_models
+from engine.build.precision import compare_precisions
 from engine.build.tensorrt_builder import build_engine
 from engine.build.turing import rewrite_for_turing
 from engine.config import ClipGate, Preset, load_preset
@@ -178,7 +179,7 @@ def test_cosine_attention_in_float32_cannot_be_built_for_turing(vsc22: dict[str,
 def test_the_twins_of_vsc22_may_be_float16(vsc22: dict[str, Path], tmp_path: Path) -> None:
     samples = {name: Sample(path, load_cases(path.with_suffix(".check.npz"))) for name, path in vsc22.items()}
     found = compare_precisions(samples, VSC22, folder=tmp_path)
-    assert float16_models(found["ensemble"]) == set(NAMES)
+    assert accepted_models(found["ensemble"]) == set(NAMES)
     assert all(row.worst < 1 - 1e-9 for row in found["ensemble"])  # float16 took place
 
 

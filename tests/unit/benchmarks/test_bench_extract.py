@@ -10,8 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import bench_extract
+from benchmarks.builds import Build
 from engine.describe.engine import Engine
+from engine.errors import ConfigError
 from engine.records import Media
+from tests.conftest import REPOSITORY
 from tests.videos import moving_frames, write_video
 
 
@@ -41,6 +44,25 @@ def test_what_is_reported(lite_engines: Path, video: Path) -> None:
     assert "infer 3 pictures of a reference, all" in names
     assert "infer 1 pictures of a reference, keyframes" in names
     assert "1 key frames, up to 3.0 s apart" in done.stdout
+
+
+def test_other_engines_and_checkouts_stand_beside(lite_engines: Path, video: Path, tmp_path: Path) -> None:
+    arguments = [str(video), "--engines", str(lite_engines), "--repeats", "1", "--cache", str(tmp_path / "cache")]
+    arguments += ["--build", f"same={lite_engines}", "--build", f"main={REPOSITORY}"]
+    done = CliRunner().invoke(bench_extract.app, arguments)
+    assert done.exit_code == 0, done.output
+    (measured,) = json.loads(done.stdout.splitlines()[-1])["videos"]
+    assert {"engine, query, all", "same, query, keyframes", "main, query, all", "main, reference, all"} <= {
+        name for name, seconds in measured["cpu_s"].items() if seconds > 0
+    }
+    assert (tmp_path / "cache" / "main").is_dir()
+
+
+def test_a_checkout_that_fails_is_told(tmp_path: Path) -> None:
+    build = Build("main", REPOSITORY)
+    with bench_extract.open_checkout(build, cache=tmp_path) as describe, pytest.raises(ConfigError) as error:
+        describe("query", tmp_path / "gone.mp4")
+    assert "build main does not describe" in str(error.value)
 
 
 def test_a_python_without_vpdq_is_told(lite_engines: Path, video: Path) -> None:

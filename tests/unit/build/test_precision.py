@@ -9,23 +9,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.build.comparison import Sample, accepted_models, table
 from engine.build.onnx_runtime import run_graph
 from engine.build.parity import Case
-from engine.build.precision import Sample, compare_precisions, float16_models, graph_models, table, with_edits
+from engine.build.precision import compare_precisions
 from engine.config import Preset, load_preset
-from tests import graphs
 
-VSC22, LITE = load_preset("vsc22"), load_preset("lite")
+VSC22 = load_preset("vsc22")
 RNG = np.random.default_rng(0)
-
-
-def test_models_of_the_presets() -> None:
-    assert graph_models(VSC22) == {
-        "ensemble": ("v115", "v107", "v106", "v68"),
-        "edit_features": ("edit_features",),
-        "edit_score": ("edit_score",),
-    }
-    assert graph_models(LITE) == {"ensemble": ("lite",), "edit_score": ("edit_score",)}
 
 
 def write(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, Any], shapes: dict[str, list[Any]]) -> None:
@@ -110,7 +101,7 @@ def test_the_member_that_loses_its_digits_stays_float32_and_no_other(tmp_path: P
     found = compare_precisions(samples, preset, folder=tmp_path)["ensemble"]
     assert [row.precision for row in found] == ["fp16", "fp32"]
     assert found[1].worst < 0.999
-    assert float16_models(found) == {"v115"}
+    assert accepted_models(found) == {"v115"}
 
 
 def test_features_that_move_the_score_stay_float32_and_the_score_is_compared_without_them(tmp_path: Path) -> None:
@@ -148,17 +139,3 @@ def test_the_table_has_a_line_for_each_model(tmp_path: Path) -> None:
     assert len(lines) == 5
     assert lines[2].split()[:2] == ["ensemble", "v107"]
     assert lines[2].endswith("fp32")
-
-
-def test_edits_are_more_videos_of_one_picture_with_what_the_graph_gives_for_them(tmp_path: Path) -> None:
-    graphs.write_ensemble(tmp_path / "g.onnx")
-    inputs = [graphs.frames(1), graphs.frames(2)]
-    found = with_edits(sample(tmp_path / "g.onnx", inputs)).cases
-    assert [len(case.inputs["frames_8"]) for case in found] == [1, 2, *[1] * 8]
-    assert len({case.inputs["frames_8"].tobytes() for case in found}) == len(found)
-    for case in found:
-        assert {name: frames.shape[1:] for name, frames in case.inputs.items()} == {
-            "frames_4": (4, 4, 3),
-            "frames_8": (8, 8, 3),
-        }
-        np.testing.assert_allclose(case.outputs["embedding"], graphs.ensemble(case.inputs), atol=1e-4)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.build import precision
+from engine.build import comparison
 from engine.build.compiler import DEFAULT_COMPUTE_CAPABILITIES, TensorRtOptions
 from engine.build.engines import build_engines, set_pca
 from engine.errors import BackendUnavailable, ConfigError, EngineError
@@ -97,7 +97,7 @@ def test_the_comparison_is_told_and_so_is_a_model_that_stays_float32(
     packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(precision, "MIN_COSINE", 1.1)
+    monkeypatch.setitem(comparison.LIMITS, "fp16", comparison.Limits(1.1, 1e-3))
     manifest = build(tmp_path / "engines", packaged, lines=lines)
     assert facts_of(manifest).precisions == {"tiny_4": "fp32", "tiny_8": "fp32"}
     assert any(line.startswith("tiny_8 stays float32: in float16 its cosine is 1, accepted is 1.1") for line in lines)

@@ -12,11 +12,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from engine.build.onnx_graph import fold_pca
 from engine.errors import ConfigError
+from engine.runtime import openvino
 from engine.runtime.device_array import DeviceArray
-from engine.runtime.openvino import OpenVinoRunner, compile_to_ir
+from engine.runtime.openvino import OpenVinoRunner, compile_to_ir, has_bfloat16
 from tests import graphs
 from tests.conftest import REPOSITORY
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16")
 
 
 @pytest.fixture
@@ -42,6 +46,45 @@ def test_the_number_of_threads_does_not_change_bits(ir: Path) -> None:
         expected = one.run(frames)["embedding"]
         np.testing.assert_array_equal(two.run(frames)["embedding"], expected)
         np.testing.assert_array_equal(all_.run(frames)["embedding"], expected)
+
+
+@needs_bfloat16
+def test_in_bfloat16_bits_depend_neither_on_the_batch_nor_on_threads(ir: Path) -> None:
+    frames = graphs.frames(11)
+    with OpenVinoRunner(ir, num_threads=1, precision="bf16") as one, OpenVinoRunner(ir, precision="bf16") as all_:
+        expected = one.run(frames)["embedding"]
+        for size in (1, 2, 3, 5, 11):
+            parts = [{name: array[k : k + size] for name, array in frames.items()} for k in range(0, 11, size)]
+            for runner in (one, all_):
+                rows = np.concatenate([runner.run(part)["embedding"] for part in parts])
+                np.testing.assert_array_equal(rows, expected)
+
+
+@needs_bfloat16
+def test_bfloat16_is_what_is_computed(ir: Path) -> None:
+    frames = graphs.frames(4)
+    with OpenVinoRunner(ir, precision="bf16") as runner:
+        found = runner.run(frames)["embedding"]
+    error = np.abs(found - graphs.ensemble(frames)).max()
+    assert 1e-4 < error < 2**-7 * np.abs(found).max()  # 8 bits of precision
+
+
+def test_a_cpu_without_bfloat16_says_so(ir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match=r"has neither AVX512_BF16 nor AMX; take a machine .* --precision fp32$"):
+        OpenVinoRunner(ir, precision="bf16")
+
+
+def test_outputs_that_are_not_wanted_are_left_out_and_change_no_other(tmp_path: Path) -> None:
+    graphs.write_ensemble(tmp_path / "e.onnx")
+    fold_pca(tmp_path / "e.onnx", graphs.random_pca(), tmp_path / "e.onnx")
+    compile_to_ir(tmp_path / "e.onnx", tmp_path / "e.xml")
+    frames = graphs.frames(5)
+    with OpenVinoRunner(tmp_path / "e.xml") as both, OpenVinoRunner(tmp_path / "e.xml", unwanted=["embedding"]) as one:
+        assert [spec.name for spec in one.outputs] == ["descriptor"]
+        found, expected = one.run(frames), both.run(frames)
+    assert list(found) == ["descriptor"]
+    np.testing.assert_array_equal(found["descriptor"], expected["descriptor"])
 
 
 def test_rows_on_a_gpu_are_refused(ir: Path) -> None:
