@@ -7,7 +7,7 @@ ensemble needs the ensemble on the whole frames; these are used again where a qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,7 +96,8 @@ class Describer:
             rows[kept],
             edit_score=edit_score,
             gate=gate,
-            warnings=source.warnings,
+            blank=described.blank[kept],
+            warnings=(*source.warnings, *_blank_lines(described.blank)),
         )
 
     def _describe_views(
@@ -117,7 +118,8 @@ class Describer:
             return whole
         scenes = self._run_ensemble(source, views, clock)
         outputs = {name: np.concatenate([rows, scenes.outputs[name]]) for name, rows in whole.outputs.items()}
-        return _EnsembleRows(np.concatenate([whole.timestamps, scenes.timestamps]), outputs)
+        timestamps = np.concatenate([whole.timestamps, scenes.timestamps])
+        return _EnsembleRows(timestamps, outputs, np.concatenate([whole.blank, scenes.blank]))
 
     def _run_ensemble(
         self, source: FrameSource, views: Sequence[View], clock: StageClock, *, num_features: int = 0
@@ -128,18 +130,19 @@ class Describer:
         """
         inputs = sorted({(model.input_px, model.interpolation) for model in self.preset.models})
         specs = [InputSpec(f"frames_{size_px}", size_px, "stretch", filter_) for size_px, filter_ in inputs]
-        times, places = [], []
+        times, places, blank = [], [], []
         keep = {"embedding": ALL_ROWS, "descriptor": ALL_ROWS, "edit_features": num_features}
         with clock.stage("ensemble"), self.ensemble.open_stream(keep=keep) as stream:
             for chunk in clock.each("decode", source.model_inputs(specs, views=views or [View()])):
                 times.append(chunk.timestamps)
                 places.append(np.full(len(chunk.timestamps), chunk.view))
+                blank.append(chunk.is_blank)
                 stream.submit(chunk.inputs)
             outputs = stream.results()
         features = outputs.pop("edit_features", _NO_FEATURES)
         order = np.argsort(np.concatenate(places), kind="stable")
         rows = {name: values[order] for name, values in outputs.items()}
-        return _EnsembleRows(np.concatenate(times)[order], rows, features)
+        return _EnsembleRows(np.concatenate(times)[order], rows, np.concatenate(blank)[order], features)
 
     def _kept_rows(self, described: _EnsembleRows, *, role: Role) -> tuple[NDArray[np.intp], FloatArray]:
         """Indices of the rows that remain, and their times."""
@@ -155,12 +158,20 @@ class Describer:
 class _EnsembleRows(NamedTuple):
     """What the ensemble gave for the frames of a video, by output, and the time of each row, float32 ``(N, 2)``.
 
+    ``blank``: bool ``(N,)``, the rows whose pictures say nothing.
     ``features``: those that an `EnsembleGate` looks at, float32 ``(F, C)``, of the first frames.
     """
 
     timestamps: FloatArray
     outputs: Outputs
+    blank: NDArray[np.bool_]
     features: FloatArray = _NO_FEATURES
+
+
+def _blank_lines(blank: NDArray[np.bool_]) -> Iterator[str]:
+    """A line where most of what was described says nothing."""
+    if 2 * np.count_nonzero(blank) > len(blank):
+        yield f"{np.count_nonzero(blank)} of {len(blank)} pictures are blank, of one color, bars or a ramp: no evidence"
 
 
 class _FrameFeatures(NamedTuple):
