@@ -153,10 +153,10 @@ def estimates() -> Iterator[Result]:
         for videos, preset_name, used in uses:
             for gpu in GPUS:
                 yield videos, preset_name, gpu, Estimate.of(videos, used, gpu)
-    for videos, gate in ((CATALOGUE, ""), (VSC_QUERIES, ", gate off")):
+    for videos, suffix in ((CATALOGUE, ""), (VSC_QUERIES, ", gate off")):
         fewer, used = replace(videos, only_keyframes=True), load_preset("lite").with_gate(enabled=False)
         for gpu in GPUS:
-            yield fewer, f"lite, key frames{gate}", gpu, Estimate.of(fewer, used, gpu)
+            yield fewer, f"lite, key frames{suffix}", gpu, Estimate.of(fewer, used, gpu)
 
 
 def page() -> str:

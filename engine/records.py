@@ -91,6 +91,7 @@ class Descriptors:
     ``descriptors``: float32 ``(N, D)``, finite; N >= 1.
     ``edit_score``: probability that the video was edited, 0-1; None where no gate ran.
     ``gate``: what the edit gate did to the video.
+    ``blank``: bool ``(N,)``, the rows whose pictures say nothing (`engine.video.blank`); None where nobody looked.
     ``warnings``: one line for each thing that was lost or assumed while reading the file.
     """
 
@@ -99,6 +100,7 @@ class Descriptors:
     descriptors: FloatArray
     edit_score: float | None = None
     gate: GateState = "passed"
+    blank: NDArray[np.bool_] | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -112,6 +114,11 @@ class Descriptors:
             raise ValueError(f"descriptors of {self.video_id!r}: expected float32, got {times.dtype} and {rows.dtype}")
         if not (np.isfinite(rows).all() and np.isfinite(times).all()):
             raise ValueError(f"descriptors of {self.video_id!r}: expected finite values, got NaN or infinity")
+        if self.blank is not None and (self.blank.shape != (len(rows),) or self.blank.dtype != np.bool_):
+            raise ValueError(
+                f"descriptors of {self.video_id!r}: expected blank as bool ({len(rows)},), "
+                f"got {self.blank.dtype} {self.blank.shape}"
+            )
         if self.gate not in get_args(GateState):
             raise ValueError(f"descriptors of {self.video_id!r}: unknown state of the gate {self.gate!r}")
 

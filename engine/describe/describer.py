@@ -7,7 +7,7 @@ ensemble needs the ensemble on the whole frames; these are used again where a qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,7 +97,8 @@ class Describer:
             rows[kept],
             edit_score=edit_score,
             gate=gate,
-            warnings=source.warnings,
+            blank=described.blank[kept],
+            warnings=(*source.warnings, *_blank_lines(described.blank)),
         )
 
     def _describe_views(
@@ -118,7 +119,8 @@ class Describer:
             return whole
         scenes = self._run_ensemble(source, views, clock)
         outputs = {name: np.concatenate([rows, scenes.outputs[name]]) for name, rows in whole.outputs.items()}
-        return _EnsembleRows(np.concatenate([whole.timestamps, scenes.timestamps]), outputs)
+        timestamps = np.concatenate([whole.timestamps, scenes.timestamps])
+        return _EnsembleRows(timestamps, outputs, np.concatenate([whole.blank, scenes.blank]))
 
     def _run_ensemble(
         self, source: FrameSource, views: Sequence[View], clock: StageClock, *, num_features: int = 0
@@ -139,7 +141,9 @@ class Describer:
             features = features[submitted.rows[:num_features]]
         order = np.argsort(submitted.views, kind="stable")
         rows = {name: values[submitted.rows[order]] for name, values in outputs.items()}
-        return _EnsembleRows(submitted.timestamps[order], rows, _NO_FEATURES if features is None else features)
+        return _EnsembleRows(
+            submitted.timestamps[order], rows, submitted.blank[order], _NO_FEATURES if features is None else features
+        )
 
     def _kept_rows(self, described: _EnsembleRows, *, role: Role) -> tuple[NDArray[np.intp], FloatArray]:
         """Indices of the rows that remain, and their times."""
@@ -155,32 +159,44 @@ class Describer:
 class _EnsembleRows(NamedTuple):
     """What the ensemble gave for the frames of a video, by output, and the time of each row, float32 ``(N, 2)``.
 
+    ``blank``: bool ``(N,)``, the rows whose pictures say nothing.
     ``features``: those that an `EnsembleGate` looks at, float32 ``(F, C)``, of the first frames.
     """
 
     timestamps: FloatArray
     outputs: Outputs
+    blank: NDArray[np.bool_]
     features: FloatArray = _NO_FEATURES
 
 
 class _Submitted(NamedTuple):
-    """Of each picture of a video: its time, float32 ``(N, 2)``, its view, and the row of a stream that is its own."""
+    """Of each picture of a video: its time, float32 ``(N, 2)``, its view, the row of a stream that is its own, and
+    whether it says nothing, bool ``(N,)``.
+    """
 
     timestamps: FloatArray
     views: NDArray[np.intp]
     rows: NDArray[np.intp]
+    blank: NDArray[np.bool_]
 
 
 def _submit(chunks: Iterable[FrameChunk], stream: RowStream) -> _Submitted:
     """Hand all pictures over, but those that repeat the one before them."""
-    repeats, times, views = Repeats(), [], []
+    repeats, times, views, blank = Repeats(), [], [], []
     for chunk in chunks:
         times.append(chunk.timestamps)
         views.append(np.full(len(chunk.timestamps), chunk.view))
+        blank.append(chunk.is_blank)
         new = repeats.new_inputs(chunk)
         if len(next(iter(new.values()))):
             stream.submit(new)
-    return _Submitted(np.concatenate(times), np.concatenate(views), repeats.places)
+    return _Submitted(np.concatenate(times), np.concatenate(views), repeats.places, np.concatenate(blank))
+
+
+def _blank_lines(blank: NDArray[np.bool_]) -> Iterator[str]:
+    """A line where most of what was described says nothing."""
+    if 2 * np.count_nonzero(blank) > len(blank):
+        yield f"{np.count_nonzero(blank)} of {len(blank)} pictures are blank, of one color, bars or a ramp: no evidence"
 
 
 class _FrameFeatures(NamedTuple):

@@ -101,11 +101,15 @@ class ScoreNormalizer:
 def unit_length(descriptors: Iterable[Descriptors]) -> list[Descriptors]:
     """Rows scaled to length 1, so that inner products are cosines: what is compared without score normalization.
 
-    Placeholders stay tiny.
+    Placeholders stay tiny. Blank rows become 0 and resemble nothing: no norm set is there to say that they resemble
+    everything blank.
     """
-    return [
-        item if item.is_stopped else replace(item, descriptors=l2_normalize(item.descriptors)) for item in descriptors
-    ]
+    return [item if item.is_stopped else replace(item, descriptors=_unit_rows(item)) for item in descriptors]
+
+
+def _unit_rows(video: Descriptors) -> FloatArray:
+    rows = l2_normalize(video.descriptors)
+    return rows if video.blank is None else np.where(video.blank[:, None], np.float32(0), rows)
 
 
 def _without_dimension(rows: FloatArray, dimension: int) -> FloatArray:

@@ -23,8 +23,8 @@ def to_arrow(records: Iterable[CandidatePair | Match | Descriptors], kind: type)
 
     Candidates and matches have a row each, and the fields of the record as columns. Descriptors have one for each
     descriptor: ``video_id``, ``start_s``, ``end_s`` (float32 seconds), ``descriptor`` (a list of D float32),
-    ``edit_score`` and ``gate`` of the video. Raises ``ConfigError`` for records of another class, and ``StoreError``
-    for descriptors of several dimensions.
+    ``edit_score`` and ``gate`` of the video, and whether the row is ``blank``. Raises ``ConfigError`` for records of
+    another class, and ``StoreError`` for descriptors of several dimensions.
     """
     rows = list(records)
     if kind not in (CandidatePair, Match, Descriptors):
@@ -60,6 +60,9 @@ def _descriptors(videos: Sequence[Descriptors]) -> pa.Table:
         "descriptor": lists,
         "edit_score": pa.array([v.edit_score for v in videos for _ in range(len(v))], pa.float64()),
         "gate": pa.array([v.gate for v in videos for _ in range(len(v))], pa.string()),
+        "blank": pa.array(
+            [flag for v in videos for flag in ([None] * len(v) if v.blank is None else v.blank.tolist())], pa.bool_()
+        ),
     }
     return pa.table(columns)
 

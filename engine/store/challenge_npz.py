@@ -1,8 +1,8 @@
 """The descriptor file of the VSC2022 challenge, an ``.npz``.
 
 The arrays are those of facebookresearch/vsc2022 (``storage.py``), a row per descriptor: ``video_ids``, ``features``,
-``timestamps``. What the edit gate found goes into two more, ``edit_scores`` and ``gate_states``, which other programs
-ignore.
+``timestamps``. What the edit gate found goes into two more, ``edit_scores`` and ``gate_states``, and which rows are
+blank into ``blank``; other programs ignore them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
     features, times = arrays["features"], arrays["timestamps"]
     if times.ndim == 1:
         times = np.stack([times, times + _sampling_interval_s(ids, times)], axis=1)
-    edit_scores, gate_states = arrays.get("edit_scores"), arrays.get("gate_states")
+    edit_scores, gate_states, blank = (arrays.get(name) for name in ("edit_scores", "gate_states", "blank"))
     if gate_states is None and "gated" in arrays:  # what older versions wrote
         gate_states = np.where(arrays["gated"], "stopped", "passed")
     videos = []
@@ -54,6 +54,7 @@ def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
                 descriptors=_float32(features[rows]),
                 edit_score=None if np.isnan(score) else score,
                 gate="passed" if gate_states is None else cast(GateState, str(gate_states[rows[0]])),
+                blank=None if blank is None else blank[rows],
             )
         except ValueError as error:
             raise StoreError(f"{path}: {error}") from error
@@ -65,8 +66,8 @@ def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
     """Write videos in the order given, timestamps as ``(N, 2)``.
 
     ``edit_scores`` (float64, NaN for none) and ``gate_states`` (strings, see `engine.records.GateState`) are added if
-    any video has them, so that nothing but ``warnings`` is lost. Raises ``StoreError`` unless there are descriptors,
-    all of one dimension.
+    any video has them, ``blank`` (bool) if all have it: nothing else but ``warnings`` is lost. Raises ``StoreError``
+    unless there are descriptors, all of one dimension.
     """
     dimensions = sorted({video.descriptors.shape[1] for video in descriptors})
     if len(dimensions) != 1:
@@ -77,6 +78,9 @@ def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
         "features": np.concatenate([video.descriptors for video in descriptors]),
         "timestamps": np.concatenate([video.timestamps for video in descriptors]),
     }
+    blank = [video.blank for video in descriptors if video.blank is not None]
+    if len(blank) == len(descriptors):
+        arrays["blank"] = np.concatenate(blank)
     if any(video.is_stopped or video.edit_score is not None for video in descriptors):
         scores = [np.nan if video.edit_score is None else video.edit_score for video in descriptors]
         arrays["edit_scores"] = np.repeat(np.array(scores, dtype=np.float64), lengths)
@@ -87,7 +91,7 @@ def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
 def _check_shapes(arrays: Mapping[str, NDArray[Any]], *, source: Path) -> None:
     ids, features, times = arrays["video_ids"], arrays["features"], arrays["timestamps"]
     num_rows = len(ids) if ids.ndim == 1 else -1
-    kinds = {"edit_scores": "f", "gate_states": "U", "gated": "b"}
+    kinds = {"edit_scores": "f", "gate_states": "U", "gated": "b", "blank": "b"}
     per_row = [(arrays[name], kind) for name, kind in kinds.items() if name in arrays]
     if (
         features.ndim != 2
@@ -100,7 +104,7 @@ def _check_shapes(arrays: Mapping[str, NDArray[Any]], *, source: Path) -> None:
         found = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         raise StoreError(
             f"{source}: expected video_ids (N,), features (N, D) of floats, timestamps (N,) or (N, 2) and, if any, "
-            f"edit_scores and gate_states (N,); got {found}"
+            f"edit_scores, gate_states and blank (N,); got {found}"
         )
 
 

@@ -16,12 +16,16 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine.errors import StoreError
 from engine.files import written_aside
 from engine.records import Descriptors
 
 _ORIGIN = b"vsc-engine origin"
+_OF_VIDEO = ["video_id", "edit_score", "gate", "warnings", "size_bytes", "mtime_ns"]
+_BLANK = pa.field("blank", pa.bool_())
+"""Of each row; older versions did not write it."""
 _AGAIN = "delete it and extract again: only its videos are described anew"
 
 
@@ -100,6 +104,8 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None)
     }
     video_of_row = np.repeat(np.arange(len(videos)), [len(video) for video in all_descriptors])
     columns = {name: pa.array(values, schema.field(name).type).take(video_of_row) for name, values in of_video.items()}
+    flags = [pa.nulls(len(v), pa.bool_()) if v.blank is None else pa.array(v.blank) for v in all_descriptors]
+    columns["blank"] = pa.chunked_array(flags).combine_chunks()
     columns["start_s"], columns["end_s"] = pa.array(times[:, 0]), pa.array(times[:, 1])
     columns["descriptor"] = pa.FixedSizeListArray.from_arrays(rows.ravel(), type=schema.field("descriptor").type)
     # Mantissas of descriptors hardly compress, their signs and exponents do.
@@ -123,13 +129,20 @@ def _read(file: BinaryIO, *, source: Path, origin: str | None) -> list[StoredVid
         times = np.stack([table["start_s"].to_numpy(), table["end_s"].to_numpy()], axis=1)
         starts = _starts(table, source)
         stops = [*starts[1:], len(table)]
-        of_video = table.drop_columns(["descriptor", "start_s", "end_s"]).take(starts).to_pylist()
+        is_new = _BLANK.name in table.column_names
+        blank = table[_BLANK.name].combine_chunks() if is_new else pa.nulls(len(table), pa.bool_())
+        of_video = table.select(_OF_VIDEO).take(starts).to_pylist()
     videos = []
     for values, start, stop in zip(of_video, starts, stops, strict=True):
         fingerprint = Fingerprint(values.pop("size_bytes"), values.pop("mtime_ns"))
         values["warnings"] = tuple(values["warnings"])
         try:
-            video = Descriptors(timestamps=times[start:stop], descriptors=descriptors[start:stop], **values)
+            video = Descriptors(
+                timestamps=times[start:stop],
+                descriptors=descriptors[start:stop],
+                blank=_flags(blank[start:stop]),
+                **values,
+            )
         except ValueError as error:
             raise StoreError(f"{source} is damaged: {error}; {_AGAIN}") from error
         videos.append(StoredVideo(video, fingerprint))
@@ -154,9 +167,19 @@ def read_index(path: Path, *, origin: str | None = None) -> tuple[int, dict[str,
 def _num_dims(schema: pa.Schema, source: Path) -> int:
     """The dimension of the descriptors of a shard with this schema."""
     descriptor_type = schema.field("descriptor").type if "descriptor" in schema.names else None
-    if not isinstance(descriptor_type, pa.FixedSizeListType) or schema != _schema(descriptor_type.list_size):
+    if not isinstance(descriptor_type, pa.FixedSizeListType) or not _is_known(schema, descriptor_type.list_size):
         raise StoreError(f"{source} is not a shard of descriptors; its columns are {schema.names}")
     return int(descriptor_type.list_size)
+
+
+def _is_known(schema: pa.Schema, num_dims: int) -> bool:
+    known = _schema(num_dims)
+    return schema in (known, known.remove(known.get_field_index(_BLANK.name)))
+
+
+def _flags(column: pa.BooleanArray) -> NDArray[np.bool_] | None:
+    """The rows of one video that are blank; None where nobody looked."""
+    return None if column.null_count else np.asarray(column.to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _check_origin(schema: pa.Schema, source: Path, origin: str | None) -> None:
@@ -186,6 +209,7 @@ def _schema(num_dims: int) -> pa.Schema:
             pa.field("warnings", pa.list_(pa.string()), nullable=False),
             pa.field("size_bytes", pa.int64(), nullable=False),
             pa.field("mtime_ns", pa.int64(), nullable=False),
+            _BLANK,
         ]
     )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from engine.records import FloatArray, Frames, Span, View
+from engine.video.blank import find_blank
 from engine.video.resize import check_inside, fit_picture
 from engine.video.source import FrameChunk, InputSpec
 from engine.video.statistics import (
@@ -77,7 +78,7 @@ class ArrayFrameSource:
                 inputs = {
                     spec.name: np.stack([fit_picture(picture, spec) for picture in frames[rows]]) for spec in specs
                 }
-                yield FrameChunk(self._times[rows], inputs, place)
+                yield FrameChunk(self._times[rows], inputs, find_blank(inputs[specs[0].name]), place)
 
     def close(self) -> None:
         """Nothing is held that is not the caller's."""

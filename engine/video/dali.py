@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.errors import BackendUnavailable, MediaError
 from engine.records import FloatArray, Frames, Media, Region, Span, View
+from engine.video.blank import find_blank
 from engine.video.dali_codecs import ComputeCapability, Device, refusal
 from engine.video.media import index_timeline
 from engine.video.orientation import Orientation
@@ -192,9 +193,10 @@ def _first_line(error: Exception) -> str:
 class DaliFrameSource:
     """The frames that the sampling rule takes from one video at ``fps`` slots per second. For one thread at a time.
 
-    ``model_inputs`` gives NumPy arrays on the CPU device, and on a GPU DALI tensors that stay there. Only the frames
-    that edges are looked for in, at most 20, are copied from a GPU to the host. ``refused`` says why PyAV decodes this
-    video and not DALI, None if it does not; ``on_refusal`` is called with the same words.
+    ``model_inputs`` gives NumPy arrays on the CPU device, and on a GPU DALI tensors that stay there. Copied from
+    a GPU to the host are the frames that edges are looked for in, at most 20, and the first input, to see what is
+    blank. ``refused`` says why PyAV decodes this video and not DALI, None if it does not; ``on_refusal`` is called with
+    the same words.
 
     What cannot be known before decoding is damage, and pictures of several sizes in one video. Where DALI stops at them
     and FFmpeg finds them too, the frames before come from DALI, the others from PyAV, and ``warnings`` tells what is
@@ -309,7 +311,8 @@ class DaliFrameSource:
                         check_inside(view.region, size_wh=(part.shape[2], part.shape[1]))
                     fitted = {spec.name: self._operators.fit(part, spec, region=view.region) for spec in specs}
                     inputs = {name: self._operators.as_input(stack) for name, stack in fitted.items()}
-                    yield FrameChunk(self._timestamps()[start:stop], inputs, place)
+                    is_blank = find_blank(self._operators.download(fitted[specs[0].name]))
+                    yield FrameChunk(self._timestamps()[start:stop], inputs, is_blank, place)
 
     def _parts(self, stacks: Iterator[Stack], *, borders: Sequence[int]) -> Iterator[tuple[int, Stack]]:
         """Pieces that no border divides, with the number of the first frame of each."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
 from engine.errors import MediaError
 from engine.records import FloatArray, Frames, Media, Region, Span, View
+from engine.video.blank import find_blank
 from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
 from engine.video.interlacing import is_combed, show_field
@@ -204,7 +205,9 @@ class PyAvFrameSource:
     def _chunk(
         self, frames: Sequence[Sequence[Frames]], specs: Sequence[InputSpec], *, end: int, view: int
     ) -> FrameChunk:
-        return FrameChunk(self._samples.timestamps[end - len(frames) : end], _stack(frames, specs), view)
+        inputs = _stack(frames, specs)
+        is_blank = find_blank(inputs[specs[0].name])
+        return FrameChunk(self._samples.timestamps[end - len(frames) : end], inputs, is_blank, view)
 
     def pictures(self) -> Iterator[Frames]:
         """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video.

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.records import FloatArray, Frames, Span, View
 from engine.video.statistics import SceneStatistics, SpanStatistics
 
@@ -36,11 +39,13 @@ class FrameChunk:
     ``timestamps``: float32 ``(B, 2)``, start and end in seconds of the time that each frame stands for.
     ``inputs``: ``{spec.name: uint8 (B, size_px, size_px, 3)}``; of a source on a GPU finished, C-contiguous objects
     with ``__cuda_array_interface__`` in place of NumPy arrays.
+    ``is_blank``: bool ``(B,)``, see `engine.video.blank`, of the first input.
     ``view``: the number of the view that they belong to.
     """
 
     timestamps: FloatArray
     inputs: dict[str, Frames]
+    is_blank: NDArray[np.bool_]
     view: int = 0
 
 

@@ -147,6 +147,16 @@ class TestFrames:
         expected = np.stack([slots / SAMPLING_FPS, (slots + 1) / SAMPLING_FPS], axis=1).astype(np.float32)
         np.testing.assert_array_equal(times, expected)
 
+    def test_each_frame_says_whether_it_is_blank(
+        self, implementation: Implementation, originals: list[NDArray[np.uint8]], tmp_path: Path
+    ) -> None:
+        black = [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * VIDEO_FPS
+        write_video(tmp_path / "a.mp4", [*black, *originals[:VIDEO_FPS]], fps=VIDEO_FPS, codec=implementation.codec)
+        with implementation.source(tmp_path / "a.mp4", fps=2) as source:
+            chunks = list(source.model_inputs([InputSpec("a", 64), InputSpec("b", 32)]))
+        assert all(chunk.is_blank.shape == (len(chunk.timestamps),) for chunk in chunks)
+        assert np.concatenate([chunk.is_blank for chunk in chunks]).tolist() == [True, True, False, False]
+
     def test_a_pass_may_be_left_early(self, source: FrameSource) -> None:
         everything = inputs(source, InputSpec("a", 32))["a"]
         for chunk in source.model_inputs([InputSpec("a", 32)]):

@@ -154,6 +154,16 @@ def test_scenes_of_shots_come_after_the_whole_frames(side_by_side: Media) -> Non
     np.testing.assert_array_equal(gated.descriptors, of_shots.descriptors)
 
 
+@pytest.mark.parametrize("role", ["query", "reference"])
+def test_blank_rows_are_recorded(tmp_path: Path, role: Role) -> None:
+    black = [np.zeros((112, 128, 3), np.uint8)] * (4 * FPS)
+    write_video(tmp_path / "a.mp4", [*black, *moving_frames(2 * FPS, height=112, width=128, seed=1)], fps=FPS)
+    found = describe(Media("a", tmp_path / "a.mp4"), role)
+    assert found.blank is not None
+    assert found.blank.tolist() == [True] * 4 + [False] * 2
+    assert found.warnings == ("4 of 6 pictures are blank, of one color, bars or a ramp: no evidence",)
+
+
 def test_near_duplicate_frames_of_a_query_are_dropped(tmp_path: Path) -> None:
     still, moving = moving_frames(1, height=112, width=128, seed=4), moving_frames(30, height=112, width=128, seed=5)
     path = tmp_path / "half_still.mp4"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
 from engine.records import Descriptors, FloatArray, GateState
-from engine.search.score_norm import ScoreNormalizer
+from engine.search.score_norm import ScoreNormalizer, unit_length
 from engine.store.challenge_npz import read_npz
 
 
@@ -103,6 +103,14 @@ def test_equals_the_reference(golden: Path) -> None:
     for query in normalizer.queries(queries):
         # Unit rows and inner products of 511 terms in float32 on the recording's side: a few units in the last place.
         np.testing.assert_allclose(query.descriptors, expected[query.video_id].descriptors, atol=5e-7)
+
+
+def test_without_normalization_blank_rows_resemble_nothing() -> None:
+    (video,) = videos(3)
+    blank = replace(video, blank=np.array([False, True, False]))
+    found, as_before = unit_length([blank, video])
+    np.testing.assert_array_equal(found.descriptors[[0, 2]], as_before.descriptors[[0, 2]])
+    assert not found.descriptors[1].any()
 
 
 class TestBadInput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ def test_candidates_and_matches_have_their_fields_as_columns() -> None:
 
 
 def test_descriptors_have_a_row_for_each_descriptor() -> None:
-    videos = [described("a", 2, edit_score=0.25), described("b", 3)]
+    videos = [replace(described("a", 2, edit_score=0.25), blank=np.array([True, False])), described("b", 3)]
     table = to_arrow(videos, Descriptors)
+    assert table["blank"].to_pylist() == [True, False, None, None, None]
     assert table.schema.field("descriptor").type == pa.list_(pa.float32(), 4)
     assert table["video_id"].to_pylist() == ["a", "a", "b", "b", "b"]
     assert table["start_s"].to_pylist() == [0, 1, 0, 1, 2]

@@ -51,6 +51,18 @@ class TestRoundTrip:
             found = {name: (archive[name].dtype.str, archive[name].shape) for name in archive.files}
         assert found == {"video_ids": ("<U2", (1,)), "features": ("<f4", (1, 3)), "timestamps": ("<f4", (1, 2))}
 
+    def test_with_blank_rows(self, tmp_path: Path) -> None:
+        times, rows = np.array([[0, 1], [1, 2]], np.float32), np.eye(2, dtype=np.float32)
+        videos = [Descriptors(name, times, rows, blank=np.array(flags)) for name, flags in
+                  [("a", [True, False]), ("b", [False, False])]]  # fmt: skip
+        write_npz(tmp_path / "a.npz", videos)
+        assert [found.blank.tolist() for found in read_npz(tmp_path / "a.npz") if found.blank is not None] == [
+            [True, False],
+            [False, False],
+        ]
+        write_npz(tmp_path / "b.npz", [*videos, Descriptors("c", times, rows)])
+        assert [found.blank for found in read_npz(tmp_path / "b.npz")] == [None] * 3
+
     def test_the_gate_of_an_older_version(self, tmp_path: Path) -> None:
         path = saved(tmp_path, video_ids=np.array(["Q1", "Q2", "Q2"]), gated=np.array([True, False, False]))
         assert [video.gate for video in read_npz(path)] == ["stopped", "passed"]

@@ -34,6 +34,7 @@ VIDEOS = [
     stored("Q2", 3, edit_score=0.1 + 0.2),
     stored("Q1", 1, edit_score=1e-300, gate="stopped"),
     stored('naïve, "quoted"', 4, warnings=("cut short: 3 s lost", "")),
+    stored("Q3", 3, blank=np.array([False, True, False])),
 ]
 
 
@@ -44,6 +45,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         for name in ("video_id", "edit_score", "gate", "warnings"):
             assert getattr(found.descriptors, name) == getattr(expected.descriptors, name)
         np.testing.assert_array_equal(found.descriptors.timestamps, expected.descriptors.timestamps)
+        np.testing.assert_array_equal(found.descriptors.blank, expected.descriptors.blank)
         np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
 
 
@@ -62,9 +64,20 @@ def test_the_same_videos_give_the_same_bytes(tmp_path: Path) -> None:
 def test_other_programs_can_read_it(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.parquet", VIDEOS)
     table = pq.read_table(tmp_path / "a.parquet")
-    assert table.num_rows == 8
+    assert table.num_rows == 11
+    assert table["blank"].to_pylist() == [None] * 8 + [False, True, False]
     assert table["video_id"].to_pylist()[:4] == ["Q2", "Q2", "Q2", "Q1"]
     assert table.schema.field("descriptor").type.list_size == 5
+
+
+def test_a_shard_from_before_blank_rows_were_recorded(tmp_path: Path) -> None:
+    write_shard(tmp_path / "new.parquet", VIDEOS)
+    table = pq.read_table(tmp_path / "new.parquet")
+    pq.write_table(table.drop_columns(["blank"]), tmp_path / "old.parquet", write_page_checksum=True)
+    assert read_index(tmp_path / "old.parquet") == read_index(tmp_path / "new.parquet")
+    for found, expected in zip(read_shard(tmp_path / "old.parquet"), VIDEOS, strict=True):
+        assert found.descriptors.blank is None
+        np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
 
 
 def test_a_fingerprint_notices_a_change(tmp_path: Path) -> None:
