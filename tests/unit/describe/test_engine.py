@@ -13,6 +13,7 @@ import pytest
 from engine.config import Preset, load_preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
+from engine.projection import l2_normalize
 from engine.records import Descriptors, Failure, Media, Role
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.video.pyav import PyAvFrameSource
@@ -62,17 +63,25 @@ def test_an_error_that_nobody_foresaw_is_a_failure_of_its_video(
     assert isinstance(found[1], Descriptors)
 
 
-def test_frames_are_described_as_the_file_that_they_come_from(tiny_engines: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("resize", "min_cosine"), [("rgb", 1), ("planes", 0.998)])
+def test_frames_are_described_as_the_file_that_they_come_from(
+    tiny_engines: Path, tmp_path: Path, resize: str, min_cosine: float
+) -> None:
     write_video(tmp_path / "a.mp4", moving_frames(60), fps=10)
     with closing(PyAvFrameSource(Media("a", tmp_path / "a.mp4"))) as source:
         frames, times = np.stack(list(source.pictures())), source.timestamps[:, 0].astype(float)
     for role in get_args(Role):
-        with Engine.open(tiny_engines, num_threads=1) as engine:
+        preset = EnginesDirectory.open(tiny_engines).manifest.preset
+        decoding = preset.decoding.model_copy(update={"resize": resize})
+        preset = preset.model_copy(update={"decoding": decoding})
+        with Engine.open(tiny_engines, preset=preset, num_threads=1) as engine:
             expected = engine.describe_file(tmp_path / "a.mp4", role=role)
             found = engine.describe_frames(frames, times, role=role, video_id="a")
         assert found.video_id == expected.video_id
         np.testing.assert_array_equal(found.timestamps, expected.timestamps)
-        np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+        one, other = (l2_normalize(rows.descriptors) for rows in (found, expected))
+        assert np.vecdot(one, other).min() >= min_cosine - 1e-6
+        assert np.array_equal(found.descriptors, expected.descriptors) == (resize == "rgb")
 
 
 def test_another_role_is_refused_before_any_work(tiny_engines: Path, tmp_path: Path) -> None:

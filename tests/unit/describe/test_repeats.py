@@ -27,7 +27,7 @@ def chunk(*values: int, view: int = 0, **others: int) -> FrameChunk:
     """A chunk of pictures of one color; ``others``: the color of all pictures of another input."""
     inputs = {"a": np.repeat(np.uint8(values), 12).reshape(-1, 2, 2, 3)}
     inputs |= {name: np.full((len(values), 2, 2, 3), value, np.uint8) for name, value in others.items()}
-    return FrameChunk(np.zeros((len(values), 2), np.float32), inputs, view)
+    return FrameChunk(np.zeros((len(values), 2), np.float32), inputs, np.zeros(len(values), bool), view)
 
 
 def left(inputs: dict[str, Frames]) -> list[int]:
@@ -57,7 +57,8 @@ def test_all_inputs_must_be_equal() -> None:
 def test_pictures_on_a_gpu_are_all_new() -> None:
     array: Any = DeviceArray(4096, (3, 2, 2, 3), np.dtype(np.uint8), None, None)
     repeats = Repeats()
-    assert repeats.new_inputs(FrameChunk(np.zeros((3, 2), np.float32), {"a": array})) == {"a": array}
+    given = FrameChunk(np.zeros((3, 2), np.float32), {"a": array}, np.zeros(3, bool))
+    assert repeats.new_inputs(given) == {"a": array}
     assert repeats.places.tolist() == [0, 1, 2]
 
 
