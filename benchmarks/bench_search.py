@@ -5,8 +5,8 @@ queries: ``range_search_max_results`` of ``faiss.contrib.exhaustive_search``, ov
 
 Every device must find what a sort of all float64 scores finds (where there are at most 2**23), and what the CPU finds,
 and FAISS the same pairs but for those whose scores float32 cannot tell from the last one, before a time is reported.
-Rows are random unit vectors around common centres, as frames of videos are, with the bias of score normalization as their
-last value: -100 for the queries that a gate stopped.
+Rows are random unit vectors around common centres, as frames of videos are, with the bias of score normalization as
+their last value: -100 for the queries that a gate stopped.
 """
 
 from __future__ import annotations
