@@ -115,7 +115,18 @@ class ReferenceOrder:
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             with clock.stage("FFmpeg to JPEG"):
                 pattern = Path(folder) / "%07d.jpg"
-                command = ["ffmpeg", "-v", "error", "-i", media.path, "-q", "0", "-vf", "fps=1.000000", pattern]
+                command = [
+                    "ffmpeg",
+                    "-v",
+                    "error",
+                    "-i",
+                    str(media.path),
+                    "-q",
+                    "0",
+                    "-vf",
+                    "fps=1.000000",
+                    str(pattern),
+                ]
                 subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
             with clock.stage("Pillow"):
                 frames = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(Path(folder).iterdir())]

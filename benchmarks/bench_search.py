@@ -21,7 +21,7 @@ from typing import Annotated, TypeVar
 import faiss
 import numpy as np
 import typer
-from faiss.contrib.exhaustive_search import exponential_query_iterator, range_search_max_results
+from faiss.contrib import exhaustive_search
 from numpy.typing import NDArray
 
 from benchmarks.harness import OutputOption, command_line, report
@@ -96,8 +96,12 @@ def faiss_route(queries: FloatArray, references: FloatArray, *, k: int) -> RowPa
     """The k best of all pairs as the challenge's code finds them, best first; scores are those of a float32 product."""
     index = faiss.IndexFlatIP(references.shape[1])
     index.add(references)
-    _, limits, scores, ref_rows = range_search_max_results(
-        index, exponential_query_iterator(queries), -1e10, max_results=2 * k, min_results=k
+    _, limits, scores, ref_rows = exhaustive_search.range_search_max_results(  # type: ignore[no-untyped-call]
+        index,
+        exhaustive_search.exponential_query_iterator(queries),  # type: ignore[no-untyped-call]
+        -1e10,
+        max_results=2 * k,
+        min_results=k,
     )
     order = np.argsort(-scores, kind="stable")[:k]
     found = np.repeat(np.arange(len(queries)), np.diff(limits).astype(np.int64))
@@ -148,21 +152,21 @@ def measure(
         some = references[:MAX_PRODUCT_REFERENCES]
         product = partial(product_alone, queries, some)
         before = _timed(PRODUCT, product, size, repeat)[0]
-        of_size = []
-        expected = brute_force(queries, references, k=k) if num_queries * size <= MAX_SORTED else None
-        for device in devices:
-            search = partial(global_top_k, queries, references, k=k, device=device)
-            timing, found = _timed(str(device), search, size, repeat)
-            expected = found if expected is None else expected
-            check_equal(found, expected, what=str(device))
-            of_size.append(timing)
-        timing, found = _timed(FAISS_ROUTE, partial(faiss_route, queries, references, k=k), size, repeat)
-        check_same_pairs(found, expected, what=FAISS_ROUTE)
+        searches = [partial(global_top_k, queries, references, k=k, device=device) for device in devices]
+        of_devices = [
+            _timed(str(device), search, size, repeat) for device, search in zip(devices, searches, strict=True)
+        ]
+        of_faiss, faiss_pairs = _timed(FAISS_ROUTE, partial(faiss_route, queries, references, k=k), size, repeat)
+        is_small = num_queries * size <= MAX_SORTED
+        expected = brute_force(queries, references, k=k) if is_small else of_devices[0][1]
+        for timing, found in of_devices:
+            check_equal(found, expected, what=timing.device)
+        check_same_pairs(faiss_pairs, expected, what=FAISS_ROUTE)
         after = _timed(PRODUCT, product, size, repeat)[0]
         scale = size / len(some)
         best = min(before, after, key=lambda one: one.cpu_s)
         timings.append(Timing(PRODUCT, size, scale * best.wall_s, scale * best.cpu_s, before.peak_mib))
-        timings += [*of_size, timing]
+        timings += [*(timing for timing, _ in of_devices), of_faiss]
     return timings
 
 
