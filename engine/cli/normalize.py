@@ -57,4 +57,4 @@ def normalize(
     query_rows = read_queries(queries, ref_rows, device=device)
     write_npz(output / "queries.npz", normalizer.queries(query_rows, device=device))
     write_npz(output / "references.npz", normalizer.references(ref_rows))
-    say(f"normalized descriptors are in {output} (FAISS on {device})")
+    say(f"normalized descriptors are in {output} (compared on {device})")

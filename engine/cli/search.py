@@ -49,4 +49,4 @@ def search(
         search=partial(global_top_k, device=device),
     )
     write_candidates(output, candidates)
-    say(f"{len(candidates)} candidate pairs are in {output} (FAISS on {device})")
+    say(f"{len(candidates)} candidate pairs are in {output} (compared on {device})")

@@ -155,7 +155,7 @@ class _Run:
         )
         self.device = SearchDevice(num_gpus=settings.num_gpus or 0)
         self.device.check()
-        logger.info("search: FAISS on %s", self.device)
+        logger.info("search: on %s", self.device)
         _claim(settings, self.media.get("norm_set"))
         self._settings = settings
         self._progress = progress

@@ -12,7 +12,7 @@ from engine.config import Search
 from engine.errors import StoreError
 from engine.records import CandidatePair, Descriptors
 from engine.search.exact import global_top_k
-from engine.search.rows import RowPairs, RowSearch
+from engine.search.rows import RowPairs, Rows, RowSearch
 from engine.store.store import check_same_dimensions
 
 _DEFAULT = Search()
@@ -40,8 +40,8 @@ def find_candidates(
     for videos in (queries, references):
         _check_unique(videos)
     pairs = search(
-        np.concatenate([video.descriptors for video in queries]),
-        np.concatenate([video.descriptors for video in references]),
+        Rows([video.descriptors for video in queries]),
+        Rows([video.descriptors for video in references]),
         k=config.retrieve_per_query * len(queries),
     )
     query_videos, ref_videos, scores = _best_of_videos(pairs, queries, references)

@@ -24,13 +24,14 @@ from engine.search.faiss_backend import (
     error_bounds,
     lengths,
     query_blocks,
-    reference_blocks,
 )
-from engine.search.rows import Neighbours, RowPairs
+from engine.search.rows import Neighbours, RowPairs, Rows
 
 logger = logging.getLogger(__name__)
 
 _SCORING_BLOCK = 256
+# References multiplied at once on the CPU: a block of scores, 16 MiB, is still in the cache when it is looked through.
+_REFERENCE_BLOCK = 1024
 # Neighbours looked at beyond the k asked for, and by how much more where a row's best references are near-copies.
 _SPARE_NEIGHBOURS = 7
 _WIDENING = 8
@@ -39,24 +40,29 @@ _FIRST_WIDTH = 2
 _MIN_WIDTH = 32
 
 
-def global_top_k(queries: FloatArray, references: FloatArray, *, k: int, device: SearchDevice = CPU) -> RowPairs:
+def global_top_k(
+    queries: FloatArray | Rows, references: FloatArray | Rows, *, k: int, device: SearchDevice = CPU
+) -> RowPairs:
     """Find the ``k`` highest inner products of ``queries (Q, D)`` and ``references (R, D)``.
 
     A `engine.search.rows.RowSearch` that misses none. Equal scores keep their order also where the cut falls among
     them. All Q x R pairs are returned if ``k`` is not smaller. Memory is O(k) and one block, whatever the scores. The
     result does not depend on ``device``.
 
-    A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept. GPUs find the
-    nearest of each row; rows with more pairs above the threshold than they can find are searched on the CPU, which is
-    said. Raises as a `RowSearch`, ``ValueError`` for arrays that are not finite float32 with at least one row, and what
-    `SearchDevice.check` does.
+    A threshold rises while blocks are searched: what cannot be among the k best seen so far is not kept, and query rows
+    that cannot reach it with any reference, such as those of videos that the gate stopped, are not searched. GPUs find
+    the nearest of each row; rows with more pairs above the threshold than they can find are searched on the CPU, which
+    is said. For GPUs, rows of several arrays are copied into one. Raises as a `RowSearch`, ``ValueError`` for arrays
+    that are not finite float32 with at least one row, and what `SearchDevice.check` does.
     """
+    queries, references = _as_rows("queries", queries), _as_rows("references", references)
     _check(queries, references, k=k)
     best = _BestPairs(queries, references, k=k)
-    errors = error_bounds(queries, longest=float(lengths(references).max()))
+    longest = max(float(lengths(array).max()) for array in references.arrays)
+    errors = np.concatenate([error_bounds(array, longest=longest) for array in queries.arrays])
     rows = np.arange(len(queries))
     if device != CPU:
-        rows = _offer_nearest(best, device.open(references), queries, errors, k=k)
+        rows = _offer_nearest(best, device.open(references.joined()), queries.joined(), errors, k=k)
         if len(rows):
             logger.info(
                 "%d of %d query rows have too many pairs for a GPU; searched on the CPU", len(rows), len(queries)
@@ -92,25 +98,46 @@ def _offer_nearest(
     return rows
 
 
-def _offer_all(
-    best: _BestPairs, queries: FloatArray, references: FloatArray, errors: FloatArray, rows: NDArray[np.intp]
-) -> None:
-    """Offer every pair of some query rows that may count."""
-    searched, errors = queries[rows], errors[rows]
-    for references_block in reference_blocks(references):
-        for block in query_blocks(len(rows)):
-            # Scores above the radius are found; those equal to it are wanted too.
-            radius = np.nextafter(best.threshold - errors[block].max(), np.float32(-np.inf))
-            pairs = references_block.above(searched[block], float(radius))
-            query_rows = block.start + pairs.query_rows
-            best.offer(_Pairs(rows[query_rows], pairs.ref_rows, pairs.scores, errors[query_rows]))
+def _offer_all(best: _BestPairs, queries: Rows, references: Rows, errors: FloatArray, rows: NDArray[np.int64]) -> None:
+    """Offer every pair of some query rows that may count; rows that can score highest come first."""
+    ceilings = _ceilings(queries, references, errors)[rows]
+    order = np.argsort(-ceilings, kind="stable")
+    rows, ceilings = rows[order], ceilings[order]
+    for block in query_blocks(len(rows)):
+        if ceilings[block.start] < best.threshold:
+            return
+        searched = queries.take(rows[block])
+        for start, references_block in references.blocks(_REFERENCE_BLOCK):
+            open_rows = rows[block][ceilings[block] >= best.threshold]
+            scores = searched[: len(open_rows)] @ references_block.T
+            # One step down: the difference was rounded.
+            floors = np.nextafter(best.threshold - errors[open_rows], np.float32(-np.inf))
+            # Few rows have such a pair, and the maximum of a row is found faster than all that lies above a score.
+            places = np.flatnonzero(scores.max(axis=1) >= floors)
+            found, ref_rows = np.nonzero(scores[places] >= floors[places, None])
+            found = places[found]
+            query_rows = open_rows[found]
+            best.offer(_Pairs(query_rows, start + ref_rows, scores[found, ref_rows], errors[query_rows]))
+
+
+def _ceilings(queries: Rows, references: Rows, errors: FloatArray) -> NDArray[np.float64]:
+    """Scores that no pair of each query row exceeds, ``(Q,)``: the last dimension is looked at apart from the rest.
+
+    It holds the bias of score normalization, against the same value in all references.
+    """
+    last = [array[:, -1] for array in references.arrays]
+    lowest, highest = float(min(map(np.min, last))), float(max(map(np.max, last)))
+    longest = max(float(lengths(array[:, :-1]).max()) for array in references.arrays)
+    heads = np.concatenate([lengths(array[:, :-1]) for array in queries.arrays]).astype(np.float64)
+    tails = np.concatenate([array[:, -1] for array in queries.arrays]).astype(np.float64)
+    return heads * longest + np.maximum(tails * lowest, tails * highest) + errors
 
 
 class NearestRows:
     """The nearest of ``references (R, D)``; raises as `global_top_k`."""
 
     def __init__(self, references: FloatArray, *, device: SearchDevice = CPU) -> None:
-        _check_rows("references", references)
+        _as_rows("references", references)
         self._references = references
         self._longest = float(lengths(references).max())
         self._nearest = device.open(references)
@@ -120,7 +147,7 @@ class NearestRows:
 
         Best first; equal scores are ordered by reference row. Raises ``ConfigError`` for ``k`` outside 1..R.
         """
-        _check(queries, self._references, k=k)
+        _check(_as_rows("queries", queries), _as_rows("references", self._references), k=k)
         if k > len(self._references):
             raise ConfigError(f"cannot take the {k} nearest of {len(self._references)} rows")
         found = Neighbours(np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32))
@@ -141,7 +168,8 @@ class NearestRows:
             nearest = CpuNearest(self._references)
         rough, ref_rows = nearest.search(queries[rows], k=width)
         query_rows = np.repeat(rows, width)
-        scores = _exact_scores(queries, self._references, query_rows, ref_rows.ravel()).reshape(ref_rows.shape)
+        sides = Rows([queries]), Rows([self._references])
+        scores = _exact_scores(*sides, query_rows, ref_rows.ravel()).reshape(ref_rows.shape)
         order = np.lexsort((ref_rows, -scores), axis=1)[:, :k]
         found.ref_rows[rows] = np.take_along_axis(ref_rows, order, axis=1)
         found.scores[rows] = np.take_along_axis(scores, order, axis=1)
@@ -170,7 +198,7 @@ class _Pairs(NamedTuple):
 class _BestPairs:
     """Collects the pairs that may be among the k best. ``threshold``: no pair below it can be."""
 
-    def __init__(self, queries: FloatArray, references: FloatArray, *, k: int) -> None:
+    def __init__(self, queries: Rows, references: Rows, *, k: int) -> None:
         self.threshold = np.float32(-np.inf)
         self.num_references = len(references)
         self._queries = queries
@@ -231,29 +259,30 @@ class _BestPairs:
 
 
 def _exact_scores(
-    queries: FloatArray, references: FloatArray, query_rows: NDArray[np.int64], ref_rows: NDArray[np.int64]
+    queries: Rows, references: Rows, query_rows: NDArray[np.int64], ref_rows: NDArray[np.int64]
 ) -> FloatArray:
     """Inner products of P pairs of rows, float32 ``(P,)``, each computed alone in float64."""
     scores = np.empty(len(query_rows), dtype=np.float32)
     for start in range(0, len(scores), _SCORING_BLOCK):
         block = slice(start, start + _SCORING_BLOCK)
-        left = queries[query_rows[block]].astype(np.float64)
-        right = references[ref_rows[block]].astype(np.float64)
+        left = queries.take(query_rows[block]).astype(np.float64)
+        right = references.take(ref_rows[block]).astype(np.float64)
         scores[block] = np.vecdot(left, right)
     return scores
 
 
-def _check_rows(name: str, rows: FloatArray) -> None:
+def _as_rows(name: str, rows: FloatArray | Rows) -> Rows:
+    if isinstance(rows, Rows):
+        return rows
     if rows.ndim != 2 or len(rows) == 0 or rows.dtype != np.float32:
         raise ValueError(f"expected {name} as float32 (N, D) with N >= 1, got {rows.dtype} {rows.shape}")
+    return Rows([rows])
 
 
-def _check(queries: FloatArray, references: FloatArray, *, k: int) -> None:
-    _check_rows("queries", queries)
-    _check_rows("references", references)
-    if queries.shape[1] != references.shape[1]:
+def _check(queries: Rows, references: Rows, *, k: int) -> None:
+    if queries.num_dims != references.num_dims:
         raise StoreError(
-            f"queries have {queries.shape[1]} dimensions and references {references.shape[1]}; descriptors can only be "
+            f"queries have {queries.num_dims} dimensions and references {references.num_dims}; descriptors can only be "
             "compared if they were made with the same engines, and score-normalized on both sides or on neither"
         )
     if k < 1:

@@ -1,4 +1,4 @@
-"""The k nearest of some rows, and all pairs above a score, by matrix products: FAISS on a CPU or on GPUs.
+"""The k nearest of some rows, by matrix products: FAISS on a CPU or on GPUs.
 
 Scores are those of one matrix product, off by a bound that is given here; `engine.search.exact` makes exact results
 of them.
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from engine.errors import BackendUnavailable, ConfigError, EngineError
 from engine.records import FloatArray
-from engine.search.rows import RowPairs
 
-# The block that faiss multiplies at once: smaller ones wait more often for all threads, larger ones only take memory.
+# Rows that are multiplied at once: fewer wait more often for all threads, more only take memory.
 _QUERY_BLOCK = 4096
-_REFERENCE_BLOCK = 1024
 _MAX_RESULTS = 2**22
 _GPU_MAX_K = 2048
 _FLOAT32_ROUNDOFF = 2.0**-24
@@ -140,25 +138,3 @@ def query_blocks(num_rows: int, *, results_per_row: int = 1) -> Iterator[slice]:
     size = max(1, min(_QUERY_BLOCK, _MAX_RESULTS // results_per_row))
     for start in range(0, num_rows, size):
         yield slice(start, start + size)
-
-
-def reference_blocks(references: FloatArray) -> Iterator[CpuBlock]:
-    """The references in blocks for searching all pairs above a score, on the CPU."""
-    for start in range(0, len(references), _REFERENCE_BLOCK):
-        index = faiss.IndexFlatIP(references.shape[1])
-        index.add(references[start : start + _REFERENCE_BLOCK])
-        yield CpuBlock(index, start)
-
-
-@dataclass(frozen=True)
-class CpuBlock:
-    """Some references, the first of which is row ``start``."""
-
-    index: Any
-    start: int
-
-    def above(self, queries: FloatArray, radius: float) -> RowPairs:
-        """All pairs with a rough score above ``radius``; query rows count from the first of ``queries``."""
-        limits, scores, ref_rows = self.index.range_search(queries, radius)
-        counts = np.diff(limits).astype(np.int64)
-        return RowPairs(np.repeat(np.arange(len(counts)), counts), self.start + ref_rows, scores)

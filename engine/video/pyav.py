@@ -198,6 +198,8 @@ class PyAvFrameSource:
                 if is_last or len(waiting[place]) == CHUNK_FRAMES:
                     yield self._chunk(waiting[place], specs, end=number + 1, view=place)
                     waiting[place] = []
+                if is_last:
+                    fitted[place] = None, []  # a picture for each shot of a long film would fill the memory
         for place, rest in enumerate(waiting):
             if rest:
                 yield self._chunk(rest, specs, end=number + 1, view=place)

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StoreError
 from engine.records import FloatArray
 from engine.search import exact as index
 from engine.search import faiss_backend as nearest
-from engine.search.exact import Neighbours, RowPairs, global_top_k
+from engine.search.exact import global_top_k
 from engine.search.faiss_backend import SearchDevice
+from engine.search.rows import Neighbours, RowPairs, Rows
 from tests.search_devices import DEVICES, top_k
 
 
@@ -42,9 +44,21 @@ def assert_same(found: RowPairs | Neighbours, expected: RowPairs | Neighbours) -
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch, *, query_block: int, reference_block: int) -> None:
     monkeypatch.setattr(nearest, "_QUERY_BLOCK", query_block)
-    monkeypatch.setattr(nearest, "_REFERENCE_BLOCK", reference_block)
+    monkeypatch.setattr(index, "_REFERENCE_BLOCK", reference_block)
     monkeypatch.setattr(nearest, "_MAX_RESULTS", query_block * 16)
     monkeypatch.setattr(index, "_SCORING_BLOCK", 5)
+
+
+class WatchedRows(Rows):
+    """Rows that know which of them were looked at."""
+
+    def __init__(self, arrays: Sequence[FloatArray]) -> None:
+        super().__init__(arrays)
+        self.taken: set[int] = set()
+
+    def take(self, indices: NDArray[np.int64]) -> FloatArray:
+        self.taken.update(indices.tolist())
+        return super().take(indices)
 
 
 @pytest.fixture(params=DEVICES.values(), ids=DEVICES)
@@ -105,6 +119,46 @@ class TestGlobalTopK:
             expected = brute_force(queries, references, k)
             assert expected.scores[-1] < 0
             assert_same(global_top_k(queries, references, k=k, device=device), expected)
+
+    @pytest.mark.parametrize("k", [1, 30, 500, 45 * 200 + 5])
+    def test_rows_that_cannot_reach_the_threshold_are_searched_only_where_k_asks_for_them(
+        self, monkeypatch: pytest.MonkeyPatch, k: int
+    ) -> None:
+        """As queries that the gate stopped: their bias is -100."""
+        small_blocks(monkeypatch, query_block=5, reference_block=64)
+        queries = np.concatenate([unit_rows(60, seed=8), np.full((60, 1), -0.9, dtype=np.float32)], axis=1)
+        stopped = np.arange(0, 60, 4)
+        queries[stopped, -1] = -100
+        references = np.concatenate([unit_rows(200, seed=9), np.ones((200, 1), dtype=np.float32)], axis=1)
+        watched = WatchedRows([queries])
+        assert_same(global_top_k(watched, references, k=k), brute_force(queries, references, k))
+        assert watched.taken.isdisjoint(stopped.tolist()) == (k <= 45 * 200)
+
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+    def test_no_score_is_above_the_ceiling_of_its_row(self, scale: float) -> None:
+        queries, references = scale * unit_rows(300, 65, seed=16), unit_rows(400, 65, seed=17)
+        queries[::3] = references[:100] * np.float32(scale)
+        references[::2] *= np.float32(0.1)
+        bounds = nearest.error_bounds(queries, longest=1.0)
+        ceilings = index._ceilings(Rows([queries]), Rows([references]), bounds)
+        exact = queries.astype(np.longdouble) @ references.astype(np.longdouble).T
+        assert (exact.max(axis=1).astype(np.float32) <= ceilings).all()
+
+    def test_rows_of_many_arrays_are_as_one_array(self, device: SearchDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+        queries, references = unit_rows(60, seed=2), unit_rows(150, seed=3)
+        expected = brute_force(queries, references, 400)
+        small_blocks(monkeypatch, query_block=7, reference_block=64)
+        sides = Rows(np.split(queries, [1, 1, 20])), Rows(np.split(references, [30, 33, 149]))
+        assert_same(global_top_k(*sides, k=400, device=device), expected)
+
+    def test_references_are_not_copied(self) -> None:
+        queries, references = unit_rows(20, 512, seed=18), unit_rows(20_000, 512, seed=19)
+        sides = Rows([queries]), Rows(np.split(references, 500))
+        tracemalloc.start()
+        global_top_k(*sides, k=100)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak_bytes < references.nbytes / 4
 
     def test_rows_of_zeros(self, device: SearchDevice) -> None:
         queries, references = np.zeros((4, 8), dtype=np.float32), integer_rows(5, seed=0)

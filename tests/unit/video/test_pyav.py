@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -628,3 +629,16 @@ class TestCache:
         chunks = list(source.model_inputs([InputSpec("a", 32)], views=[View(span=Span(stop=3))]))
         (tmp_path / "v.mp4").unlink()
         assert source.scene_statistics().num_frames == len(chunks[0].inputs["a"]) == 3
+
+    def test_memory_does_not_grow_with_the_number_of_views_that_have_ended(self, tmp_path: Path) -> None:
+        """A long film has hundreds of shots."""
+        frames = [np.full((240, 320, 3), 3 * number, np.uint8) for number in range(80)]
+        encode(tmp_path / "v.mp4", frames)
+        source = PyAvFrameSource(Media("v", tmp_path / "v.mp4"), fps=25, cache_bytes=0)
+        views = [View(Region(0, 0, 160, 240), Span(start, start + 2)) for start in range(0, 80, 2)]
+        tracemalloc.start()
+        num_rows = sum(len(chunk.timestamps) for chunk in source.model_inputs([InputSpec("a", 32)], views=views))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert num_rows == 80
+        assert peak_bytes < 12 * frames[0].nbytes
