@@ -133,7 +133,9 @@ def main(
     media = find_videos(videos)
     with tempfile.TemporaryDirectory() as copies:
         if transcode_to is not None:
-            media = find_videos([transcode(item.path, Path(copies) / item.video_id, transcode_to) for item in media])
+            media = find_videos(
+                [transcode(item.local_path, Path(copies) / item.video_id, transcode_to) for item in media]
+            )
         lines, figures = measure(media, device=device, spec=InputSpec("frames", size), num_workers=workers)
     name = "bench_decode" if transcode_to is None else f"bench_decode_{transcode_to}"
     report(name, lines=lines, figures=figures, output=output)

@@ -169,7 +169,9 @@ def _tasks(
 ) -> dict[str, Task]:
     tasks: dict[str, Task] = {f"decode {name}": partial(decode, media, skip=skip) for name, skip in _LEFT_OUT.items()}
     for name, describe in checkouts.items():
-        tasks |= {f"{name}, {role}, all": partial(describe, role, media.path.absolute()) for role in get_args(Role)}
+        tasks |= {
+            f"{name}, {role}, all": partial(describe, role, media.local_path.absolute()) for role in get_args(Role)
+        }
     for (name, frames), engine in engines.items():
         of = "" if name == _OWN else f", {name}"
         for role in get_args(Role):

@@ -85,7 +85,7 @@ def _title(words: Sequence[str]) -> Frame:
 
 def footage(media: Media, seconds: float, *, start_s: float = 0.0) -> Iterator[Frame]:
     """Frames of a video at `FPS`, filling `SIZE`."""
-    frames = read_clip(media.path, fps=FPS, start_s=start_s, short_side_px=SIZE[1])
+    frames = read_clip(media.local_path, fps=FPS, start_s=start_s, short_side_px=SIZE[1])
     return (cover(frame, SIZE) for frame in islice(frames, round(seconds * FPS)))
 
 
@@ -108,9 +108,9 @@ def make_videos(source: DataSet, output: Path) -> None:
     replaced = {media.video_id for media in opened}
     for media in find_videos([source.references]):
         if media.video_id not in replaced:
-            shutil.copyfile(media.path, catalogue / media.path.name)
+            shutil.copyfile(media.local_path, catalogue / media.path.name)
     pairs = [("c_exact", exact.video_id), ("c_in6", inside.video_id)]
-    shutil.copyfile(exact.path, queries / f"c_exact{exact.path.suffix}")
+    shutil.copyfile(exact.local_path, queries / f"c_exact{exact.path.suffix}")
     around = plain[len(KINDS)]
     _write(
         queries / "c_in6.mp4",

@@ -48,8 +48,8 @@ class Copy:
 
 def exact_pairs(data: DataSet) -> list[Pair]:
     """Queries and references whose files are equal byte for byte. Raises ``ConfigError`` if there are none."""
-    references = {file_sha256(media.path): media.video_id for media in find_videos([data.references])}
-    queries = [(media.video_id, file_sha256(media.path)) for media in find_videos([data.queries])]
+    references = {file_sha256(media.local_path): media.video_id for media in find_videos([data.references])}
+    queries = [(media.video_id, file_sha256(media.local_path)) for media in find_videos([data.queries])]
     pairs = [(query_id, references[digest]) for query_id, digest in queries if digest in references]
     if not pairs:
         raise ConfigError(f"no query of {data.queries} is a reference byte for byte; there is nothing to look for")
@@ -61,7 +61,7 @@ def link_copies(data: DataSet, pairs: Sequence[Pair], output: Path) -> None:
     copies = {query_id for query_id, _ in pairs}
     for media in find_videos([data.queries]):
         if media.video_id in copies:
-            (output / media.path.name).symlink_to(media.path.resolve())
+            (output / media.path.name).symlink_to(media.local_path.resolve())
 
 
 def copies_of(

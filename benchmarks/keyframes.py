@@ -56,7 +56,7 @@ def encode_set(given: DataSet, folder: Path, *, gop_s: float) -> DataSet:
             target = folder / name / f"{media.path.stem}.mp4"
             if not target.exists():
                 with written_aside(target) as aside:
-                    encode_with_gops(media.path, aside, gop_s=gop_s)
+                    encode_with_gops(media.local_path, aside, gop_s=gop_s)
     shutil.copyfile(given.ground_truth, folder / given.ground_truth.name)
     return find_data_set(folder)
 

@@ -197,7 +197,7 @@ def make_attacks(source: DataSet, output: Path, *, num_queries: int | None) -> N
     with progress("attacked queries", len(queries)) as advance:
         for media in queries:
             fps = probe_sources([media], max_source_s=_MAX_SOURCE_S)[0].fps
-            frames = list(read_clip(media.path, fps=fps, short_side_px=SHORT_SIDE_PX))
+            frames = list(read_clip(media.local_path, fps=fps, short_side_px=SHORT_SIDE_PX))
             for number, (name, attack) in enumerate(ATTACKS.items()):
                 rng = np.random.default_rng([SEED, number, *media.video_id.encode()])
                 attacked = attack(len(frames), fps, rng)

@@ -132,14 +132,14 @@ def make_exact_copies(source: DataSet, output: Path) -> None:
     queries = output / QUERIES
     queries.mkdir(parents=True)
     for media in find_videos([source.queries]):
-        (queries / media.path.name).symlink_to(media.path.resolve())
+        (queries / media.path.name).symlink_to(media.local_path.resolve())
     references = find_videos([source.references])
     shutil.copyfile(source.ground_truth, output / GROUND_TRUTH)
     with (output / GROUND_TRUTH).open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for media in references[:: -(-len(references) // NUM_EXACT_COPIES)]:
             query_id = f"{_COPY_PREFIX}{media.video_id}"
-            (queries / f"{query_id}{media.path.suffix}").symlink_to(media.path.resolve())
+            (queries / f"{query_id}{media.path.suffix}").symlink_to(media.local_path.resolve())
             end_s = f"{index_timeline(media).end_s:.3f}"
             writer.writerow([query_id, media.video_id, "0.000", end_s, "0.000", end_s])
     (output / REFERENCES).symlink_to(source.references.resolve(), target_is_directory=True)

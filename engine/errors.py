@@ -19,3 +19,11 @@ class BackendUnavailable(EngineError):  # noqa: N818 - the established name for 
 
 class StoreError(EngineError):
     """Stored descriptors, candidates or matches cannot be read, or do not fit what they are used with."""
+
+
+class RemoteError(EngineError, OSError):
+    """An object or a URL cannot be read or written, for a reason that may be gone at another time."""
+
+
+class RemoteMissingError(RemoteError, FileNotFoundError):
+    """There is no such object."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import socket
+import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +21,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from engine.errors import RemoteError
+from engine.storage.location import Location, RemotePath
+
 _CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 _DAMAGE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
@@ -27,12 +34,20 @@ _DAMAGE = (
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Location) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what was written there replaces ``path`` when the block ends.
+
+    Of an object the temporary path is on this machine, and what was written there is uploaded.
 
     The folder is made if needed. File and folder entry are flushed to the disk before the block returns. If the block
     raises, the temporary file is removed and ``path`` stays as it was.
     """
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="vsc-engine-") as folder:
+            aside = Path(folder) / path.name
+            yield aside
+            path.upload(aside)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
     try:
@@ -73,12 +88,19 @@ def flush_to_disk(path: Path) -> None:
 
 
 @contextmanager
-def exclusive(path: Path, *, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
+def exclusive(path: Location, *, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold the lock file ``path`` against all other processes; it is made if needed, and stays.
 
     ``on_wait`` is called once if another process holds it, and then it is waited for; without ``on_wait`` this raises
     ``BlockingIOError`` instead.
+
+    An object in place of a lock file is there while somebody holds it; a process that is killed leaves it. Nobody waits
+    for one: ``RemoteError`` says who made it.
     """
+    if isinstance(path, RemotePath):
+        with _exclusive_object(path):
+            yield
+        return
     lock = FileLock(path)
     try:
         held = lock.acquire(blocking=False)
@@ -91,13 +113,29 @@ def exclusive(path: Path, *, on_wait: Callable[[], object] | None = None) -> Ite
         yield
 
 
+@contextmanager
+def _exclusive_object(path: RemotePath) -> Iterator[None]:
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    holder = f"process {os.getpid()} of {socket.gethostname()} since {now}"
+    if not path.create(json.dumps({"holder": holder}).encode()):
+        try:
+            found = json.loads(path.read_bytes())["holder"]
+        except (RemoteError, ValueError, TypeError, KeyError):
+            found = "a process that does not say which"
+        raise RemoteError(f"{path} is held by {found}; wait for it, or remove this object if that process is gone")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hexadecimal) of the bytes of a file. Raises ``OSError``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def load_arrays(path: Location) -> dict[str, NDArray[Any]]:
     """All arrays of an ``.npz`` file by name.
 
     Raises ``ValueError`` with one line that says why not: no such file, not an archive, damaged, or an array of Python
@@ -105,11 +143,12 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is not a file")
-    if not zipfile.is_zipfile(path):
+    source = path if isinstance(path, Path) else path.open("rb")
+    if not zipfile.is_zipfile(source):
         raise ValueError(f"{path} is not a NumPy .npz archive, or was cut short")
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(source, allow_pickle=False) as archive:
             for name in archive.files:
                 arrays[name] = np.asarray(archive[name])
     except ValueError as error:
@@ -124,7 +163,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def save_arrays(path: Location, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write ``arrays`` as an uncompressed ``.npz``; the same arrays give the same bytes."""
     with written_aside(path) as aside, aside.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -13,6 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import ConfigError
+from engine.storage.location import Location
+
 Role = Literal["query", "reference"]
 GateState = Literal["passed", "stopped", "stopped_rows_kept"]
 """What the edit gate did: nothing, or it was off; it stopped the video, whose one row is a placeholder; it stopped the
@@ -28,10 +31,20 @@ GATED_BIAS = -100.0
 
 @dataclass(frozen=True)
 class Media:
-    """A video file and the id under which its results are kept: see `engine.video.discovery.discover`."""
+    """A video file, on this machine or not, and the id under which its results are kept.
+
+    See `engine.video.discovery.discover`.
+    """
 
     video_id: str
-    path: Path
+    path: Location
+
+    @property
+    def local_path(self) -> Path:
+        """The path of a file of this machine. Raises ``ConfigError`` for a remote one."""
+        if not isinstance(self.path, Path):
+            raise ConfigError(f"{self.path}: only files of this machine are taken here; copy it into a folder")
+        return self.path
 
 
 @dataclass(frozen=True)
@@ -171,7 +184,7 @@ class Failure:
     """
 
     video_id: str
-    path: Path
+    path: Location
     stage: str
     reason: str
     is_of_content: bool = False

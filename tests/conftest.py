@@ -15,6 +15,7 @@ import pytest
 
 from engine.files import exclusive
 from tests.imagenet import write_imagenet_weights
+from tests.object_store import ObjectStore, running_store
 from tests.stub_driver import control
 
 # Two processes of tests share two cores: threads of tiny models would only wait for each other.
@@ -108,6 +109,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _describe_golden() -> str:
     root = golden_root()
     return f"committed part, {root}" if root == COMMITTED_GOLDEN else f"full set, {root}"
+
+
+@pytest.fixture(scope="session")
+def running_object_store() -> Iterator[ObjectStore]:
+    with running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def object_store(running_object_store: ObjectStore) -> Iterator[ObjectStore]:
+    """An S3 server, which fails as ``failures`` says; its bucket keeps what other tests put there."""
+    running_object_store.requests.clear()
+    yield running_object_store
+    running_object_store.failures.clear()
 
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]

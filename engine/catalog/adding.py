@@ -15,6 +15,7 @@ from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError
 from engine.files import file_sha256
 from engine.records import Descriptors, Failure, FloatArray, Media
+from engine.storage.location import Location, RemotePath
 from engine.store.shards import Fingerprint
 
 Describe = Callable[[Sequence[Media]], Iterator[tuple[Media, Descriptors | Failure]]]
@@ -59,13 +60,13 @@ class Addition:
             return True
         try:
             fingerprint = Fingerprint.of(path)
-            if entry.video.path == path and entry.fingerprint == fingerprint:
+            if str(entry.video.path) == str(path) and entry.fingerprint == fingerprint:
                 self._kept.append(item.video_id)
                 return False
-            sha256 = file_sha256(path)
+            sha256 = _sha256(path)
         except OSError:
             return True  # describing it will say why
-        if entry.video.sha256 == sha256:
+        if sha256 and entry.video.sha256 == sha256:
             self._keep(entry, path=path, fingerprint=fingerprint)
             return False
         return self._may_replace(entry, path=path)
@@ -83,14 +84,14 @@ class Addition:
     def _take_file(self, item: Media, video: Descriptors, *, fingerprint: Fingerprint | None) -> None:
         sha256 = ""
         with suppress(OSError):
-            sha256 = file_sha256(item.path)
+            sha256 = _sha256(item.path)
         if fingerprint is None or fingerprint != _fingerprint(item.path):
             reason = f"{item.path} changed while it was read; add it again when it is complete"
             self._failures.append(Failure(item.video_id, item.path, "read", reason))
         else:
             self._take_new(video, path=_absolute(item.path), sha256=sha256, fingerprint=fingerprint)
 
-    def take_described(self, video: Descriptors, source: Path) -> None:
+    def take_described(self, video: Descriptors, source: Location) -> None:
         """Take descriptors that were made before."""
         source, sha256 = _absolute(source), rows_sha256(video.timestamps, video.descriptors)
         entry = self._entries.get(video.video_id)
@@ -132,8 +133,8 @@ class Addition:
         added, replaced, kept = (tuple(sorted(ids)) for ids in (self._added, self._replaced, self._kept))
         return AddReport(added, replaced, kept, tuple(failures))
 
-    def _may_replace(self, entry: Entry, *, path: Path) -> bool:
-        if entry.video.path == path:
+    def _may_replace(self, entry: Entry, *, path: Location) -> bool:
+        if str(entry.video.path) == str(path):
             return True
         video_id = entry.video.video_id
         reason = (
@@ -143,14 +144,14 @@ class Addition:
         self._failures.append(Failure(video_id, path, "add", reason))
         return False
 
-    def _keep(self, entry: Entry, *, path: Path, fingerprint: Fingerprint) -> None:
+    def _keep(self, entry: Entry, *, path: Location, fingerprint: Fingerprint) -> None:
         """Keep a video whose bytes are known; where its file was moved or touched, the table learns of it."""
         video = entry.video
         moved = CatalogVideo(video.video_id, path, video.sha256, video.duration_s, video.num_rows, video.warnings)
         self._moved.append(Entry(moved, entry.revision, entry.rows_sha256, fingerprint))
         self._kept.append(video.video_id)
 
-    def _take_new(self, video: Descriptors, *, path: Path, sha256: str, fingerprint: Fingerprint | None) -> None:
+    def _take_new(self, video: Descriptors, *, path: Location, sha256: str, fingerprint: Fingerprint | None) -> None:
         duration_s = float(video.timestamps.max())
         known = CatalogVideo(video.video_id, path, sha256, duration_s, len(video), video.warnings)
         of_rows = rows_sha256(video.timestamps, video.descriptors)
@@ -182,15 +183,22 @@ def rows_sha256(timestamps: FloatArray, descriptors: FloatArray) -> str:
     return hashlib.sha256(timestamps.tobytes() + descriptors.tobytes()).hexdigest()
 
 
-def _fingerprint(path: Path) -> Fingerprint | None:
+def _sha256(path: Location) -> str:
+    """Of the bytes of a file; empty for a remote one, whose version stands for them."""
+    return file_sha256(path) if isinstance(path, Path) else ""
+
+
+def _fingerprint(path: Location) -> Fingerprint | None:
     try:
         return Fingerprint.of(path)
     except OSError:
         return None
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: Location) -> Location:
     """The path from the root, because a catalogue is used from many folders. Raises ``ConfigError`` if not UTF-8."""
+    if isinstance(path, RemotePath):
+        return path
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
     try:
         str(absolute).encode()

@@ -29,7 +29,7 @@ from engine.catalog.tables import Tables
 from engine.catalog.verification import verify_tables
 from engine.config import Preset
 from engine.describe.engine import Engine
-from engine.errors import ConfigError, StoreError
+from engine.errors import ConfigError, RemoteError, StoreError
 from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.files import exclusive, file_sha256, flush_to_disk, load_arrays, naming, save_arrays
@@ -39,6 +39,7 @@ from engine.run.plan import Workers
 from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.score_norm import ScoreNormalizer
+from engine.storage.location import Location, RemotePath, WebAccess, location
 from engine.video import DecoderName
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Catalog:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Location,
         manifest: CatalogManifest,
         *,
         engines: EnginesDirectory | None,
@@ -84,11 +85,11 @@ class Catalog:
     @classmethod
     def create(
         cls,
-        folder: str | Path,
+        folder: str | Location,
         *,
         engines: str | Path | EnginesDirectory | None = None,
         preset: Preset | None = None,
-        norm_set: str | Path | None = None,
+        norm_set: str | Location | None = None,
         use_score_norm: bool = True,
     ) -> Self:
         """Make an empty catalogue in a new or empty folder; what decides its descriptors and scores is kept in it.
@@ -98,7 +99,7 @@ class Catalog:
         default those that came with the engines. Raises ``ConfigError`` for engines without a PCA or a norm set, and
         ``StoreError`` for a folder that holds other things, and a norm set of other engines.
         """
-        folder = Path(folder)
+        folder = location(folder)
         opened = _opened(engines) or user_engines("lite")
         engine = Engine.open(opened, preset=preset)
         if not engine.use_pca:
@@ -113,7 +114,7 @@ class Catalog:
         )
         rows = None
         if use_score_norm:
-            rows = opened.norm_set() if norm_set is None else read_norm_set(Path(norm_set), opened.manifest)
+            rows = opened.norm_set() if norm_set is None else read_norm_set(location(norm_set), opened.manifest)
             _fitted(rows, engine.preset, num_dims=num_dims)
         manifest = CatalogManifest(
             identity=engine.identity(role="reference"),
@@ -122,7 +123,8 @@ class Catalog:
             norm_set_sha256=None if rows is None else _sha256(rows),
             engines_folder=None if engines is None else str(opened.folder.absolute()),
         )
-        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(folder, Path):
+            folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             _check_free(folder)
             if rows is not None:
@@ -134,7 +136,7 @@ class Catalog:
     @classmethod
     def open(
         cls,
-        folder: str | Path,
+        folder: str | Location,
         *,
         engines: str | Path | EnginesDirectory | None = None,
         decoder: DecoderName | None = None,
@@ -145,17 +147,19 @@ class Catalog:
         ``decoder``: as in `Engine.open`. ``index_above``: see `INDEX_ABOVE`; it counts for those who add. Raises
         ``StoreError`` for a folder that is none, a newer version, damage, and engines other than its own.
         """
-        manifest = read_manifest(Path(folder))
+        folder = location(folder)
+        manifest = read_manifest(folder)
         opened = _opened(engines)
-        catalog = cls(Path(folder), manifest, engines=opened, decoder=decoder, index_above=index_above)
+        catalog = cls(folder, manifest, engines=opened, decoder=decoder, index_above=index_above)
         if opened is not None:
             catalog.described_by()
         return catalog
 
     def add(
         self,
-        paths: Iterable[str | Path],
+        paths: Iterable[str | Location],
         *,
+        web: WebAccess | None = None,
         workers: Workers | None = None,
         rows_per_commit: int | None = None,
         progress: Progress = no_progress,
@@ -165,10 +169,10 @@ class Catalog:
         Of a catalogue with the same identity the rows are taken; the videos of one of other engines are described
         again, under their ids there. What is there with the same bytes is kept, what changed is replaced; a video that
         fails costs no other its place. Videos are described by ``workers``, by default in this process, and committed
-        in batches, so that an interrupted `add` goes on where it stopped when it is repeated. Raises as
-        `engine.catalog.inputs.read_inputs`, and ``StoreError`` while another process writes.
+        in batches, so that an interrupted `add` goes on where it stopped when it is repeated. ``web``: what URLs of the
+        web may do. Raises as `engine.catalog.inputs.read_inputs`, and ``StoreError`` while another process writes.
         """
-        inputs = read_inputs([Path(path) for path in paths], self.manifest)
+        inputs = read_inputs([location(path) for path in paths], self.manifest, web=web)
         with self._writing() as tables:
             addition = Addition(tables, index_above=self._index_above, rows_per_commit=rows_per_commit)
             missing = addition.missing(inputs)
@@ -221,7 +225,7 @@ class Catalog:
             fps=self.manifest.preset.sampling.fps,
             norm_rows=len(self._norm_rows()) if self.manifest.norm_set_sha256 else 0,
             num_indexed_rows=self._tables.num_indexed_rows(),
-            size_bytes=sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
+            size_bytes=_size_bytes(self.folder),
         )
 
     def verify(self) -> Verification:
@@ -235,6 +239,8 @@ class Catalog:
 
         Raises ``StoreError`` while another process writes, for a folder that exists, and where a file cannot be copied.
         """
+        if not isinstance(self.folder, Path):
+            raise ConfigError(f"{self.folder} is not on this machine; copy its objects with the tools of the store")
         folder = Path(folder)
         if folder.exists():
             raise StoreError(f"{folder} exists already; choose a new folder for the copy")
@@ -253,7 +259,7 @@ class Catalog:
                 shutil.rmtree(aside, ignore_errors=True)
         flush_to_disk(folder.parent)
 
-    def match(self, upload: str | Path | bytes | BinaryIO | Descriptors) -> CatalogAnswer:
+    def match(self, upload: str | Location | bytes | BinaryIO | Descriptors) -> CatalogAnswer:
         """Describe a video as a query and compare it with all videos of the catalogue.
 
         ``upload``: a path, the bytes of a file, a file opened for reading bytes, which is read to its end (both are
@@ -263,17 +269,17 @@ class Catalog:
         """
         if isinstance(upload, Descriptors):
             return self.match_descriptors(upload)
-        if isinstance(upload, str | Path):
-            return self._match_file(Path(upload))
+        if isinstance(upload, str | Path | RemotePath):
+            return self._match_file(location(upload))
         with as_file(upload) as (path, video_id):
             return self._match_file(path, video_id=video_id)
 
-    def _match_file(self, path: Path, *, video_id: str | None = None) -> CatalogAnswer:
+    def _match_file(self, path: Location, *, video_id: str | None = None) -> CatalogAnswer:
         described = self.engine().describe_file(path, role="query", video_id=video_id)
-        answer = self._matcher.answer(described, sha256=file_sha256(path))
+        answer = self._matcher.answer(described, sha256=file_sha256(path) if isinstance(path, Path) else None)
         return replace(answer, matches=self._looked_at(answer, path))
 
-    def _looked_at(self, answer: CatalogAnswer, upload: Path) -> tuple[Match, ...]:
+    def _looked_at(self, answer: CatalogAnswer, upload: Location) -> tuple[Match, ...]:
         """The matches, the best of them with their mirror flag, where the catalogue knows the video file."""
         with_file = [match for match in answer.matches if _is_video_file(answer.paths[match.ref_id])]
         config = self.manifest.preset.localization
@@ -367,7 +373,7 @@ def _sha256(rows: FloatArray) -> str:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Location) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive(folder / _LOCK))
@@ -376,12 +382,12 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _check_free(folder: Path) -> None:
+def _check_free(folder: Location) -> None:
     """Refuse a folder with anything but what a killed `create` may have left."""
     if (folder / MANIFEST_NAME).exists():
         raise StoreError(f"{folder} is a catalogue already; add to it with `vsc-engine catalog add {folder} PATH`")
     own = {_LOCK, _NORM_SET, "videos.lance", "rows.lance"}
-    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in own and entry.suffix != ".aside")
+    others = sorted(name for name in _entries(folder) if name not in own and not name.endswith(".aside"))
     if others:
         raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")
 
@@ -391,6 +397,22 @@ def _copy_flushed(source: str, target: str) -> None:
     flush_to_disk(Path(target))
 
 
-def _is_video_file(path: Path) -> bool:
+def _entries(folder: Location) -> set[str]:
+    """The names in a folder."""
+    if isinstance(folder, Path):
+        return {entry.name for entry in folder.iterdir()}
+    return {path.url.removeprefix(f"{folder.url.rstrip('/')}/").partition("/")[0] for path in folder.below()}
+
+
+def _size_bytes(folder: Location) -> int:
+    if isinstance(folder, Path):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().size_bytes for path in folder.below())
+
+
+def _is_video_file(path: Location) -> bool:
     """Whether a path of the catalogue is a video, not the store or ``.npz`` that its descriptors came from."""
-    return path.is_file() and path.suffix != ".npz"
+    try:
+        return path.is_file() and path.suffix != ".npz"
+    except RemoteError:
+        return False

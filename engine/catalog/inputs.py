@@ -19,6 +19,7 @@ from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.records import Descriptors, Failure, FloatArray, Media
 from engine.runtime.manifest import Manifest
+from engine.storage.location import Location, RemotePath, WebAccess
 from engine.store.store import identity_differences, read_descriptors, read_manifest
 from engine.video.discovery import discover
 
@@ -32,12 +33,12 @@ class Inputs:
     """
 
     media: list[Media]
-    described: list[tuple[Descriptors, Path]]
+    described: list[tuple[Descriptors, Location]]
     copied: list[tuple[Tables, list[Entry]]]
     failures: tuple[Failure, ...]
 
 
-def read_inputs(paths: Sequence[Path], manifest: CatalogManifest) -> Inputs:
+def read_inputs(paths: Sequence[Location], manifest: CatalogManifest, *, web: WebAccess | None = None) -> Inputs:
     """Find the videos and read the descriptors that ``paths`` name; a catalogue with ``manifest`` is to take them.
 
     A store says which engines made it, an ``.npz`` does not: only its dimension is compared. The rows of another
@@ -45,15 +46,15 @@ def read_inputs(paths: Sequence[Path], manifest: CatalogManifest) -> Inputs:
     that they have there. Raises ``ConfigError`` as `engine.video.discovery.discover` does, and for an id that is there
     twice; ``StoreError`` for a store of other engines or settings, and descriptors of another dimension.
     """
-    catalogs = [path for path in paths if (path / MANIFEST_NAME).is_file()]
+    catalogs = [path for path in paths if _has(path, MANIFEST_NAME)]
     stores = [path for path in paths if path not in catalogs and _holds_descriptors(path)]
     others = [path for path in paths if path not in catalogs and path not in stores]
-    found = discover(others) if others else None
+    found = discover(others, web=web) if others else None
     media = [] if found is None else found.media
     failures = [] if found is None else list(found.failures)
     sources = {item.video_id: item.path for item in media}
 
-    def claim(video_id: str, path: Path) -> None:
+    def claim(video_id: str, path: Location) -> None:
         other = sources.setdefault(video_id, path)
         if other != path:
             raise ConfigError(f"{other} and {path} both hold the video id {video_id!r}; add one of them")
@@ -76,7 +77,7 @@ def read_inputs(paths: Sequence[Path], manifest: CatalogManifest) -> Inputs:
     return Inputs(media, described, copied, tuple(failures))
 
 
-def _read_catalog(path: Path, manifest: CatalogManifest) -> tuple[Tables, list[Entry], bool]:
+def _read_catalog(path: Location, manifest: CatalogManifest) -> tuple[Tables, list[Entry], bool]:
     """The tables of another catalogue, its videos in the order that they were added, and whether its rows fit."""
     other = read_catalog_manifest(path)
     tables = Tables.open(path, num_dims=other.num_dims)
@@ -97,11 +98,19 @@ def _described_again(entries: Sequence[Entry]) -> tuple[list[Media], list[Failur
     return media, failures
 
 
-def _holds_descriptors(path: Path) -> bool:
-    return path.suffix == ".npz" or (path / "manifest.json").is_file()
+def _holds_descriptors(path: Location) -> bool:
+    return _has(path, "manifest.json") or (path.suffix == ".npz" and not _is_web(path))
 
 
-def _read(path: Path, manifest: CatalogManifest) -> list[Descriptors]:
+def _has(path: Location, name: str) -> bool:
+    return not _is_web(path) and (path / name).is_file()
+
+
+def _is_web(path: Location) -> bool:
+    return isinstance(path, RemotePath) and path.is_web
+
+
+def _read(path: Location, manifest: CatalogManifest) -> list[Descriptors]:
     if path.is_dir():
         check_identity(read_manifest(path).identity, manifest, what=f"the descriptors in {path}")
     videos = read_descriptors(path, role="reference")
@@ -115,7 +124,7 @@ def _read(path: Path, manifest: CatalogManifest) -> list[Descriptors]:
     return videos
 
 
-def read_norm_set(path: Path, engines: Manifest) -> FloatArray:
+def read_norm_set(path: Location, engines: Manifest) -> FloatArray:
     """All rows of a store or an ``.npz``, float32 ``(M, D)``. Raises ``StoreError``, too, for a store of others."""
     if path.is_dir():
         found = read_manifest(path).identity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from engine.config import Preset, explain
 from engine.errors import StoreError
 from engine.files import written_aside
+from engine.storage.location import Location
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "catalog.json"
@@ -33,13 +33,13 @@ class CatalogManifest(BaseModel):
     engines_folder: str | None
 
 
-def write_manifest(folder: Path, manifest: CatalogManifest) -> None:
+def write_manifest(folder: Location, manifest: CatalogManifest) -> None:
     """Write ``catalog.json``, all at once: the last act of making a catalogue."""
     with written_aside(folder / MANIFEST_NAME) as aside:
         aside.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def read_manifest(folder: Path) -> CatalogManifest:
+def read_manifest(folder: Location) -> CatalogManifest:
     """Read ``catalog.json``. Raises ``StoreError`` for a folder without one, another version, and a damaged file."""
     path = folder / MANIFEST_NAME
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from engine.evaluate.calibration import Verdict, VerdictScores
 from engine.records import CandidatePair, Failure, Match
+from engine.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,12 @@ class CatalogVideo:
     """One video of a catalogue.
 
     ``path``: the video file, or the store or ``.npz`` that its descriptors came from. ``sha256``: hexadecimal, of the
-    bytes of the video file, or of times and descriptors. ``duration_s``: end of the last row. ``warnings``: what was
-    lost or assumed while reading a damaged file.
+    bytes of the video file (empty for a remote one), or of times and descriptors. ``duration_s``: end of the last row.
+    ``warnings``: what was lost or assumed while reading a damaged file.
     """
 
     video_id: str
-    path: Path
+    path: Location
     sha256: str
     duration_s: float
     num_rows: int
@@ -45,7 +45,7 @@ class CatalogInfo:
     index; 0 for a catalogue small enough for the exact search. ``size_bytes``: of all its files.
     """
 
-    folder: Path
+    folder: Location
     num_videos: int
     num_rows: int
     num_dims: int
@@ -86,7 +86,7 @@ class CatalogAnswer:
     num_rows: int
     candidates: tuple[CandidatePair, ...]
     matches: tuple[Match, ...]
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Location]
     warnings: tuple[str, ...]
     thresholds: VerdictScores | None = None
     duplicates: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from engine.catalog.records import CatalogVideo
 from engine.errors import BackendUnavailable, StoreError
 from engine.files import written_aside
 from engine.records import Descriptors, FloatArray
+from engine.storage.location import Location, location
 from engine.store.shards import Fingerprint
 
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of nothing that a person could mend, such as empty partitions
@@ -98,17 +99,17 @@ class Version:
 class Tables:
     """The tables in a folder, each at the version that it was opened at or refreshed to."""
 
-    def __init__(self, folder: Path, videos: Any, rows: Any) -> None:
+    def __init__(self, folder: Location, videos: Any, rows: Any) -> None:
         self._folder = folder
         self._videos = videos
         self._rows = rows
         self._last_revision = 0
 
     @classmethod
-    def create(cls, folder: Path, *, num_dims: int) -> Self:
+    def create(cls, folder: Location, *, num_dims: int) -> Self:
         """Make empty tables; what a killed `create` left is taken. Raises ``StoreError`` where they hold anything."""
         with _one_line(f"cannot make the tables of a catalogue in {folder}", advice="choose another folder"):
-            database = lancedb.connect(folder)
+            database = _connected(folder)
             videos, rows = (
                 database.create_table(name, schema=schema, exist_ok=True)
                 for name, schema in ((_VIDEOS, _videos_schema()), (_ROWS, _rows_schema(num_dims)))
@@ -119,13 +120,13 @@ class Tables:
         return cls(folder, videos, rows)
 
     @classmethod
-    def open(cls, folder: Path, *, num_dims: int) -> Self:
+    def open(cls, folder: Location, *, num_dims: int) -> Self:
         """Open what `create` made. Raises ``StoreError`` for tables that are missing, damaged or of other columns."""
         schemas = {_VIDEOS: _videos_schema(), _ROWS: _rows_schema(num_dims)}
         tables = []
         for name, schema in schemas.items():
             with _readable(folder, name):
-                table = lancedb.connect(folder).open_table(name)
+                table = _connected(folder).open_table(name)
                 if table.schema != schema:
                     raise ValueError("it has other columns")
             tables.append(table)
@@ -318,7 +319,16 @@ class Tables:
             yield
 
 
-def _readable(folder: Path, table: str) -> AbstractContextManager[None]:
+def _connected(folder: Location) -> Any:
+    """The database of a folder, or of an object store, whose credentials LanceDB finds where its tools do."""
+    if isinstance(folder, Path):
+        return lancedb.connect(folder)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    options = {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://"))} if endpoint else {}
+    return lancedb.connect(str(folder), storage_options=options)
+
+
+def _readable(folder: Location, table: str) -> AbstractContextManager[None]:
     advice = f"restore the folder {folder} from a copy, or make a new catalogue"
     return _one_line(f"the table {folder / table}.lance is damaged", advice=advice)
 
@@ -398,7 +408,7 @@ def _entry(values: dict[str, Any]) -> Entry:
     return Entry(
         CatalogVideo(
             video_id=values["video_id"],
-            path=Path(values["path"]),
+            path=location(values["path"]),
             sha256=values["sha256"],
             duration_s=values["duration_s"],
             num_rows=values["num_rows"],

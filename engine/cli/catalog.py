@@ -15,6 +15,8 @@ import typer
 from engine.cli.options import (
     EXIT_OF_VERDICT,
     EXIT_SOME_FAILED,
+    AllowHttpOption,
+    AllowPrivateOption,
     DecoderOption,
     EnginesOption,
     FpsOption,
@@ -28,12 +30,14 @@ from engine.cli.options import (
     chosen_preset,
     finish,
     open_engines,
+    web_access,
 )
 from engine.console import progress, say
 
 if TYPE_CHECKING:
     from engine.catalog.records import CatalogAnswer
     from engine.records import CandidatePair, Match
+    from engine.storage.location import Location
 
 catalog = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +47,7 @@ catalog = typer.Typer(
     """,
 )
 
-FolderArgument = Annotated[Path, typer.Argument(help="Folder of the catalogue.", metavar="CATALOG")]
+FolderArgument = Annotated[str, typer.Argument(help="Folder or URL of the catalogue.", metavar="CATALOG")]
 OwnEnginesOption = Annotated[
     Path | None, typer.Option("--engines", help="Engines directory; default: the one that the catalogue was made with.")
 ]
@@ -84,9 +88,9 @@ def create(
 def add(
     folder: FolderArgument,
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            help="Video files, folders, @FILE with a path a line, descriptors (stores, .npz), other catalogues.",
+            help="Video files, folders, URLs, @FILE with a path a line, descriptors (stores, .npz), other catalogues.",
             metavar="PATH...",
         ),
     ],
@@ -94,6 +98,8 @@ def add(
     workers: WorkersOption = None,
     gpus: GpusOption = None,
     decoder: DecoderOption = None,
+    allow_http: AllowHttpOption = False,
+    allow_private_addresses: AllowPrivateOption = False,
 ) -> None:
     """Add references; what changed is replaced, what is there is kept. An add that was cut short goes on.
 
@@ -104,11 +110,13 @@ def add(
     """
     from engine.catalog.catalog import Catalog
     from engine.run.plan import choose_workers
+    from engine.storage.location import location
 
     with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
         manifest = opened.described_by().engines.manifest
         chosen = choose_workers(manifest, num_workers=workers, num_gpus=gpus)
-        report = opened.add(paths, workers=chosen, progress=progress)
+        web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
+        report = opened.add(paths, web=web, workers=chosen, progress=progress)
     say(
         f"{len(report.added)} added, {len(report.replaced)} replaced, {len(report.kept)} kept, "
         f"{len(report.failures)} failed"
@@ -117,7 +125,7 @@ def add(
     finish(
         report.failures,
         known_failures=(),
-        failures_csv=folder / "failures.csv",
+        failures_csv=location(folder) / "failures.csv",
         result={"catalog": str(folder), **figures},
     )
 
@@ -194,19 +202,21 @@ def backup(
 @catalog.command()
 def match(
     folder: FolderArgument,
-    uploads: Annotated[list[Path], typer.Argument(help="Video files, and folders of them.", metavar="UPLOAD...")],
+    uploads: Annotated[list[str], typer.Argument(help="Video files, folders of them, URLs.", metavar="UPLOAD...")],
     engines: OwnEnginesOption = None,
     decoder: DecoderOption = None,
     every: Annotated[
         bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="HTML page of what is told of, with pictures, to write.")] = None,
+    report: Annotated[str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.")] = None,
     exit_code: Annotated[
         bool,
         typer.Option(
             "--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match; 3 if an upload failed."
         ),
     ] = False,
+    allow_http: AllowHttpOption = False,
+    allow_private_addresses: AllowPrivateOption = False,
 ) -> None:
     """Compare uploads with the catalogue; prints a JSON object for each: verdict, candidates and matches, best first.
 
@@ -218,13 +228,15 @@ def match(
     """
     from engine.catalog.catalog import Catalog
     from engine.errors import ConfigError, MediaError
-    from engine.video.discovery import find_videos
+    from engine.storage.location import location
+    from engine.video.discovery import discover
 
     num_failed = 0
     verdicts: Counter[str] = Counter()
     answers: list[CatalogAnswer] = []
     with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
-        media = find_videos(uploads)
+        web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
+        media = discover(map(location, uploads), web=web).media
         opened.engine()
         for item in media:
             start_s = time.perf_counter()
@@ -241,7 +253,7 @@ def match(
             say(_line(answer, seconds))
             print(json.dumps({**_document(answer, path=item.path, every=every), "seconds": seconds}), flush=True)
     if report is not None:
-        _write_report(report, answers, {item.video_id: item.path for item in media}, every=every)
+        _write_report(location(report), answers, {item.video_id: item.path for item in media}, every=every)
     counts = {"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}
     print(json.dumps({**counts, "verdicts": dict(verdicts)}))
     if num_failed:
@@ -266,7 +278,7 @@ def _line(answer: CatalogAnswer, seconds: float) -> str:
 
 
 def _write_report(
-    output: Path, answers: Sequence[CatalogAnswer], query_paths: Mapping[str, Path], *, every: bool
+    output: Location, answers: Sequence[CatalogAnswer], query_paths: Mapping[str, Location], *, every: bool
 ) -> None:
     from engine.evidence.report import write_report
 
@@ -277,7 +289,7 @@ def _write_report(
     write_report(output, matches, query_paths, ref_paths, verdicts=verdicts)
 
 
-def _document(answer: CatalogAnswer, *, path: Path, every: bool) -> dict[str, Any]:
+def _document(answer: CatalogAnswer, *, path: Location, every: bool) -> dict[str, Any]:
     def with_path(found: CandidatePair | Match) -> dict[str, Any]:
         values = asdict(found)
         del values["query_id"]

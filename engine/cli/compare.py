@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,22 +13,26 @@ import typer
 from engine.cli.options import (
     EXIT_OF_VERDICT,
     EXIT_SOME_FAILED,
+    AllowHttpOption,
+    AllowPrivateOption,
     DecoderOption,
     EnginesOption,
     EnginesPresetOption,
     NormSetOption,
     open_engines,
+    web_access,
 )
 from engine.console import say
 
 if TYPE_CHECKING:
     from engine.records import Descriptors, Match
     from engine.run.pair import PairAnswer
+    from engine.storage.location import Location
 
 
 def compare(
-    query: Annotated[Path, typer.Argument(help="The video that may show footage of the other.", metavar="A")],
-    reference: Annotated[Path, typer.Argument(help="The video that may have been copied.", metavar="B")],
+    query: Annotated[str, typer.Argument(help="The video that may show footage of the other.", metavar="A")],
+    reference: Annotated[str, typer.Argument(help="The video that may have been copied.", metavar="B")],
     preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
     norm_set: NormSetOption = None,
@@ -38,11 +41,13 @@ def compare(
         bool, typer.Option("--all", help="Also print the segments of a pair whose verdict is `no match`.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(help="HTML page of the segments that are told of, with pictures, to write.")
+        str | None, typer.Option(help="HTML page of the segments that are told of, with pictures, to write.")
     ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")
     ] = False,
+    allow_http: AllowHttpOption = False,
+    allow_private_addresses: AllowPrivateOption = False,
 ) -> None:
     """Compare two files; prints a JSON object: verdict, score, thresholds, segments, best first.
 
@@ -60,34 +65,33 @@ def compare(
     from engine.describe.engine import Engine
     from engine.errors import ConfigError, MediaError
     from engine.run.pair import compare_files
+    from engine.storage.location import location
     from engine.video.discovery import one_video
 
-    for path in (query, reference):
-        one_video(path)
+    web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
+    first, second = (one_video(location(path, web=web)).path for path in (query, reference))
     opened = open_engines(engines, preset_name=preset)
-    norm_rows = opened.norm_set() if norm_set is None else read_norm_set(norm_set, opened.manifest)
+    norm_rows = opened.norm_set() if norm_set is None else read_norm_set(location(norm_set), opened.manifest)
     start_s = time.perf_counter()
     with Engine.open(opened, preset=None if preset is None else load_preset(preset), decoder=decoder) as engine:
         try:
-            answer = compare_files(engine, query, reference, norm_rows=norm_rows)
+            answer = compare_files(engine, first, second, norm_rows=norm_rows)
         except MediaError as error:
             say(f"failed: {error}")
-            print(
-                json.dumps({"query": {"path": str(query)}, "reference": {"path": str(reference)}, "error": str(error)})
-            )
+            print(json.dumps({"query": {"path": str(first)}, "reference": {"path": str(second)}, "error": str(error)}))
             raise typer.Exit(EXIT_SOME_FAILED) from error
-    say(_line(answer, query=query, reference=reference))
+    say(_line(answer, query=first, reference=second))
     if report is not None:
-        _write_report(report, answer, query=query, reference=reference, every=every)
+        _write_report(location(report), answer, query=first, reference=second, every=every)
     seconds = round(time.perf_counter() - start_s, 3)
-    print(json.dumps({**_document(answer, query=query, reference=reference, every=every), "seconds": seconds}))
+    print(json.dumps({**_document(answer, query=first, reference=second, every=every), "seconds": seconds}))
     if exit_code:
         if answer.verdict is None:
             raise ConfigError(f"preset {engine.preset.name!r} is not calibrated, so that there is no verdict")
         raise typer.Exit(EXIT_OF_VERDICT[answer.verdict])
 
 
-def _line(answer: PairAnswer, *, query: Path, reference: Path) -> str:
+def _line(answer: PairAnswer, *, query: Location, reference: Location) -> str:
     verdict = answer.verdict or f"score {answer.score:.3f}"
     if answer.has_same_bytes:
         return f"{verdict}: {query} and {reference} have the same bytes"
@@ -116,7 +120,7 @@ def _told(answer: PairAnswer, *, every: bool) -> Sequence[Match]:
     return answer.matches if every or answer.verdict != "no match" else ()
 
 
-def _write_report(output: Path, answer: PairAnswer, *, query: Path, reference: Path, every: bool) -> None:
+def _write_report(output: Location, answer: PairAnswer, *, query: Location, reference: Location, every: bool) -> None:
     from engine.evidence.report import write_report
 
     ids = answer.query.video_id, answer.reference.video_id
@@ -131,7 +135,7 @@ def _write_report(output: Path, answer: PairAnswer, *, query: Path, reference: P
     )
 
 
-def _document(answer: PairAnswer, *, query: Path, reference: Path, every: bool) -> dict[str, Any]:
+def _document(answer: PairAnswer, *, query: Location, reference: Location, every: bool) -> dict[str, Any]:
     return {
         "verdict": answer.verdict,
         "score": answer.score,
@@ -148,6 +152,6 @@ def _segment(match: Match) -> dict[str, Any]:
     return {key: value for key, value in asdict(match).items() if key not in {"query_id", "ref_id"}}
 
 
-def _side(video: Descriptors, path: Path) -> dict[str, Any]:
+def _side(video: Descriptors, path: Location) -> dict[str, Any]:
     duration_s = float(video.timestamps[:, 1].max())
     return {"path": str(path), "num_rows": len(video), "duration_s": duration_s, "warnings": video.warnings}

@@ -18,6 +18,7 @@ from engine.cli.options import (
     VideoTimeoutOption,
     WorkersOption,
     finish,
+    only_local,
     open_engines,
 )
 from engine.console import progress, say
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 
 def dedup(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(help="Video files, folders, @FILE with a path a line, - for stdin.", metavar="PATH..."),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for tables and descriptors; a job that was cut short goes on.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for tables and descriptors; a job that was cut short goes on.", callback=only_local),
+    ],
     preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
     scenes: Annotated[
@@ -60,9 +64,10 @@ def dedup(
     from engine.run.duplicates import find_duplicates
     from engine.run.extraction import ExtractionOptions
     from engine.run.plan import choose_workers
+    from engine.storage.location import location
     from engine.video.discovery import discover
 
-    found = discover(paths, is_recursive=recursive, ids_are_paths=True)
+    found = discover(map(location, paths), is_recursive=recursive, ids_are_paths=True)
     opened = open_engines(engines, preset_name=preset)
     chosen = opened.manifest.preset if preset is None else load_preset(preset)
     if chosen.gate.mode != "off":

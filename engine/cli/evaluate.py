@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.options import only_local
 from engine.console import say
 from engine.errors import ConfigError
 
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    ground_truth: Annotated[Path, typer.Option(help="The challenge's ground-truth CSV, of segments or of pairs.")],
-    candidates: Annotated[Path | None, typer.Option(help="Table of candidate pairs: gives uAP.")] = None,
-    matches: Annotated[Path | None, typer.Option(help="Table of matches: gives the segment metric.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries, to search now.")] = None,
-    references: Annotated[Path | None, typer.Option(help="Descriptors of the references, to search now.")] = None,
+    ground_truth: Annotated[str, typer.Option(help="The challenge's ground-truth CSV, of segments or of pairs.")],
+    candidates: Annotated[str | None, typer.Option(help="Table of candidate pairs: gives uAP.")] = None,
+    matches: Annotated[str | None, typer.Option(help="Table of matches: gives the segment metric.")] = None,
+    queries: Annotated[str | None, typer.Option(help="Descriptors of the queries, to search now.")] = None,
+    references: Annotated[str | None, typer.Option(help="Descriptors of the references, to search now.")] = None,
     precision: Annotated[
         list[float] | None, typer.Option(help="Also print the score that has this precision (0-1); may be repeated.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of the precision-recall curve to write.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of the precision-recall curve to write.", callback=only_local)
+    ] = None,
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth.
 
@@ -42,12 +45,13 @@ def evaluate(
     from engine.evaluate.metrics import best_per_pair
     from engine.search.candidates import find_candidates
     from engine.search.exact_copies import read_sides
+    from engine.storage.location import location
     from engine.store.tables import read_candidates, read_ground_truth, read_matches
 
     given = (candidates is not None, matches is not None, queries is not None and references is not None)
     if sum(given) != 1 or (queries is None) != (references is None):
         raise ConfigError("give exactly one of --candidates, --matches, or --queries with --references")
-    truth = read_ground_truth(ground_truth)
+    truth = read_ground_truth(location(ground_truth))
 
     def truth_for(found: Sequence[CandidatePair] | Sequence[Match], among: str) -> GroundTruth:
         query_ids, ref_ids = {item.query_id for item in found}, {item.ref_id for item in found}
@@ -57,16 +61,16 @@ def evaluate(
         return known
 
     if matches is not None:
-        segments = read_matches(matches)
+        segments = read_matches(location(matches))
         known = truth_for(segments, "the matches")
         figures: dict[str, object] = {**match_figures(segments, known, plot=plot)}
         pairs = best_per_pair(segments)
     else:
         pairs = []
         if candidates is not None:
-            pairs = read_candidates(candidates)
+            pairs = read_candidates(location(candidates))
         elif queries is not None and references is not None:
-            pairs = find_candidates(*read_sides(queries, references))
+            pairs = find_candidates(*read_sides(location(queries), location(references)))
         known = truth_for(pairs, "the candidates")
         figures = {**candidate_figures(pairs, known, plot=plot)}
     if precision:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.options import (
     VIDEO_TIMEOUT_S,
+    AllowHttpOption,
+    AllowPrivateOption,
     DecoderOption,
     EnginesOption,
     FpsOption,
@@ -28,6 +29,7 @@ from engine.cli.options import (
     chosen_preset,
     finish,
     open_engines,
+    web_access,
 )
 from engine.console import progress, say
 
@@ -38,11 +40,14 @@ if TYPE_CHECKING:
 
 def extract(
     paths: Annotated[
-        list[Path],
-        typer.Argument(help="Video files, folders, @FILE with a path a line, - for stdin.", metavar="PATH..."),
+        list[str],
+        typer.Argument(
+            help="Video files, folders, URLs (s3://, gs://, az://), @FILE with a path a line, - for stdin.",
+            metavar="PATH...",
+        ),
     ],
     role: Annotated[RoleName, typer.Option(help="Queries pass the gate and are split into scenes.")],
-    output: Annotated[Path, typer.Option(help="Store folder, or a challenge file ending in .npz.")],
+    output: Annotated[str, typer.Option(help="Store folder or URL, or a challenge file ending in .npz.")],
     engines: EnginesOption = None,
     fps: FpsOption = None,
     sampling: SamplingOption = None,
@@ -62,6 +67,8 @@ def extract(
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop what the store holds of videos that are not among PATH.")
     ] = False,
+    allow_http: AllowHttpOption = False,
+    allow_private_addresses: AllowPrivateOption = False,
 ) -> None:
     """Describe videos, beside those that the store holds already.
 
@@ -71,14 +78,17 @@ def extract(
     from engine.errors import ConfigError
     from engine.run.extraction import ExtractionOptions, extract_to_npz, extract_to_store
     from engine.run.plan import choose_workers
+    from engine.storage.location import location
     from engine.video.discovery import discover
 
-    if output.suffix not in {"", ".npz"} and not output.is_dir():
+    target = location(output)
+    if target.suffix not in {"", ".npz"} and not target.is_dir():
         raise ConfigError(
-            f"{output} has the suffix {output.suffix!r}; descriptors are written to a store, a folder whose name has "
+            f"{output} has the suffix {target.suffix!r}; descriptors are written to a store, a folder whose name has "
             "no suffix, or to a challenge file ending in .npz"
         )
-    found = discover(paths, is_recursive=recursive)
+    web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
+    found = discover(map(location, paths), is_recursive=recursive, web=web)
     media = found.media
     opened = open_engines(engines)
     engine = Engine.open(
@@ -95,18 +105,20 @@ def extract(
     chosen = choose_workers(opened.manifest, num_workers=workers, num_gpus=gpus)
     if not engine.use_pca and not raw_embeddings:
         say(f"{opened.folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
-    write = extract_to_npz if output.suffix == ".npz" else extract_to_store
+    write = extract_to_npz if target.suffix == ".npz" else extract_to_store
     options = ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune)
     with progress("extract", len(media)) as advance:
-        summary = write(engine, media, role=role, output=output, workers=chosen, options=options, on_done=advance)
+        summary = write(engine, media, role=role, output=target, workers=chosen, options=options, on_done=advance)
     failures = [*found.failures, *summary.failures]
     dropped = f", {summary.num_dropped} dropped" if prune else ""
     say(f"{summary.num_described} described, {summary.num_kept} there already, {len(failures)} failed{dropped}")
-    figures = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
+    figures: dict[str, object] = {"output": str(output), "num_videos": len(media), "stages_s": dict(summary.stages_s)}
+    if summary.traffic is not None:
+        figures |= {f"remote_{name}": count for name, count in asdict(summary.traffic).items()}
     if engine.decoder.leaves_to_pyav:
         figures["num_left_to_pyav"] = sum(summary.refusals.values())
-    is_npz = output.suffix == ".npz"
-    failures_csv = output.with_name(f"{output.stem}_failures.csv") if is_npz else output / "failures.csv"
+    is_npz = target.suffix == ".npz"
+    failures_csv = target.with_name(f"{target.stem}_failures.csv") if is_npz else target / "failures.csv"
     finish(failures, known_failures=summary.known_failures, failures_csv=failures_csv, result=figures)
 
 

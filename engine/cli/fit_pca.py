@@ -11,7 +11,7 @@ from engine.console import say
 
 
 def fit_pca(
-    descriptors: Annotated[Path, typer.Argument(help="Raw embeddings: store folder or .npz (extract).")],
+    descriptors: Annotated[str, typer.Argument(help="Raw embeddings: store (folder or URL) or .npz (extract).")],
     engines: Annotated[Path, typer.Option(help="Engines directory to fold the PCA into.")],
     num_components: Annotated[int | None, typer.Option(min=1, help="Default: the preset's.")] = None,
 ) -> None:
@@ -24,10 +24,11 @@ def fit_pca(
     from engine import projection
     from engine.build.engines import set_pca
     from engine.runtime.engines_directory import EnginesDirectory
+    from engine.storage.location import location
     from engine.store.store import read_descriptors
 
     preset = EnginesDirectory.open(engines).manifest.preset
-    rows = np.concatenate([item.descriptors for item in read_descriptors(descriptors)])
+    rows = np.concatenate([item.descriptors for item in read_descriptors(location(descriptors))])
     pca = projection.fit_pca(rows, num_components=num_components or preset.pca.num_components)
     set_pca(engines, pca)
     say(f"PCA of {rows.shape[1]} to {len(pca.components)} dimensions, fitted on {len(rows)} rows, is in {engines}")

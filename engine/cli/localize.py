@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,11 +13,11 @@ from engine.console import say
 def localize(
     queries: QueriesOption,
     references: ReferencesOption,
-    candidates: Annotated[Path, typer.Option(help="Table of candidate pairs: .csv, .jsonl or .parquet.")],
-    output: Annotated[Path, typer.Option(help="Table of matches to write, in the same forms.")],
+    candidates: Annotated[str, typer.Option(help="Table of candidate pairs: .csv, .jsonl or .parquet.")],
+    output: Annotated[str, typer.Option(help="Table of matches to write, in the same forms.")],
     preset: PresetOption = "lite",
     rescored: Annotated[
-        Path | None, typer.Option(help="Table of candidate pairs to write, with the scores that `run` gives them.")
+        str | None, typer.Option(help="Table of candidate pairs to write, with the scores that `run` gives them.")
     ] = None,
     cosine: Annotated[bool, typer.Option("--cosine", help="The descriptors are not score-normalized.")] = False,
 ) -> None:
@@ -29,6 +28,7 @@ def localize(
     from engine.config import load_preset
     from engine.search.exact_copies import read_sides
     from engine.search.localization import localize_candidates, rescore
+    from engine.storage.location import location
     from engine.store.tables import (
         check_ids,
         check_table_suffix,
@@ -37,19 +37,20 @@ def localize(
         write_matches,
     )
 
-    for table in filter(None, (output, rescored)):
+    tables = [location(table) for table in (output, rescored) if table is not None]
+    for table in tables:
         check_table_suffix(table)
-    query_rows, ref_rows = read_sides(queries, references)
-    pairs = read_candidates(candidates)
+    query_rows, ref_rows = read_sides(location(queries), location(references))
+    pairs = read_candidates(location(candidates))
     check_ids(
         pairs,
         query_ids={item.video_id for item in query_rows},
         ref_ids={item.video_id for item in ref_rows},
-        source=candidates,
+        source=location(candidates),
     )
     config = load_preset(preset)
     matches = localize_candidates(query_rows, ref_rows, pairs, config=config.localization, use_score_norm=not cosine)
     if rescored is not None:
-        write_candidates(rescored, rescore(pairs, matches, segment_weight=config.search.segment_weight))
-    write_matches(output, sorted(matches, key=lambda match: match.score, reverse=True))
+        write_candidates(tables[1], rescore(pairs, matches, segment_weight=config.search.segment_weight))
+    write_matches(tables[0], sorted(matches, key=lambda match: match.score, reverse=True))
     say(f"{len(matches)} matches are in {output}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,7 @@ from engine.console import say
 def normalize(
     queries: QueriesOption,
     references: ReferencesOption,
-    output: Annotated[Path, typer.Option(help="Folder for queries.npz and references.npz.")],
+    output: Annotated[str, typer.Option(help="Folder or URL for queries.npz and references.npz.")],
     norm_set: NormSetOption = None,
     engines: EnginesOption = None,
     beta: Annotated[
@@ -41,6 +40,7 @@ def normalize(
 
     from engine.search.exact_copies import read_queries
     from engine.search.score_norm import ScoreNormalizer
+    from engine.storage.location import location
     from engine.store.challenge_npz import write_npz
     from engine.store.store import read_descriptors
 
@@ -49,12 +49,12 @@ def normalize(
         rows = opened.norm_set()
         say(f"norm set: the one that came with the engines in {opened.folder}, {len(rows)} rows")
     else:
-        rows = np.concatenate([item.descriptors for item in read_descriptors(norm_set, role="reference")])
+        rows = np.concatenate([item.descriptors for item in read_descriptors(location(norm_set), role="reference")])
     config = opened.manifest.preset.score_norm
     normalizer = ScoreNormalizer.fit(rows, beta=config.beta if beta is None else beta, nk=nk or config.nk)
     device = search_device(gpus)
-    ref_rows = read_descriptors(references, role="reference")
-    query_rows = read_queries(queries, ref_rows, device=device)
-    write_npz(output / "queries.npz", normalizer.queries(query_rows, device=device))
-    write_npz(output / "references.npz", normalizer.references(ref_rows))
+    ref_rows = read_descriptors(location(references), role="reference")
+    query_rows = read_queries(location(queries), ref_rows, device=device)
+    write_npz(location(output) / "queries.npz", normalizer.queries(query_rows, device=device))
+    write_npz(location(output) / "references.npz", normalizer.references(ref_rows))
     say(f"normalized descriptors are in {output} (compared on {device})")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help a
     from engine.records import Failure
     from engine.runtime.engines_directory import EnginesDirectory
     from engine.search.faiss_backend import SearchDevice
+    from engine.storage.location import Location, WebAccess
 
 EXIT_CONFIG = 1
 EXIT_SOME_FAILED = 3
@@ -75,12 +76,19 @@ EnginesPresetOption = Annotated[
     str | None,
     typer.Option(help="Preset to use (default: lite, or that of --engines).", autocompletion=_complete_preset),
 ]
-NormSetOption = Annotated[
-    Path | None,
-    typer.Option(help="Descriptors of a norm set: store folder or .npz. Default: what came with the engines."),
+AllowHttpOption = Annotated[
+    bool, typer.Option("--allow-http", help="Also read URLs of the web, http:// and https://, such as signed ones.")
 ]
-QueriesOption = Annotated[Path, typer.Option(help="Descriptors of the queries: store folder or .npz.")]
-ReferencesOption = Annotated[Path, typer.Option(help="Descriptors of the references: store folder or .npz.")]
+AllowPrivateOption = Annotated[
+    bool,
+    typer.Option("--allow-private-addresses", help="With --allow-http: also from addresses that are not public."),
+]
+NormSetOption = Annotated[
+    str | None,
+    typer.Option(help="Descriptors of a norm set: store (folder or URL) or .npz. Default: what came with the engines."),
+]
+QueriesOption = Annotated[str, typer.Option(help="Descriptors of the queries: store (folder or URL) or .npz.")]
+ReferencesOption = Annotated[str, typer.Option(help="Descriptors of the references: store (folder or URL) or .npz.")]
 
 
 def open_engines(folder: Path | None, *, preset_name: str | None = None) -> EnginesDirectory:
@@ -89,6 +97,22 @@ def open_engines(folder: Path | None, *, preset_name: str | None = None) -> Engi
     from engine.runtime.engines_directory import EnginesDirectory
 
     return user_engines(preset_name or "lite") if folder is None else EnginesDirectory.open(folder)
+
+
+def web_access(*, allow_http: bool, allow_private: bool) -> WebAccess | None:
+    """What URLs of the web may do; None refuses them."""
+    from engine.storage.location import WebAccess
+
+    return WebAccess(allow_private=allow_private) if allow_http else None
+
+
+def only_local(path: Path | None) -> Path | None:
+    """Refuse a URL where only a path of this machine is taken: as a path it would have lost a slash."""
+    from engine.storage.location import location
+
+    if path is not None:
+        location(path)
+    return path
 
 
 def chosen_preset(
@@ -122,7 +146,7 @@ def search_device(num_gpus: int | None) -> SearchDevice:
 
 
 def finish(
-    failures: Sequence[Failure], *, known_failures: Sequence[Failure], failures_csv: Path, result: Mapping[str, Any]
+    failures: Sequence[Failure], *, known_failures: Sequence[Failure], failures_csv: Location, result: Mapping[str, Any]
 ) -> None:
     """List the failed videos (named on stderr as they failed) in a CSV, print the result, set the exit status.
 

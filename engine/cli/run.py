@@ -10,6 +10,8 @@ import typer
 
 from engine.cli.options import (
     VIDEO_TIMEOUT_S,
+    AllowHttpOption,
+    AllowPrivateOption,
     DecoderOption,
     EnginesOption,
     EnginesPresetOption,
@@ -25,7 +27,9 @@ from engine.cli.options import (
     WorkersOption,
     chosen_preset,
     finish,
+    only_local,
     open_engines,
+    web_access,
 )
 from engine.console import progress, say
 
@@ -36,11 +40,14 @@ _TOLD = ("copy", "review")
 
 
 def run(
-    queries: Annotated[Path, typer.Option(help="Folder of query videos, or @FILE with a path a line.")],
-    references: Annotated[Path, typer.Option(help="The same for reference videos.")],
-    output: Annotated[Path, typer.Option(help="Folder for everything; a run in it that was cut short goes on.")],
+    queries: Annotated[str, typer.Option(help="Folder or URL of query videos, or @FILE with a path a line.")],
+    references: Annotated[str, typer.Option(help="The same for reference videos.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for everything; a run in it that was cut short goes on.", callback=only_local),
+    ],
     norm_set: Annotated[
-        Path | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
+        str | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
     ] = None,
     ground_truth: Annotated[
         Path | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")
@@ -56,10 +63,12 @@ def run(
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
-    report: Annotated[Path | None, typer.Option(help="HTML page of the matches to write, with pictures.")] = None,
+    report: Annotated[str | None, typer.Option(help="HTML page of the matches to write, with pictures.")] = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
     video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,
     retry_failed: RetryFailedOption = False,
+    allow_http: AllowHttpOption = False,
+    allow_private_addresses: AllowPrivateOption = False,
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
 
@@ -71,15 +80,16 @@ def run(
     from engine.run.extraction import ExtractionOptions
     from engine.run.machine import is_installed
     from engine.run.protocol import RunSettings, run_protocol
+    from engine.storage.location import location
     from engine.store.tables import read_ground_truth
 
     truth = None if ground_truth is None else read_ground_truth(ground_truth)
     opened = open_engines(engines, preset_name=preset)
     asked = opened.manifest.preset if preset is None else load_preset(preset)
     settings = RunSettings(
-        queries=queries,
-        references=references,
-        norm_set=norm_set,
+        queries=location(queries),
+        references=location(references),
+        norm_set=None if norm_set is None else location(norm_set),
         output=output,
         engines=opened,
         preset=chosen_preset(asked, fps=fps, sampling=sampling, scenes=scenes, gate=gate, max_pixels=max_pixels),
@@ -89,7 +99,8 @@ def run(
         decoder=decoder,
         is_recursive=recursive,
         options=ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed),
-        report=report,
+        report=None if report is None else location(report),
+        web=web_access(allow_http=allow_http, allow_private=allow_private_addresses),
     )
     result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}

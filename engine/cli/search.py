@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from engine.console import say
 def search(
     queries: QueriesOption,
     references: ReferencesOption,
-    output: Annotated[Path, typer.Option(help="Table of candidate pairs to write: .csv, .jsonl or .parquet.")],
+    output: Annotated[str, typer.Option(help="Table of candidate pairs to write: .csv, .jsonl or .parquet.")],
     preset: PresetOption = "lite",
     retrieve_per_query: Annotated[
         int | None, typer.Option(min=1, help="Frame pairs per query, on average; default: as in the preset, 1200.")
@@ -33,13 +32,15 @@ def search(
     from engine.search.candidates import find_candidates
     from engine.search.exact import global_top_k
     from engine.search.exact_copies import read_sides
+    from engine.storage.location import location
     from engine.store.tables import check_table_suffix, write_candidates
 
-    check_table_suffix(output)
+    table = location(output)
+    check_table_suffix(table)
     device = search_device(gpus)
     config = load_preset(preset).search
     candidates = find_candidates(
-        *read_sides(queries, references, device=device),
+        *read_sides(location(queries), location(references), device=device),
         config=config.model_copy(
             update={
                 "retrieve_per_query": retrieve_per_query or config.retrieve_per_query,
@@ -48,5 +49,5 @@ def search(
         ),
         search=partial(global_top_k, device=device),
     )
-    write_candidates(output, candidates)
+    write_candidates(table, candidates)
     say(f"{len(candidates)} candidate pairs are in {output} (compared on {device})")

@@ -10,7 +10,8 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -26,6 +27,8 @@ from engine.records import Descriptors, Failure, Frames, Media, Role
 from engine.runtime.batching import SharedRunner
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.runtime.runner import Runner
+from engine.storage.location import Location, RemotePath, location
+from engine.storage.ranged import Traffic, held
 from engine.timing import StageClock, StageTimes, stages_line
 from engine.video import DecoderName
 from engine.video.arrays import ArrayFrameSource
@@ -42,7 +45,8 @@ Result = Descriptors | Failure
 class Engine:
     """Turns video files into descriptors with the engines of one directory. A context manager.
 
-    ``failures`` lists the videos that gave no result so far, ``times`` the seconds per stage.
+    ``failures`` lists the videos that gave no result so far, ``times`` the seconds per stage, ``traffic`` what was read
+    of those that are not on this machine, by id.
 
     >>> with Engine.open("engines") as engine:
     ...     for descriptors in engine.extract(["videos/"], role="query"):
@@ -77,6 +81,7 @@ class Engine:
         )
         self.failures: list[Failure] = []
         self.times = StageTimes()
+        self.traffic: dict[str, Traffic] = {}
         self._resources = ExitStack()
         self._describer: Describer | None = None
 
@@ -158,7 +163,7 @@ class Engine:
         logger.info(stages_line(self.times.as_dict()))
 
     def extract(
-        self, paths: str | Path | Iterable[str | Path], *, role: Role, is_recursive: bool = True
+        self, paths: str | Location | Iterable[str | Location], *, role: Role, is_recursive: bool = True
     ) -> Iterator[Descriptors]:
         """Describe the videos at one path or several, as `engine.video.discovery.discover` finds them, ordered by id.
 
@@ -166,8 +171,8 @@ class Engine:
         ``ConfigError`` before any work for a missing path, no video at all, or two videos with one id.
         """
         check_role(role)
-        given = [paths] if isinstance(paths, str | Path) else paths
-        found = discover([Path(path) for path in given], is_recursive=is_recursive)
+        given = [paths] if isinstance(paths, str | Path | RemotePath) else paths
+        found = discover([location(path) for path in given], is_recursive=is_recursive)
         self.failures.extend(found.failures)
         for result in self.describe_media(found.media, role=role):
             if isinstance(result, Descriptors):
@@ -195,7 +200,7 @@ class Engine:
         describer = self._opened()
         clock = StageClock(self.times)
         try:
-            with closing(self.decoder.open(media)) as source:
+            with self._held(media) as item, closing(self.decoder.open(item)) as source:
                 return describer.describe(source, video_id=media.video_id, role=role, clock=clock)
         except EngineError as error:
             is_of_content = isinstance(error, MediaError)
@@ -204,12 +209,24 @@ class Engine:
             logger.debug("unexpected error in %s", media.path, exc_info=True)
             return Failure(media.video_id, media.path, clock.current, f"{type(error).__name__}: {error}")
 
-    def describe_file(self, path: str | Path, *, role: Role, video_id: str | None = None) -> Descriptors:
+    @contextmanager
+    def _held(self, media: Media) -> Iterator[Media]:
+        """The video, for all passes over it; of a remote one it is counted what they read."""
+        if not isinstance(media.path, RemotePath):
+            yield media
+            return
+        with held(media.path) as path:
+            try:
+                yield replace(media, path=path)
+            finally:
+                self.traffic[media.video_id] = path.file.traffic
+
+    def describe_file(self, path: str | Location, *, role: Role, video_id: str | None = None) -> Descriptors:
         """Describe one file, whatever its name; its id is its name without the last suffix, or ``video_id``.
 
         Raises ``MediaError`` where it gives no descriptors, and ``ConfigError`` for a folder or a path that is none.
         """
-        media = one_video(Path(path))
+        media = one_video(location(path))
         result = self.describe(Media(video_id or media.video_id, media.path), role=role)
         if isinstance(result, Failure):
             raise MediaError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")

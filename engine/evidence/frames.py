@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
 
-from engine.errors import MediaError
+from engine.errors import MediaError, RemoteError
 from engine.isolation import CallEndedError, IsolatedProcess
 from engine.records import Frames, Match, Media
+from engine.storage.location import Location
 from engine.video.media import claimed_duration_s
 from engine.video.stills import stills
 
@@ -44,9 +44,11 @@ class Viewer:
     def __init__(self, *, limit_s: float | None = None) -> None:
         self._limit_s = limit_s
         self._process = IsolatedProcess()
-        self._given_up: dict[Path, str] = {}
+        self._given_up: dict[Location, str] = {}
 
-    def look_at(self, path: Path | None, times_s: Sequence[float], *, short_side_px: int) -> dict[float, Frames] | str:
+    def look_at(
+        self, path: Location | None, times_s: Sequence[float], *, short_side_px: int
+    ) -> dict[float, Frames] | str:
         """The picture at each time in seconds, RGB uint8 ``(H, W, 3)``, or in one line why there is none.
 
         ``path`` None stands for a video that was not found. For ``short_side_px`` see `engine.video.stills.stills`.
@@ -56,14 +58,14 @@ class Viewer:
         limit_s = LIMIT_S + LIMIT_PER_PICTURE_S * len(times_s)
         try:
             return self._call(_pictures, path, list(times_s), short_side_px, limit_s=limit_s)
-        except MediaError as error:
+        except (MediaError, RemoteError) as error:
             return f"not readable: {error}"
 
-    def claimed_duration_s(self, path: Path) -> float:
+    def claimed_duration_s(self, path: Location) -> float:
         """Seconds that the header of a file claims; 0 where it cannot be read."""
         try:
             return self._call(_claimed_duration_s, path, limit_s=LIMIT_S)
-        except MediaError:
+        except (MediaError, RemoteError):
             return 0.0
 
     def close(self) -> None:
@@ -76,7 +78,7 @@ class Viewer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, function: Callable[..., Seen], path: Path, *arguments: object, limit_s: float) -> Seen:
+    def _call(self, function: Callable[..., Seen], path: Location, *arguments: object, limit_s: float) -> Seen:
         if path not in self._given_up:
             try:
                 return self._process.call(function, path, *arguments, limit_s=self._limit_s or limit_s)
@@ -85,9 +87,9 @@ class Viewer:
         raise MediaError(self._given_up[path])
 
 
-def _pictures(path: Path, times_s: Sequence[float], short_side_px: int) -> dict[float, Frames]:
+def _pictures(path: Location, times_s: Sequence[float], short_side_px: int) -> dict[float, Frames]:
     return {still.time_s: still.picture for still in stills(path, times_s, short_side_px=short_side_px)}
 
 
-def _claimed_duration_s(path: Path) -> float:
+def _claimed_duration_s(path: Location) -> float:
     return claimed_duration_s(Media(path.stem, path))

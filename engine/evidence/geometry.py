@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +15,7 @@ import numpy as np
 from engine.config import Localization
 from engine.evidence.frames import Viewer, matching_times
 from engine.records import FloatArray, Frames, Match
+from engine.storage.location import Location
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ class Verification:
 
 def verify(
     matches: Sequence[Match],
-    query_paths: Mapping[str, Path],
-    ref_paths: Mapping[str, Path],
+    query_paths: Mapping[str, Location],
+    ref_paths: Mapping[str, Location],
     *,
     config: Localization,
     viewer: Viewer,
@@ -121,7 +121,7 @@ def verify(
 
 
 def compare_pictures(
-    match: Match, query_path: Path | None, ref_path: Path | None, *, viewer: Viewer
+    match: Match, query_path: Location | None, ref_path: Location | None, *, viewer: Viewer
 ) -> Agreement | str:
     """Compare the videos of a match at up to `NUM_PAIRS` times, or say in one line why that cannot be done."""
     times = matching_times(match, NUM_PAIRS)

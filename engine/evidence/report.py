@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,6 +22,7 @@ from engine.evidence.frames import Viewer, matching_times
 from engine.evidence.score_matrix import draw_score_matrix
 from engine.files import written_aside
 from engine.records import Descriptors, Frames, Match
+from engine.storage.location import Location
 from engine.version import __version__
 
 MAX_PICTURED = 100
@@ -76,10 +76,10 @@ class _Entry:
 
 
 def write_report(
-    path: Path,
+    path: Location,
     matches: Sequence[Match],
-    query_paths: Mapping[str, Path],
-    ref_paths: Mapping[str, Path],
+    query_paths: Mapping[str, Location],
+    ref_paths: Mapping[str, Location],
     *,
     verdicts: Mapping[tuple[str, str], str] | None = None,
     query_rows: Rows | None = None,
@@ -161,7 +161,7 @@ class _Videos:
     def __init__(
         self,
         role: str,
-        paths: Mapping[str, Path],
+        paths: Mapping[str, Location],
         matches: Sequence[Match],
         *,
         pictured: Sequence[Match],

@@ -137,9 +137,9 @@ def once_each(media: Sequence[Media]) -> list[Media]:
     """Without further names of one file: links to it must not look like copies, of which one could be deleted."""
     found: dict[tuple[int, int], Media] = {}
     others = []
-    for item in sorted(media, key=lambda item: (item.path.is_symlink(), item.video_id)):
+    for item in sorted(media, key=lambda item: (item.local_path.is_symlink(), item.video_id)):
         try:
-            status = item.path.stat()
+            status = item.local_path.stat()
         except OSError:
             others.append(item)  # describing it will say why
         else:
@@ -153,13 +153,13 @@ def group_same_bytes(media: Sequence[Media]) -> list[list[Media]]:
     groups: dict[object, list[Media]] = {}
     for item in media:
         with suppress(OSError):
-            sizes[item.path.stat().st_size].append(item)
+            sizes[item.local_path.stat().st_size].append(item)
     hashed = {item.video_id for same in sizes.values() if len(same) > 1 for item in same}
     for item in media:
         key: object = item.video_id
         if item.video_id in hashed:
             with suppress(OSError):
-                key = (file_sha256(item.path),)
+                key = (file_sha256(item.local_path),)
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 
@@ -258,7 +258,10 @@ def find_clusters(
     members = [
         tuple(
             sorted(
-                (Member(name, media[name].path, _size(media[name]), durations_s.get(name, 0.0)) for name in names),
+                (
+                    Member(name, media[name].local_path, _size(media[name]), durations_s.get(name, 0.0))
+                    for name in names
+                ),
                 key=lambda member: (-member.size_px[0] * member.size_px[1], -member.duration_s, member.video_id),
             )
         )

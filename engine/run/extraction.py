@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engine.build.cache import cache_folder
 from engine.describe.engine import Engine, log_failure, log_warnings
 from engine.errors import ConfigError, StoreError
 from engine.files import exclusive
@@ -25,8 +26,11 @@ from engine.run.messages import Described, Job, Probed
 from engine.run.plan import Workers
 from engine.run.supervisor import Supervisor
 from engine.run.worker import WorkerSettings, serve, serve_probes
+from engine.storage.location import Location, RemotePath
+from engine.storage.ranged import Traffic
 from engine.store.challenge_npz import write_npz
 from engine.store.shards import Fingerprint
+from engine.store.staging import staged
 from engine.store.store import StoreWriter, read_descriptors, read_manifest
 from engine.timing import stages_line
 from engine.video.decoder import decoders_line
@@ -69,6 +73,7 @@ class ExtractionSummary:
     not tried again. ``num_dropped``: stored videos that were not among the inputs, where that was asked for.
     ``stages_s``: seconds per stage, added up over all workers.
     ``refusals``: how many of the described videos the chosen decoder left to PyAV, by reason.
+    ``traffic``: what was read of the described videos that are not on this machine, None where all are.
     """
 
     num_described: int
@@ -76,6 +81,7 @@ class ExtractionSummary:
     failures: tuple[Failure, ...]
     stages_s: Mapping[str, float] = field(default_factory=dict, compare=False)
     refusals: Mapping[str, int] = field(default_factory=dict)
+    traffic: Traffic | None = None
     known_failures: tuple[Failure, ...] = ()
     num_dropped: int = 0
 
@@ -85,7 +91,7 @@ def extract_to_store(
     media: Sequence[Media],
     *,
     role: Role,
-    output: Path,
+    output: Location,
     workers: Workers,
     options: ExtractionOptions = DEFAULT_OPTIONS,
     on_done: Callable[[], None] = lambda: None,
@@ -96,10 +102,13 @@ def extract_to_store(
     whose file is unchanged since they were stored are not described again; those of a changed file are replaced. A file
     that gave nothing for a reason that lies in its content is not tried again under any name, until it or the version
     of what reads it changes, or the options ask for it. Raises ``StoreError`` if ``output`` holds descriptors of other
-    engines or settings.
+    engines or settings. One in an object store is written as `engine.store.staging.staged` says.
     """
     fingerprints = _fingerprints(media)
-    with StoreWriter(output, identity=engine.identity(role=role)) as writer:
+    with (
+        staged(output, cache=cache_folder()) as folder,
+        StoreWriter(folder, identity=engine.identity(role=role)) as writer,
+    ):
         inputs = {item.video_id for item in media}
         dropped = [key for key in writer.finished if options.prune and key not in inputs]
         changed = [key for key, now in fingerprints.items() if writer.finished.get(key, now) != now]
@@ -113,6 +122,7 @@ def extract_to_store(
         failures: tuple[Failure, ...] = ()
         refusals: Counter[str] = Counter()
         stages_s: dict[str, float] = {}
+        traffic: Traffic | None = None
         if tried:
             with _open_workers(engine, workers.at_most(len(tried)), role=role) as executor:
                 for item, result in _describe(executor, tried, fingerprints, options=options):
@@ -124,9 +134,14 @@ def extract_to_store(
                         writer.add(result.descriptors, fingerprints.get(item.video_id) or Fingerprint.of(item.path))
                         log_warnings(item.video_id, result.descriptors.warnings)
                         refusals.update([result.refusal] if result.refusal else [])
+                        if result.traffic is not None:
+                            logger.debug("%s: %s", item.video_id, result.traffic)
+                            traffic = result.traffic + traffic
                     on_done()
             stages_s = executor.stages_s
             logger.info(stages_line(stages_s))
+            if traffic is not None:
+                logger.info("object storage and web: %s", traffic)
         num_described = len(tried) - len(failures)
         if engine.decoder.leaves_to_pyav and tried:
             logger.info(decoders_line(num_described - refusals.total(), refusals))
@@ -143,6 +158,7 @@ def extract_to_store(
         num_dropped=len(dropped),
         stages_s=stages_s,
         refusals=refusals,
+        traffic=traffic,
     )
 
 
@@ -151,7 +167,7 @@ def extract_to_npz(
     media: Sequence[Media],
     *,
     role: Role,
-    output: Path,
+    output: Location,
     workers: Workers,
     options: ExtractionOptions = DEFAULT_OPTIONS,
     on_done: Callable[[], None] = lambda: None,
@@ -165,6 +181,8 @@ def extract_to_npz(
     Raises ``ConfigError``, and writes nothing, if no video could be described or ``output`` is a folder, and
     ``StoreError`` while another process writes it.
     """
+    if isinstance(output, RemotePath):
+        raise ConfigError(f"{output}: an .npz is written to a folder of this machine; write a store, or copy it there")
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file for the descriptors, or the folder of a store")
     output.parent.mkdir(parents=True, exist_ok=True)

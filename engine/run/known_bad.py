@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.files import file_sha256
 from engine.records import Failure, Media
+from engine.storage.location import Location
 from engine.store.shards import Fingerprint
 from engine.store.store import KnownBad
 from engine.version import __version__
@@ -32,7 +33,7 @@ def known_failures(
         ]
         same = [entry for entry in entries if (entry.failure.path, entry.mtime_ns) == (item.path, fingerprint.mtime_ns)]
         if entries and not same:
-            sha256 = _sha256(item.path)
+            sha256 = _content_id(item.path)
             same = [entry for entry in entries if entry.sha256 == sha256]
         if same:
             found[item.video_id] = replace(same[0].failure, video_id=item.video_id, path=item.path)
@@ -44,7 +45,7 @@ def remember(failures: Sequence[Failure], fingerprints: Mapping[str, Fingerprint
     found = []
     for failure in failures:
         fingerprint = fingerprints.get(failure.video_id)
-        sha256 = _sha256(failure.path) if failure.is_of_content else None
+        sha256 = _content_id(failure.path) if failure.is_of_content else None
         if fingerprint is not None and sha256 is not None:
             found.append(
                 KnownBad(
@@ -62,9 +63,9 @@ def _reader() -> str:
     return f"vsc-engine {__version__}, PyAV {metadata.version('av')}"
 
 
-def _sha256(path: Path) -> str | None:
-    """The hash of a file, None where it cannot be read."""
+def _content_id(path: Location) -> str | None:
+    """The hash of a file, of a remote one its version instead; None where it cannot be read."""
     try:
-        return file_sha256(path)
+        return file_sha256(path) if isinstance(path, Path) else f"{path} {path.stat().version}"
     except OSError:
         return None

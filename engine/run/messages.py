@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Literal
 
 from engine.records import Descriptors, Failure, Media
+from engine.storage.ranged import Traffic
 
 HEARTBEAT_S = 2.0
 """A worker says that it lives this often, whatever it is doing."""
@@ -55,11 +56,13 @@ class Probed:
 class Described:
     """The result of a ``describe`` that went well.
 
-    ``refusal``: why the chosen decoder left the video to PyAV, None if it did not.
+    ``refusal``: why the chosen decoder left the video to PyAV, None if it did not. ``traffic``: what was read of a
+    remote video, None of one of this machine.
     """
 
     descriptors: Descriptors
     refusal: str | None = None
+    traffic: Traffic | None = None
 
 
 Result = Probed | Described | Failure

@@ -13,6 +13,7 @@ from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.records import Descriptors, FloatArray, Match
 from engine.search.comparison import compare, prepare
+from engine.storage.location import Location
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class PairAnswer:
         return None if self.thresholds is None else self.thresholds.verdict(self.score)
 
 
-def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: FloatArray | None) -> PairAnswer:
+def compare_files(engine: Engine, query: Location, reference: Location, *, norm_rows: FloatArray | None) -> PairAnswer:
     """Describe two files at once, one in each role, and compare them.
 
     ``norm_rows``: as in `engine.search.comparison.prepare`. Raises ``MediaError`` for a file that gives no descriptors,
@@ -59,5 +60,12 @@ def compare_files(engine: Engine, query: Path, reference: Path, *, norm_rows: Fl
         pair.score,
         tuple(item.match for item in looked_at),
         VerdictScores.of_preset(engine.preset, num_references=1, use_score_norm=norm_rows is not None),
-        filecmp.cmp(query, reference, shallow=False),
+        _have_same_bytes(query, reference),
     )
+
+
+def _have_same_bytes(path: Location, other: Location) -> bool:
+    """Of remote files only what is one object is known to have."""
+    if isinstance(path, Path) and isinstance(other, Path):
+        return filecmp.cmp(path, other, shallow=False)
+    return path == other

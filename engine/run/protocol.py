@@ -39,6 +39,7 @@ from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
 from engine.search.score_norm import ScoreNormalizer, unit_length
+from engine.storage.location import Location, RemotePath, WebAccess
 from engine.store.store import read_descriptors
 from engine.store.tables import write_candidates, write_matches
 from engine.video import DecoderName
@@ -60,12 +61,13 @@ class RunSettings:
 
     ``queries``, ``references`` and ``norm_set`` are folders of videos, or lists, see `engine.video.discovery.discover`;
     None as ``norm_set`` takes the one that came with the engines. ``num_workers`` and ``num_gpus``: see
-    `engine.run.plan.choose_workers`. ``report``: an HTML page of the matches to write.
+    `engine.run.plan.choose_workers`. ``report``: an HTML page of the matches to write. ``web``: what URLs of the web
+    may do; None refuses them.
     """
 
-    queries: Path
-    references: Path
-    norm_set: Path | None
+    queries: Location
+    references: Location
+    norm_set: Location | None
     output: Path
     engines: EnginesDirectory
     preset: Preset
@@ -75,7 +77,8 @@ class RunSettings:
     decoder: DecoderName | None = None
     is_recursive: bool = True
     options: ExtractionOptions = DEFAULT_OPTIONS
-    report: Path | None = None
+    report: Location | None = None
+    web: WebAccess | None = None
 
     @property
     def near_identical_cosine(self) -> float | None:
@@ -144,7 +147,7 @@ class _Run:
     def __init__(self, settings: RunSettings, progress: Progress) -> None:
         folders = {"norm_set": settings.norm_set, "references": settings.references, "queries": settings.queries}
         found = {
-            name: discover([path], is_recursive=settings.is_recursive)
+            name: discover([path], is_recursive=settings.is_recursive, web=settings.web)
             for name, path in folders.items()
             if path is not None
         }
@@ -221,7 +224,7 @@ def _compare(
     return compare(queries, references, preset=preset, use_score_norm=settings.use_score_norm, search=search)
 
 
-def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Path]]) -> list[Match]:
+def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Location]]) -> list[Match]:
     if not preset.localization.verified_per_query:
         return list(matches)
     with Viewer() as viewer:
@@ -245,7 +248,7 @@ def _verdicts(
 
 def _check_norm_set(norm_set: Sequence[Media], references: Sequence[Media]) -> None:
     """Refuse references in the norm set: normalization would lower the scores of their copies most of all."""
-    shared = {item.path.resolve() for item in norm_set} & {item.path.resolve() for item in references}
+    shared = {str(item.path.resolve()) for item in norm_set} & {str(item.path.resolve()) for item in references}
     if shared:
         raise ConfigError(
             f"{len(shared)} videos are in the norm set and among the references, for example {min(shared)}; "
@@ -278,12 +281,15 @@ def _claim(settings: RunSettings, norm_set: Sequence[Media] | None) -> None:
 
 
 def _content_of(media: Sequence[Media]) -> str:
-    """A hash of the ids and the bytes of files."""
+    """A hash of the ids and the bytes of files, of remote ones the versions."""
     digest = hashlib.sha256()
     for item in media:
         digest.update(f"{item.video_id}\0".encode())
         try:
-            digest.update(bytes.fromhex(file_sha256(item.path)))
+            if isinstance(item.path, RemotePath):
+                digest.update(item.path.stat().version.encode())
+            else:
+                digest.update(bytes.fromhex(file_sha256(item.path)))
         except OSError:  # it will fail when it is described
             digest.update(b"?")
     return digest.hexdigest()

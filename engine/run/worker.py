@@ -94,7 +94,8 @@ def _describe(media: Media, engine: Engine, *, role: Role) -> Described | Failur
     result = engine.describe(media, role=role)
     if isinstance(result, Failure):
         return result
-    return Described(result, engine.decoder.refusal(result.video_id))
+    video_id = result.video_id
+    return Described(result, engine.decoder.refusal(video_id), engine.traffic.pop(video_id, None))
 
 
 def _probe(media: Media) -> Probed:

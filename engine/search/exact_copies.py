@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from engine.projection import l2_normalize
 from engine.records import Descriptors
 from engine.search.exact import NearestRows
 from engine.search.faiss_backend import CPU, SearchDevice
+from engine.storage.location import Location
 from engine.store.store import check_same_dimensions, read_descriptors, read_manifest
 
 
@@ -54,7 +54,7 @@ def resolve_stopped(
     ]
 
 
-def read_queries(path: Path, references: Sequence[Descriptors], *, device: SearchDevice = CPU) -> list[Descriptors]:
+def read_queries(path: Location, references: Sequence[Descriptors], *, device: SearchDevice = CPU) -> list[Descriptors]:
     """Read the descriptors of queries, and decide on those that the gate stopped with the figure of their preset.
 
     Only stores keep the rows of such queries; an ``.npz`` holds placeholders. Raises ``StoreError`` as
@@ -75,7 +75,7 @@ def read_queries(path: Path, references: Sequence[Descriptors], *, device: Searc
 
 
 def read_sides(
-    queries: Path, references: Path, *, device: SearchDevice = CPU
+    queries: Location, references: Location, *, device: SearchDevice = CPU
 ) -> tuple[list[Descriptors], list[Descriptors]]:
     """The descriptors of both sides, the queries as `read_queries` gives them, all of one dimension."""
     ref_rows = read_descriptors(references, role="reference")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import BackendUnavailable, ConfigError, StoreError
 from engine.records import CandidatePair, Descriptors, Match
+from engine.storage.location import Location
 
 _TYPES = {"str": pa.string(), "float": pa.float64(), "float | None": pa.float64(), "bool | None": pa.bool_()}
 
@@ -75,7 +76,7 @@ def write_parquet(path: Path, columns: Mapping[str, type], rows: Iterable[Sequen
     pq.write_table(table, path, write_page_checksum=True)
 
 
-def read_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def read_parquet(path: Location) -> tuple[list[str], list[dict[str, Any]]]:
     """The columns of a Parquet file, and its rows. Raises ``ValueError`` for a file that is missing or damaged."""
     try:
         with path.open("rb") as file:

@@ -8,7 +8,6 @@ blank into ``blank``; other programs ignore them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from engine.errors import StoreError
 from engine.files import load_arrays, save_arrays
 from engine.records import Descriptors, FloatArray, GateState, Role
+from engine.storage.location import Location
 
 _ID_PREFIX: Mapping[Role, str] = {"query": "Q", "reference": "R"}
 
 
-def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
+def read_npz(path: Location, *, role: Role | None = None) -> list[Descriptors]:
     """Read videos in the order in which they first appear, and their rows in the order of the file.
 
     ``video_ids`` are strings, or numbers if ``role`` is given: number 7 of the queries is ``Q000007``. Timestamps of
@@ -62,7 +62,7 @@ def read_npz(path: Path, *, role: Role | None = None) -> list[Descriptors]:
     return videos
 
 
-def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
+def write_npz(path: Location, descriptors: Sequence[Descriptors]) -> None:
     """Write videos in the order given, timestamps as ``(N, 2)``.
 
     ``edit_scores`` (float64, NaN for none) and ``gate_states`` (strings, see `engine.records.GateState`) are added if
@@ -88,7 +88,7 @@ def write_npz(path: Path, descriptors: Sequence[Descriptors]) -> None:
     save_arrays(path, arrays)
 
 
-def _check_shapes(arrays: Mapping[str, NDArray[Any]], *, source: Path) -> None:
+def _check_shapes(arrays: Mapping[str, NDArray[Any]], *, source: Location) -> None:
     ids, features, times = arrays["video_ids"], arrays["features"], arrays["timestamps"]
     num_rows = len(ids) if ids.ndim == 1 else -1
     kinds = {"edit_scores": "f", "gate_states": "U", "gated": "b", "blank": "b"}
@@ -122,7 +122,7 @@ def _float32(values: NDArray[Any]) -> FloatArray:
         return values.astype(np.float32, copy=False)
 
 
-def _text_ids(ids: NDArray[Any], *, role: Role | None, source: Path) -> NDArray[np.str_]:
+def _text_ids(ids: NDArray[Any], *, role: Role | None, source: Location) -> NDArray[np.str_]:
     """Video ids as text; numbers get the prefix and the six digits of the challenge."""
     if ids.dtype.kind == "U":
         return ids

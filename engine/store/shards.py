@@ -5,6 +5,7 @@ Pages have checksums. The rest of a file has none of its own, so that whoever ke
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from engine.errors import StoreError
 from engine.files import written_aside
 from engine.records import Descriptors
+from engine.storage.location import Location, RemotePath
 
 _ORIGIN = b"vsc-engine origin"
 _OF_VIDEO = ["video_id", "edit_score", "gate", "warnings", "size_bytes", "mtime_ns"]
@@ -31,14 +33,21 @@ _AGAIN = "delete it and extract again: only its videos are described anew"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Enough of a source file to notice that it changed."""
+    """Enough of a source file to notice that it changed.
+
+    ``mtime_ns``: when it was modified; of a remote file a number that is made from its etag or version.
+    """
 
     size_bytes: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, path: Path) -> Self:
-        """Size and time of modification of a file. Raises ``OSError``."""
+    def of(cls, path: Location) -> Self:
+        """Size and time of modification, or version, of a file. Raises ``OSError``."""
+        if isinstance(path, RemotePath):
+            info = path.stat()
+            digest = hashlib.sha256(info.version.encode()).digest()
+            return cls(info.size_bytes, int.from_bytes(digest[:8], "big") >> 1)
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns)
 
@@ -61,7 +70,7 @@ def write_shard(path: Path, videos: Sequence[StoredVideo], *, origin: str | None
     return zlib.crc32(content)
 
 
-def read_shard(path: Path, *, origin: str | None = None, crc32: int | None = None) -> list[StoredVideo]:
+def read_shard(path: Location, *, origin: str | None = None, crc32: int | None = None) -> list[StoredVideo]:
     """Read the videos of a shard in the order of writing.
 
     Raises ``StoreError`` if it is damaged or something else, of another ``origin``, or of another ``crc32``; None asks
@@ -81,7 +90,7 @@ def to_bytes(videos: Sequence[StoredVideo], *, origin: str | None = None) -> byt
     return file.getvalue()
 
 
-def from_bytes(content: bytes, *, source: Path, origin: str | None = None) -> list[StoredVideo]:
+def from_bytes(content: bytes, *, source: Location, origin: str | None = None) -> list[StoredVideo]:
     """The videos of `to_bytes`. Raises ``StoreError``, naming ``source``, as `read_shard` does."""
     return _read(io.BytesIO(content), source=source, origin=origin)
 
@@ -120,7 +129,7 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None)
     )
 
 
-def _read(file: BinaryIO, *, source: Path, origin: str | None) -> list[StoredVideo]:
+def _read(file: BinaryIO, *, source: Location, origin: str | None) -> list[StoredVideo]:
     with _readable(source):
         table = pq.read_table(file, page_checksum_verification=True)
         num_dims = _num_dims(table.schema, source)
@@ -164,7 +173,7 @@ def read_index(path: Path, *, origin: str | None = None) -> tuple[int, dict[str,
     return num_dims, {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 
 
-def _num_dims(schema: pa.Schema, source: Path) -> int:
+def _num_dims(schema: pa.Schema, source: Location) -> int:
     """The dimension of the descriptors of a shard with this schema."""
     descriptor_type = schema.field("descriptor").type if "descriptor" in schema.names else None
     if not isinstance(descriptor_type, pa.FixedSizeListType) or not _is_known(schema, descriptor_type.list_size):
@@ -182,13 +191,13 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_] | None:
     return None if column.null_count else np.asarray(column.to_numpy(zero_copy_only=False), np.bool_)
 
 
-def _check_origin(schema: pa.Schema, source: Path, origin: str | None) -> None:
+def _check_origin(schema: pa.Schema, source: Location, origin: str | None) -> None:
     found = (schema.metadata or {}).get(_ORIGIN)
     if None not in (found, origin) and found != str(origin).encode():
         raise StoreError(f"{source} was made with other engines or settings than the rest of the store; {_AGAIN}")
 
 
-def _starts(table: pa.Table, source: Path) -> list[int]:
+def _starts(table: pa.Table, source: Location) -> list[int]:
     """Positions at which a new video begins."""
     video_ids = table["video_id"].to_pylist()
     if not video_ids:
@@ -215,7 +224,7 @@ def _schema(num_dims: int) -> pa.Schema:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _readable(path: Location) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from engine.errors import StoreError
 from engine.files import exclusive, written_aside
 from engine.records import Descriptors, Failure, Role
+from engine.storage.location import Location
 from engine.store.challenge_npz import read_npz
 from engine.store.journal import Journal
 from engine.store.shards import Fingerprint, StoredVideo, read_index, read_shard, write_shard
@@ -28,7 +29,7 @@ from engine.store.shards import Fingerprint, StoredVideo, read_index, read_shard
 Json = Any
 
 ROWS_PER_SHARD = 16_384
-_MANIFEST = "manifest.json"
+MANIFEST_NAME = "manifest.json"
 _LOCK = ".lock"
 _SHARDS = "shard-*.parquet"
 _JOURNAL = "journal"
@@ -237,9 +238,9 @@ class StoreWriter:
         self._manifest = manifest
 
 
-def read_manifest(folder: Path) -> StoreManifest:
+def read_manifest(folder: Location) -> StoreManifest:
     """Read the manifest of a store, complete or not. Raises ``StoreError`` where there is none that fits."""
-    path = folder / _MANIFEST
+    path = folder / MANIFEST_NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(values, dict) and values.get("format") == _FORMAT_BEFORE:
@@ -249,13 +250,13 @@ def read_manifest(folder: Path) -> StoreManifest:
             )
         return StoreManifest.model_validate(values)
     except FileNotFoundError as error:
-        raise StoreError(f"{folder} is not a descriptor store: it has no {_MANIFEST}") from error
+        raise StoreError(f"{folder} is not a descriptor store: it has no {MANIFEST_NAME}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise StoreError(f"{path} is not the manifest of a descriptor store this version can read: {reason}") from error
 
 
-def read_descriptors(path: Path, *, role: Role | None = None) -> list[Descriptors]:
+def read_descriptors(path: Location, *, role: Role | None = None) -> list[Descriptors]:
     """Read a complete store (a folder), ordered by video id, or the challenge's ``.npz`` (see `read_npz`).
 
     Raises ``StoreError`` for anything else: missing, unfinished, damaged, NaN or infinity, a video in two shards.
@@ -293,7 +294,7 @@ def identity_differences(stored: Mapping[str, Json], now: Mapping[str, Json]) ->
 
 def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
     """Make ``folder`` a store of this identity, or check that it is one."""
-    if not (folder / _MANIFEST).exists():
+    if not (folder / MANIFEST_NAME).exists():
         if any(entry.name != _LOCK and entry.suffix != ".aside" for entry in folder.iterdir()):
             raise StoreError(f"{folder} holds other files; choose a new or empty folder for the descriptors")
         _write_manifest(folder, StoreManifest(complete=False, identity=identity))
@@ -318,12 +319,17 @@ def _remove_leftovers(folder: Path) -> None:
         leftover.unlink()
 
 
+def dump_manifest(manifest: StoreManifest) -> str:
+    """The text of ``manifest.json``."""
+    return json.dumps(manifest.model_dump(), default=str, indent=1) + "\n"
+
+
 def _write_manifest(folder: Path, manifest: StoreManifest) -> None:
-    with written_aside(folder / _MANIFEST) as aside:
-        aside.write_text(json.dumps(manifest.model_dump(), default=str, indent=1) + "\n", encoding="utf-8")
+    with written_aside(folder / MANIFEST_NAME) as aside:
+        aside.write_text(dump_manifest(manifest), encoding="utf-8")
 
 
-def _read_store(folder: Path) -> list[Descriptors]:
+def _read_store(folder: Location) -> list[Descriptors]:
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise StoreError(

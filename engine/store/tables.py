@@ -17,6 +17,7 @@ from pathlib import Path
 from engine.errors import ConfigError, StoreError
 from engine.files import written_aside
 from engine.records import CandidatePair, Failure, Match
+from engine.storage.location import Location
 from engine.store.arrow import read_parquet, write_parquet
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -73,7 +74,7 @@ class _Row:
         return _FLAGS[value]
 
 
-def read_candidates(path: Path) -> list[CandidatePair]:
+def read_candidates(path: Location) -> list[CandidatePair]:
     """Read candidate pairs in the order of the file.
 
     This and the other readers raise ``StoreError``, with file, line and column, for a file that is missing, has other
@@ -83,7 +84,7 @@ def read_candidates(path: Path) -> list[CandidatePair]:
     return [CandidatePair(row.text("query_id"), row.text("ref_id"), row.number("score")) for row in rows]
 
 
-def write_candidates(path: Path, candidates: Iterable[CandidatePair]) -> None:
+def write_candidates(path: Location, candidates: Iterable[CandidatePair]) -> None:
     """Write candidate pairs, in the order given: ``query_id, ref_id, score``.
 
     This and the other writers raise ``ConfigError`` for a suffix that is not one of `TABLE_SUFFIXES`.
@@ -91,7 +92,7 @@ def write_candidates(path: Path, candidates: Iterable[CandidatePair]) -> None:
     _write(path, _CANDIDATE, candidates)
 
 
-def read_matches(path: Path) -> list[Match]:
+def read_matches(path: Location) -> list[Match]:
     """Read localized matches in the order of the file, with speed and mirror flag or as the challenge's files are.
 
     Raises ``StoreError``, see `read_candidates`.
@@ -106,7 +107,7 @@ def read_matches(path: Path) -> list[Match]:
     ]
 
 
-def write_matches(path: Path, matches: Iterable[Match]) -> None:
+def write_matches(path: Location, matches: Iterable[Match]) -> None:
     """Write matches, in the order given.
 
     The columns are ``query_id, ref_id, query_start, query_end, ref_start, ref_end, score`` as in the challenge, then
@@ -115,7 +116,7 @@ def write_matches(path: Path, matches: Iterable[Match]) -> None:
     _write(path, _MATCH_WITH_TRAITS, matches)
 
 
-def read_ground_truth(path: Path) -> GroundTruth:
+def read_ground_truth(path: Location) -> GroundTruth:
     """Read the ground truth of either track: pairs of ids, or segments with or without a score.
 
     A score says nothing here; every match gets 1. Raises ``StoreError``, see `read_candidates`.
@@ -126,13 +127,13 @@ def read_ground_truth(path: Path) -> GroundTruth:
     return GroundTruth(pairs, tuple(_match(row, score=1.0) for row in rows) if has_segments else None)
 
 
-def write_failures(path: Path, failures: Sequence[Failure]) -> None:
+def write_failures(path: Location, failures: Sequence[Failure]) -> None:
     """Write the videos that gave no result: ``video_id, path, stage, reason``."""
     _write(path, _FAILURE, failures)
 
 
 def check_ids(
-    rows: Iterable[CandidatePair | Match], *, query_ids: Collection[str], ref_ids: Collection[str], source: Path
+    rows: Iterable[CandidatePair | Match], *, query_ids: Collection[str], ref_ids: Collection[str], source: Location
 ) -> None:
     """Raise ``StoreError``, naming a few, if rows read from ``source`` speak of videos that are not among the ids."""
     rows = list(rows)
@@ -156,14 +157,14 @@ def _match(row: _Row, *, score: float) -> Match:
     )
 
 
-def check_table_suffix(path: Path) -> None:
+def check_table_suffix(path: Location) -> None:
     """Raise ``ConfigError`` unless a table can be written to ``path``; for those who compute much before they write."""
     if path.suffix not in TABLE_SUFFIXES:
         found = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise ConfigError(f"{path} has {found}; a table is written as {', '.join(TABLE_SUFFIXES)}")
 
 
-def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[str], list[_Row]]:
+def _read(path: Location, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[str], list[_Row]]:
     """The columns of a table, which in any order are those of one of ``headers``, and its lines but blank ones."""
     form = path.suffix.removeprefix(".") if path.suffix in TABLE_SUFFIXES else "csv"
     try:
@@ -184,7 +185,7 @@ def _read(path: Path, *, headers: Sequence[tuple[str, ...]]) -> tuple[frozenset[
     return frozenset(columns), rows
 
 
-def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(path: Location) -> Iterator[tuple[int, list[str]]]:
     """The number of each line and its values as text, first of all the columns; so the other two."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
@@ -193,7 +194,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield lines.line_num, values
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _json_lines(path: Location) -> Iterator[tuple[int, list[str]]]:
     columns: list[str] = []
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -208,7 +209,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, [_as_text(row[column]) for column in columns]
 
 
-def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _parquet_lines(path: Location) -> Iterator[tuple[int, list[str]]]:
     columns, rows = read_parquet(path)
     yield 0, columns
     for number, row in enumerate(rows, start=1):
@@ -225,13 +226,13 @@ def _as_text(value: object) -> str:
     return "" if value is None else str(_text(value))
 
 
-def _write(path: Path, columns: tuple[str, ...], rows: Iterable[CandidatePair | Match | Failure]) -> None:
+def _write(path: Location, columns: tuple[str, ...], rows: Iterable[CandidatePair | Match | Failure]) -> None:
     """Write records whose first fields are the columns, in this order."""
     kinds = {column: _KINDS.get(column, str) for column in columns}
     write_rows(path, kinds, (astuple(row)[: len(columns)] for row in rows))
 
 
-def write_rows(path: Path, columns: Mapping[str, type], rows: Iterable[Sequence[object]]) -> None:
+def write_rows(path: Location, columns: Mapping[str, type], rows: Iterable[Sequence[object]]) -> None:
     """Write a table; ``columns``: name to ``str``, ``float`` or ``bool``. None is left empty.
 
     Raises ``ConfigError`` for a suffix that is not one of `TABLE_SUFFIXES`.

@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import DEFAULT_MAX_PIXELS, DEFAULT_WORKING_PIXELS
-from engine.errors import BackendUnavailable, MediaError
+from engine.errors import BackendUnavailable, MediaError, RemoteError
 from engine.records import FloatArray, Frames, Media, Region, Span, View
+from engine.storage.location import RemotePath
 from engine.video.blank import find_blank
 from engine.video.dali_codecs import ComputeCapability, Device, refusal
 from engine.video.media import index_timeline
@@ -375,7 +376,12 @@ class DaliFrameSource:
 
     def _read(self) -> NDArray[np.uint8]:
         try:
-            return np.fromfile(self._media.path, dtype=np.uint8)
+            path = self._media.path
+            if isinstance(path, RemotePath):
+                return np.frombuffer(path.read_bytes(), dtype=np.uint8)
+            return np.fromfile(path, dtype=np.uint8)
+        except RemoteError:
+            raise
         except OSError as error:
             raise MediaError(f"{self._media.path}: {error.strerror}") from error
 

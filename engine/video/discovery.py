@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from engine.console import printable
 from engine.errors import ConfigError
 from engine.isolation import CallEndedError, IsolatedProcess
 from engine.records import Failure, Media
+from engine.storage.location import Location, RemotePath, WebAccess, location
 from engine.video.container import holds_video
 
 logger = logging.getLogger(__name__)
@@ -80,21 +81,30 @@ class Discovery:
     passed_over: Mapping[str, int]
 
 
-def one_video(path: Path) -> Media:
-    """A file as a video, whatever its name. Raises ``ConfigError`` for a folder, and a path that does not exist."""
-    if path.is_dir():
+def one_video(path: Location) -> Media:
+    """A file as a video, whatever its name. Raises ``ConfigError`` for a folder, and a path that does not exist.
+
+    Whether a remote file exists is found when it is read.
+    """
+    if isinstance(path, Path) and path.is_dir():
         raise ConfigError(f"{path} is a folder; name one file")
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise ConfigError(f"{path}: no such file")
-    return Media(_video_id(Path(path.name)), path)
+    return Media(_video_id(PurePath(path.name)), path)
 
 
-def find_videos(paths: Sequence[Path]) -> list[Media]:
+def find_videos(paths: Sequence[Location]) -> list[Media]:
     """The videos of `discover`, which logs all else."""
     return discover(paths).media
 
 
-def discover(paths: Iterable[Path], *, is_recursive: bool = True, ids_are_paths: bool = False) -> Discovery:
+def discover(
+    paths: Iterable[Location],
+    *,
+    is_recursive: bool = True,
+    ids_are_paths: bool = False,
+    web: WebAccess | None = None,
+) -> Discovery:
     """Find the videos at ``paths``: files, folders, ``@FILE`` with a path a line, ``-`` for such lines on stdin.
 
     A file is taken whatever its name, and its id is its name without the last suffix. Of a folder, and of all folders
@@ -106,16 +116,22 @@ def discover(paths: Iterable[Path], *, is_recursive: bool = True, ids_are_paths:
 
     Lines of a list are paths from the current folder; if a NUL is among them, NULs end them, as ``find -print0`` does.
 
+    URLs of object stores are files, or prefixes, which are as folders; nothing in them is opened, so that of names in
+    neither list none is taken. A line of a list with one of `VIDEO_SUFFIXES`, and any URL of the web, is taken for a
+    file and not looked for. ``web``: what the latter may do; None refuses them.
+
     Links that lead nowhere, folders and files that cannot be read, files whose probing takes over a minute or ends its
     process, and missing files of a list become failures. They are logged, and so is how much was passed over. Raises
     ``ConfigError`` for a path that does not exist, for no video at all, and for two files with one id.
     """
     given = list(paths)
     with IsolatedProcess() as process:
-        search = _Search(process, is_recursive=is_recursive, ids_are_paths=ids_are_paths)
+        search = _Search(process, is_recursive=is_recursive, ids_are_paths=ids_are_paths, web=web)
         for path in given:
             if str(path) == _STDIN:
                 search.take_lines(sys.stdin.buffer.read())
+            elif isinstance(path, RemotePath):
+                search.take_remote(path)
             elif str(path).startswith(_LIST) and not os.path.lexists(path):
                 search.take_lines(_read_list(Path(str(path)[len(_LIST) :])))
             elif path.exists():
@@ -136,32 +152,69 @@ def discover(paths: Iterable[Path], *, is_recursive: bool = True, ids_are_paths:
 class _Search:
     """What was found so far, by id. Files are probed in ``process``."""
 
-    def __init__(self, process: IsolatedProcess, *, is_recursive: bool, ids_are_paths: bool) -> None:
+    def __init__(
+        self, process: IsolatedProcess, *, is_recursive: bool, ids_are_paths: bool, web: WebAccess | None
+    ) -> None:
         self._process = process
+        self._web = web
         self._is_recursive = is_recursive
         self._ids_are_paths = ids_are_paths
-        self.found: dict[str, Path] = {}
+        self.found: dict[str, Location] = {}
         self.failures: list[Failure] = []
         self.passed_over: Counter[str] = Counter()
         self._suffixes: dict[str, Counter[str]] = {_BY_SUFFIX: Counter(), _BY_CONTENT: Counter()}
-        self._paths: set[Path] = set()
+        self._paths: set[Location] = set()
 
     def take(self, path: Path) -> None:
         """A path that exists."""
         if path.is_dir():
             self._take_folder(path)
         else:
-            self._add(_video_id(Path(path.name)), path)
+            self._add(_video_id(PurePath(path.name)), path)
+
+    def take_remote(self, path: RemotePath) -> None:
+        """A URL: an object or a prefix of an object store, a file of the web. Raises ``ConfigError`` where it is none,
+        and ``RemoteError`` where the store does not tell.
+        """
+        path = path if self._web is None else RemotePath(path.url, self._web, path.info)
+        if path.is_web and path.web is None:
+            raise ConfigError(f"{path}: URLs of the web are not read unless --allow-http asks for it")
+        if path.is_web:
+            self._add(_video_id(PurePath(path.name)), path)
+        elif not path.url.endswith("/") and path.is_file():
+            self._add(_video_id(PurePath(path.name)), path.pinned())
+        elif not self._take_prefix(path):
+            raise ConfigError(f"{path}: no such object, and none below it")
+
+    def _take_prefix(self, root: RemotePath) -> bool:
+        """Whether there are objects below it."""
+        path = None
+        for path in root.below():
+            place = PurePath(path.url.removeprefix(root.url.rstrip("/") + "/"))
+            suffix = place.suffix.lower()
+            if any(part.startswith(".") for part in place.parts):
+                self._pass_over(_HIDDEN)
+            elif len(place.parts) > 1 and not self._is_recursive:
+                self._pass_over(_DEEPER)
+            elif suffix in VIDEO_SUFFIXES:
+                self._add(_video_id(place), path)
+            else:
+                self._pass_over(_BY_SUFFIX, suffix)
+        return path is not None
 
     def take_lines(self, content: bytes) -> None:
         for line in _lines(content):
-            path = Path(os.fsdecode(line))
+            path = location(os.fsdecode(line), web=self._web)
             try:
-                path.stat()
+                if isinstance(path, Path):
+                    path.stat()
+                    self.take(path)
+                elif path.suffix.lower() in VIDEO_SUFFIXES and not path.is_web:
+                    self._add(_video_id(PurePath(path.name)), path)
+                else:
+                    self.take_remote(path)
             except OSError as error:
-                self._fail(Path(path.name), path, error)
-            else:
-                self.take(path)
+                self._fail(PurePath(path.name), path, error)
 
     def passed_over_line(self) -> str:
         """What was passed over, for people; empty if nothing was."""
@@ -229,22 +282,22 @@ class _Search:
             return not (suffix in TEXT_SUFFIXES and _is_text(path))
         return self._process.call(holds_video, path, limit_s=_PROBE_LIMIT_S)
 
-    def _add(self, video_id: str, path: Path) -> None:
+    def _add(self, video_id: str, path: Location) -> None:
         absolute = path.absolute()
         if absolute in self._paths:
             return
         if self._ids_are_paths:
             video_id = _as_utf8(absolute)
         other = self.found.setdefault(video_id, path)
-        if not other.samefile(path):
+        if not _are_one_file(other, path):
             above = "" if other.parent == path.parent else ", or give one folder above both"
             raise ConfigError(f"{other} and {path} have the same video id, {video_id!r}; rename one of them{above}")
         self._paths.add(absolute)
 
-    def _fail(self, place: Path, path: Path, error: OSError) -> None:
+    def _fail(self, place: PurePath, path: Location, error: OSError) -> None:
         reason = error.strerror or str(error)
         with suppress(OSError):  # where it is no link, or its folder may not be searched
-            reason = f"{reason} (a link to {path.readlink()})"
+            reason = f"{reason} (a link to {path.readlink()})" if isinstance(path, Path) else reason
         failure = Failure(_video_id(place), path, _STAGE, reason)
         logger.warning("failed: %s (%s): %s", printable(failure.video_id), failure.stage, printable(reason))
         self.failures.append(failure)
@@ -266,13 +319,21 @@ def _is_text(path: Path) -> bool:
     return bool(text) and "\0" not in text
 
 
-def _video_id(place: Path) -> str:
+def _are_one_file(path: Location, other: Location) -> bool:
+    if isinstance(path, Path) and isinstance(other, Path):
+        return path.samefile(other)
+    return path == other
+
+
+def _video_id(place: PurePath) -> str:
     """The path of a video below the folder that was given, without its last suffix, as text that UTF-8 can hold."""
     without_suffix = place.with_suffix("") if place.name else place
     return _as_utf8(without_suffix)
 
 
-def _as_utf8(path: Path) -> str:
+def _as_utf8(path: PurePath | Location) -> str:
+    if isinstance(path, RemotePath):
+        return str(path)
     return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import av
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from engine.config import DEFAULT_MAX_PIXELS
 from engine.errors import MediaError
 from engine.records import Media
+from engine.storage.location import Location
 from engine.video.clock import Clock, Stamp, decoded_times, forward_times
 from engine.video.container import open_container
 from engine.video.interlacing import is_combed
@@ -186,15 +186,22 @@ def claimed_size(media: Media) -> tuple[int, int]:
 
 @contextmanager
 def open_video(
-    media: Media, *, stream: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, has_one_clock: bool = False
+    media: Media,
+    *,
+    stream: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    has_one_clock: bool = False,
+    keyframes_alone: bool = False,
 ) -> Iterator[OpenVideo]:
     """Open a file at one of its video streams, by default at the film, see `_film`.
 
+    ``keyframes_alone``: see `engine.video.container.open_container`.
+
     Decoding uses one thread, because many videos are decoded side by side. Raises ``MediaError`` for a file that is
     missing, empty, not a media file, or without a video stream that can be decoded, and for pictures larger than
-    ``max_pixels``.
+    ``max_pixels``; ``RemoteError`` for a remote file that cannot be read.
     """
-    with open_container(media.path) as container:
+    with open_container(media.path, keyframes_alone=keyframes_alone) as container:
         chosen = _film(media.path, container) if stream is None else cast(VideoStream, container.streams[stream])
         context = chosen.codec_context
         if context is None:
@@ -208,7 +215,7 @@ def open_video(
         yield OpenVideo(container, chosen, has_one_clock)
 
 
-def _film(path: Path, container: InputContainer) -> VideoStream:
+def _film(path: Location, container: InputContainer) -> VideoStream:
     """The video stream that a viewer would call the film.
 
     Of several: not a cover, a poster, a still or the thumbnails of a film (which have a small part of its packets);
@@ -232,22 +239,29 @@ def _film(path: Path, container: InputContainer) -> VideoStream:
     return max(streams, key=preference)
 
 
-def _num_packets(path: Path) -> Counter[int]:
+def _num_packets(path: Location) -> Counter[int]:
     """How many packets each video stream has, by its index."""
     num_packets: Counter[int] = Counter()
-    with open_container(path) as container, suppress(FFmpegError):
+    with open_container(path, keyframes_alone=True) as container, suppress(FFmpegError):
         for packet in container.demux(video=list(range(len(container.streams.video)))):
             num_packets[packet.stream_index] += packet.size > 0
     return num_packets
 
 
-def index_timeline(media: Media, *, max_pixels: int = DEFAULT_MAX_PIXELS, compares_keyframes: bool = True) -> Timeline:
+def index_timeline(
+    media: Media,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    compares_keyframes: bool = True,
+    keyframes_alone: bool = False,
+) -> Timeline:
     """Read the times of all frames from the packets; of the pictures, only the first and last keyframe are decoded.
 
     ``compares_keyframes``: False decodes the first alone, for PyAV, and what decides on other decoders counts for it.
+    ``keyframes_alone``: read no other frames where they need not be, see `engine.video.container.open_container`.
     Raises ``MediaError`` as `open_video` does, and for a video stream without packets.
     """
-    with open_video(media, max_pixels=max_pixels) as video:
+    with open_video(media, max_pixels=max_pixels, keyframes_alone=keyframes_alone) as video:
         context = video.stream.codec_context
         codec, reorders = context.codec.canonical_name, context.has_b_frames
         size_wh = context.width, context.height
@@ -337,10 +351,10 @@ def _missing(media: Media, video: OpenVideo, *, end_s: float) -> str | None:
     return f"the file ends after {end_s:.1f} s of the {claimed_s:.1f} s that its header claims: {share:.0%} is missing"
 
 
-def _end_of_all_streams_s(path: Path) -> float:
+def _end_of_all_streams_s(path: Location) -> float:
     """When the last packet ends, since the start of the container."""
     end_s = 0.0
-    with open_container(path) as container, suppress(FFmpegError):
+    with open_container(path, keyframes_alone=True) as container, suppress(FFmpegError):
         start_s = (container.start_time or 0) / av.time_base
         for packet in container.demux():
             if packet.size and packet.pts is not None and packet.time_base:

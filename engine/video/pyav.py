@@ -104,7 +104,12 @@ class PyAvFrameSource:
         self._reformatter = VideoReformatter()
         self._coded_wh: tuple[int, int] | None = None
         self.has_one_size = True
-        self._timeline = timeline or index_timeline(media, max_pixels=max_pixels, compares_keyframes=False)
+        self._timeline = timeline or index_timeline(
+            media,
+            max_pixels=max_pixels,
+            compares_keyframes=False,
+            keyframes_alone=max_keyframe_gap_s is not None,
+        )
         self._trusts_index = self._timeline.is_exact
         self._keyframes_line = keyframes_line(self._timeline, max_gap_s=max_keyframe_gap_s)
         self._takes_keyframes = max_keyframe_gap_s is not None and self._keyframes_line is None
@@ -256,7 +261,11 @@ class PyAvFrameSource:
     def _open(self) -> AbstractContextManager[OpenVideo]:
         timeline = self._timeline
         return open_video(
-            self._media, stream=timeline.stream, max_pixels=self._max_pixels, has_one_clock=timeline.has_one_clock
+            self._media,
+            stream=timeline.stream,
+            max_pixels=self._max_pixels,
+            has_one_clock=timeline.has_one_clock,
+            keyframes_alone=self._takes_keyframes,
         )
 
     def _decode(self) -> Iterator[Picture]:

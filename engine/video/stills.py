@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import cast
 
 import av
@@ -19,6 +18,7 @@ from PIL import Image
 
 from engine.errors import MediaError
 from engine.records import Frames, Media
+from engine.storage.location import Location
 from engine.video.clock import Clock
 from engine.video.media import OpenVideo, open_video, orientation_of
 from engine.video.pyav import PyAvFrameSource
@@ -42,7 +42,7 @@ class _CannotFindError(Exception):
     """The frames have no times, or a seek led past the one that was asked for. Callers never see it."""
 
 
-def stills(path: Path, times_s: Sequence[float], *, short_side_px: int) -> Iterator[Still]:
+def stills(path: Location, times_s: Sequence[float], *, short_side_px: int) -> Iterator[Still]:
     """Yield what a video shows at some times, the earliest first.
 
     Times are seconds since the start of the container. Before the first frame that one is taken, after the last that

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 # Data flows downwards: a room imports from those above it, and nothing from those below. Single files come first.
 ROOMS = [
-    "version errors records files projection gate_placeholder config timing console isolation",
+    "version errors storage records files projection gate_placeholder config timing console isolation",
     "store",
     "video",
     "models",
@@ -35,6 +35,7 @@ HOMES = {
     "cv2": {"engine.evidence.geometry", "engine.video.statistics"},
     "faiss": {"engine.search.faiss_backend"},
     "filelock": {"engine.files"},
+    "fsspec": {"engine.storage.objects"},
     "jinja2": {"engine.evidence.report"},
     "lancedb": {"engine.catalog.tables"},
     "matplotlib": {"engine.evaluate.plots"},

@@ -112,7 +112,7 @@ def probe_sources(media: Sequence[Media], *, max_source_s: float, max_fps: int =
         shown_s = timeline.end_s - float(timeline.times_s[0])
         if shown_s >= MIN_SOURCE_S:
             fps = min(Fraction(len(timeline) / shown_s).limit_denominator(1001), Fraction(max_fps))
-            sources.append(Source(item.video_id, item.path, min(timeline.end_s, max_source_s), fps))
+            sources.append(Source(item.video_id, item.local_path, min(timeline.end_s, max_source_s), fps))
     if not sources:
         raise ConfigError(f"no video of {len(media)} lasts {MIN_SOURCE_S:g} s or more; give longer ones")
     return sources

@@ -1,0 +1,226 @@
+"""Object stores, through fsspec: S3 and what speaks like it, Google Cloud Storage, Azure, and others that it knows.
+
+Credentials, regions and endpoints come from where the tools of each store look for them (for S3: ``AWS_*``, profiles,
+the role of the machine).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import BackendUnavailable, ConfigError, RemoteError, RemoteMissingError
+from engine.storage.location import ObjectInfo, RemotePath
+
+try:
+    import fsspec
+except ImportError as _error:
+    raise BackendUnavailable("object stores need fsspec: pip install 'vsc-engine[objects]'") from _error
+
+_NO_STORES = frozenset((
+    "asynclocal", "asyncwrapper", "blockcache", "cached", "data", "dir", "file", "filecache", "generic", "http",
+    "https", "local", "memory", "reference", "simplecache", "tar", "zip",
+))  # fmt: skip
+"""What fsspec knows and is no place of its own, lies on this machine, or has a door of its own here."""
+
+_PACKAGES = {"s3": "vsc-engine[objects]", "s3a": "vsc-engine[objects]", "gs": "gcsfs", "gcs": "gcsfs"}
+_PACKAGES |= dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs")
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
+_REASONS = {
+    "ExpiredToken": "the credentials have expired; renew them",
+    "InvalidAccessKeyId": "the store does not know these credentials; check them",
+    "SignatureDoesNotMatch": "the store does not take these credentials; check them",
+    "AccessDenied": "access is denied to these credentials",
+    "403": "access is denied to these credentials",
+    "PermanentRedirect": "the bucket is in another region; set AWS_DEFAULT_REGION",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_DEFAULT_REGION",
+    "301": "the bucket is in another region; set AWS_DEFAULT_REGION",
+    "NoSuchBucket": "there is no such bucket",
+    "SlowDown": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
+    "503": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
+}
+_BY_CLASS = {
+    "NoCredentialsError": "no credentials were found; set those of the store (for S3: AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)",
+    "FileExpired": "it changed while it was read; read it again when it is complete",
+}
+
+
+def stat(path: RemotePath) -> ObjectInfo:
+    """Size and version of an object. Raises ``RemoteError``."""
+    with _one_line(path):
+        found = _info(path)
+    if found["type"] != "file":
+        raise RemoteMissingError(f"{path}: no such object")
+    return _as_info(found)
+
+
+def below(path: RemotePath, *, limit: int | None = None) -> Iterator[RemotePath]:
+    """See `RemotePath.below`. Those whose names end with a slash are no objects."""
+    with _one_line(path):
+        file_system, root = _opened(path)
+        root = root.rstrip("/")
+        file_system.invalidate_cache()
+        if limit is None:
+            found = file_system.find(root, detail=True)
+        else:
+            try:
+                found = {entry["name"]: entry for entry in file_system.ls(root, detail=True)[:limit]}
+            except FileNotFoundError:
+                found = {}
+    for name, entry in sorted(found.items()):
+        if name.startswith(f"{root}/") and (limit or entry["type"] == "file") and not name.endswith("/"):
+            url = f"{path.url.rstrip('/')}/{name[len(root) + 1 :]}"
+            yield RemotePath(url, info=_as_info(entry) if entry["type"] == "file" else None)
+
+
+def read_bytes(path: RemotePath) -> bytes:
+    """The whole object. Raises ``RemoteError``."""
+    with _one_line(path):
+        file_system, name = _opened(path)
+        content: bytes = file_system.cat_file(name)
+    return content
+
+
+def upload(local: Path, path: RemotePath) -> None:
+    """Write a file of this machine to an object, which appears all at once. Raises ``RemoteError``."""
+    with _one_line(path, verb="written"):
+        file_system, name = _opened(path)
+        file_system.put_file(str(local), name)
+
+
+def create(path: RemotePath, content: bytes) -> bool:
+    """See `RemotePath.create`; the store decides between two who try. Raises ``RemoteError``."""
+    with _one_line(path, verb="written"):
+        file_system, name = _opened(path)
+        try:
+            file_system.pipe_file(name, content, mode="create")
+        except FileExistsError:
+            return False
+    return True
+
+
+def replace(path: RemotePath, content: bytes, *, expected: bytes | None) -> bool:
+    """See `RemotePath.replace`; S3 decides between two who try, other stores only where there was nothing."""
+    if expected is None:
+        return create(path, content)
+    with _one_line(path, verb="written"):
+        file_system, name = _opened(path)
+        found = _as_info(_info(path))
+        if file_system.cat_file(name) != expected:
+            return False
+        condition = {"IfMatch": found.version} if path.scheme in ("s3", "s3a") else {}
+        try:
+            file_system.pipe_file(name, content, **condition)
+        except OSError as error:
+            if _code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                return False
+            raise
+    return True
+
+
+def remove(path: RemotePath, *, missing_ok: bool = False) -> None:
+    """Remove an object. Raises ``RemoteError``."""
+    try:
+        with _one_line(path, verb="removed"):
+            file_system, name = _opened(path)
+            file_system.rm_file(name)
+    except RemoteMissingError:
+        if not missing_ok:
+            raise
+
+
+class ObjectSource:
+    """Reads ranges of an object, all of one version: that of ``path.info``, or the one that it has now.
+
+    Raises ``RemoteError`` where it cannot be read, and has another version than ``path`` says.
+    """
+
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
+        self.num_read_bytes = 0
+        with _one_line(path):
+            file_system, name = _opened(path)
+            file_system.invalidate_cache()
+            self.info = _as_info(_info(path))
+            self._check(path.info or self.info)
+            self._file = file_system.open(name, "rb", cache_type="none")
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes of a range that lies inside the object."""
+        with _one_line(self._path):
+            self._file.seek(start)
+            content: bytes = self._file.read(stop - start)
+        self.num_read_bytes += len(content)
+        if len(content) != stop - start:
+            raise RemoteError(f"{self._path}: got {len(content)} bytes of a range of {stop - start}; try again")
+        return content
+
+    def check_unchanged(self) -> None:
+        """Raise ``RemoteError`` if the object has another version now: not every store refuses to read on."""
+        self._check(stat(RemotePath(self._path.url)))
+
+    def _check(self, found: ObjectInfo) -> None:
+        if found != self.info:
+            raise RemoteError(f"{self._path}: {_BY_CLASS['FileExpired']}")
+
+    def close(self) -> None:
+        """End reading."""
+        self._file.close()
+
+
+def _opened(path: RemotePath) -> tuple[Any, str]:
+    if path.scheme in _NO_STORES or "::" in path.url or path.scheme not in fsspec.available_protocols():
+        raise ConfigError(f"{path}: {path.scheme}:// is no object store; expected s3://, gs://, az://, or a file")
+    try:
+        file_system, name = fsspec.url_to_fs(path.url)
+    except ImportError as error:
+        package = _PACKAGES.get(path.scheme, "the package that fsspec names")
+        raise BackendUnavailable(f"{path}: {path.scheme}:// needs {package}: {error}") from error
+    return file_system, name
+
+
+def _info(path: RemotePath) -> dict[str, Any]:
+    """What a store knows of an object; where it does not say why it tells nothing, what it says to who reads it."""
+    file_system, name = _opened(path)
+    file_system.invalidate_cache(name)
+    try:
+        return dict(file_system.info(name))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not str(_code(error)).isdigit():  # the answer to HEAD has no body, and so no reason
+            raise
+        file_system.cat_file(name, start=0, end=1)
+        return dict(file_system.info(name))
+
+
+def _as_info(entry: dict[str, Any]) -> ObjectInfo:
+    version = next((str(entry[key]) for key in _VERSIONS if entry.get(key)), "")
+    return ObjectInfo(int(entry.get("size") or 0), version.strip('"'))
+
+
+def _code(error: BaseException) -> str | None:
+    """What S3 calls an error."""
+    response = getattr(error.__cause__ or error, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+
+
+@contextmanager
+def _one_line(path: RemotePath, *, verb: str = "read") -> Iterator[None]:
+    """Whatever the library of a store raises as a ``RemoteError`` of one line; each has classes of its own."""
+    try:
+        yield
+    except (RemoteError, ConfigError, BackendUnavailable):
+        raise
+    except FileNotFoundError as error:
+        missing = _REASONS.get(_code(error) or "", "no such object")
+        raise RemoteMissingError(f"{path}: {missing}") from error
+    except Exception as error:
+        reason = _REASONS.get(_code(error) or "") or _BY_CLASS.get(type(error).__name__)
+        if reason is None and isinstance(error, PermissionError):
+            reason = _REASONS["AccessDenied"]
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise RemoteError(f"{path}: cannot be {verb}: {reason or said}") from error

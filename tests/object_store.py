@@ -1,0 +1,181 @@
+"""An S3 server as a process, behind a proxy that fails when it is told to; both on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+
+from engine.storage.location import RemotePath
+
+BUCKET = "videos"
+_HOP_BY_HOP = {"connection", "transfer-encoding", "date", "server", "content-length"}
+
+
+@dataclass
+class Failure:
+    """What answers in place of the server: a status and an S3 error code, or, with ``cuts``, half of the true body.
+
+    ``times``: how often; then all is well again. ``methods``: which requests. ``before``: called first.
+    """
+
+    status: int = 0
+    code: str = ""
+    times: int = 1_000_000
+    cuts: bool = False
+    methods: tuple[str, ...] = ("GET", "HEAD", "PUT", "POST", "DELETE")
+    before: Callable[[], None] | None = None
+
+
+@dataclass
+class ObjectStore:
+    """The server with one bucket. ``failures``, by a part of the URL; ``requests``: what was asked, method and path."""
+
+    endpoint: str
+    direct: str
+    failures: dict[str, Failure] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+
+    def path(self, key: str) -> RemotePath:
+        return RemotePath(f"s3://{BUCKET}/{key}")
+
+    def put(self, key: str, content: bytes | Path) -> RemotePath:
+        """Write an object past the proxy."""
+        content = content.read_bytes() if isinstance(content, Path) else content
+        self._direct.pipe_file(f"{BUCKET}/{key}", content)
+        return self.path(key)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        self._direct.invalidate_cache()
+        return [name.removeprefix(f"{BUCKET}/") for name in self._direct.find(f"{BUCKET}/{prefix}")]
+
+    @property
+    def _direct(self) -> fsspec.AbstractFileSystem:
+        return fsspec.filesystem("s3", endpoint_url=self.direct)
+
+
+@contextmanager
+def running_store() -> Iterator[ObjectStore]:
+    """Start server and proxy, and point the environment of this process and its children at the proxy."""
+    port = _free_port()
+    environment = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, server)
+        proxy = _Proxy(port)
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        before = dict(os.environ)
+        store = ObjectStore(f"http://127.0.0.1:{proxy.server_port}", f"http://127.0.0.1:{port}")
+        proxy.store = store
+        os.environ.update({**environment, "AWS_ENDPOINT_URL": store.endpoint})
+        try:
+            fsspec.filesystem("s3", endpoint_url=store.direct).mkdir(BUCKET)
+            yield store
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            proxy.shutdown()
+            proxy.server_close()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+    store: ObjectStore
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.port = port
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that go away are none."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Proxy
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        store = self.server.store
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        store.requests.append(f"{self.command} {self.path}")
+        failure = next(
+            (failure for part, failure in store.failures.items() if part in self.path and failure.times > 0), None
+        )
+        if failure is not None and self.command in failure.methods:
+            failure.times -= 1
+            if failure.before is not None:
+                failure.before()
+            if failure.status:
+                self._fail(failure)
+                return
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port)
+        connection.request(self.command, self.path, body=body, headers=dict(self.headers))
+        answer = connection.getresponse()
+        content = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in _HOP_BY_HOP:
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        if failure is not None and failure.cuts and self.command in failure.methods:
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+            return
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _fail(self, failure: Failure) -> None:
+        body = f"<Error><Code>{failure.code}</Code><Message>as the test asked</Message></Error>".encode()
+        self.send_response(failure.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/xml")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "the S3 server ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("the S3 server did not start")
