@@ -237,7 +237,8 @@ class Catalog:
     def backup(self, folder: str | Path) -> None:
         """Copy the catalogue, whole, to a new folder, which is a catalogue too; it appears when it is complete.
 
-        Raises ``StoreError`` while another process writes, for a folder that exists, and where a file cannot be copied.
+        Raises ``StoreError`` while another process writes, for a folder that exists, and where a file cannot be copied;
+        ``ConfigError`` for a catalogue in object storage, which has tools of its own.
         """
         if not isinstance(self.folder, Path):
             raise ConfigError(f"{self.folder} is not on this machine; copy its objects with the tools of the store")
