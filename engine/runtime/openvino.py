@@ -148,10 +148,13 @@ class OpenVinoRunner:
                 raise RuntimeError("run() outside of the runner's context; use `with runner:`")
             for start in range(0, len(pieces), len(self._requests)):
                 running = list(zip(self._requests, pieces[start : start + len(self._requests)], strict=False))
-                for request, piece in running:
-                    request.start_async(piece, share_inputs=True)
+                try:
+                    for request, piece in running:
+                        request.start_async(piece, share_inputs=True)
+                finally:  # none may go on with arrays that an interrupt or an error has freed
+                    for request, _ in running:
+                        request.wait()
                 for request, _ in running:
-                    request.wait()
                     results.append({spec.name: np.array(request.get_tensor(spec.name).data) for spec in self.outputs})
         return results
 
