@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.cli.options import PresetOption
+from engine.cli.options import PresetOption, only_local
 from engine.console import say
 from engine.errors import ConfigError
 
 
 def build(
-    output: Annotated[Path, typer.Option(help="Engines directory to write.")],
+    output: Annotated[Path, typer.Option(help="Engines directory to write.", callback=only_local)],
     preset: PresetOption = "lite",
     checkpoints: Annotated[Path | None, typer.Option(help="Folder with the reference solution's checkpoints.")] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Seeded random weights.")] = False,

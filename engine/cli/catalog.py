@@ -29,6 +29,7 @@ from engine.cli.options import (
     WorkersOption,
     chosen_preset,
     finish,
+    only_local,
     open_engines,
     web_access,
 )
@@ -187,7 +188,7 @@ def verify(folder: FolderArgument) -> None:
 @catalog.command()
 def backup(
     folder: FolderArgument,
-    output: Annotated[Path, typer.Argument(help="New folder for the copy.", metavar="NEW_FOLDER")],
+    output: Annotated[Path, typer.Argument(help="New folder for the copy.", metavar="NEW_FOLDER", callback=only_local)],
 ) -> None:
     """Copy the catalogue while nobody writes to it; the copy is a catalogue too, and is used in its place to restore.
 

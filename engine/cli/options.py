@@ -107,11 +107,12 @@ def web_access(*, allow_http: bool, allow_private: bool) -> WebAccess | None:
 
 
 def only_local(path: Path | None) -> Path | None:
-    """Refuse a URL where only a path of this machine is taken: as a path it would have lost a slash."""
-    from engine.storage.location import location
+    """Refuse a URL where only a path of this machine is taken: as a path it would be a folder with a colon."""
+    from engine.errors import ConfigError
+    from engine.storage.location import was_url
 
-    if path is not None:
-        location(path)
+    if path is not None and was_url(path):
+        raise ConfigError(f"{path}: a path of this machine is needed here, not a URL")
     return path
 
 

@@ -218,6 +218,11 @@ def location(place: str | Path | RemotePath, *, web: WebAccess | None = None) ->
         return place if web is None else RemotePath(place.url, web, place.info)
     if isinstance(place, str) and _URL.match(place):
         return RemotePath(place, web=web)
-    if _MANGLED.match(str(place)):
+    if was_url(place):
         raise ConfigError(f"{place} was a URL before it became a Path, and lost a slash; give it as text (str)")
     return Path(place)
+
+
+def was_url(place: str | Path) -> bool:
+    """Whether this looks like a URL that became a path, and so lost a slash."""
+    return _MANGLED.match(str(place)) is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from engine.console import printable
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RemoteError, RemoteMissingError
 from engine.isolation import CallEndedError, IsolatedProcess
 from engine.records import Failure, Media
 from engine.storage.location import Location, RemotePath, WebAccess, location
@@ -118,7 +118,8 @@ def discover(
 
     URLs of object stores are files, or prefixes, which are as folders; nothing in them is opened, so that of names in
     neither list none is taken. A line of a list with one of `VIDEO_SUFFIXES`, and any URL of the web, is taken for a
-    file and not looked for. ``web``: what the latter may do; None refuses them.
+    file and not looked for. ``web``: what the latter may do; None refuses them. Raises ``RemoteError`` for a URL where
+    nothing is, or that may not be read.
 
     Links that lead nowhere, folders and files that cannot be read, files whose probing takes over a minute or ends its
     process, and missing files of a list become failures. They are logged, and so is how much was passed over. Raises
@@ -173,18 +174,16 @@ class _Search:
             self._add(_video_id(PurePath(path.name)), path)
 
     def take_remote(self, path: RemotePath) -> None:
-        """A URL: an object or a prefix of an object store, a file of the web. Raises ``ConfigError`` where it is none,
-        and ``RemoteError`` where the store does not tell.
-        """
+        """A URL: an object or a prefix of an object store, a file of the web. Raises ``RemoteError`` if it is none."""
         path = path if self._web is None else RemotePath(path.url, self._web, path.info)
         if path.is_web and path.web is None:
-            raise ConfigError(f"{path}: URLs of the web are not read unless --allow-http asks for it")
+            raise RemoteError(f"{path}: URLs of the web are not read unless --allow-http asks for it")
         if path.is_web:
             self._add(_video_id(PurePath(path.name)), path)
         elif not path.url.endswith("/") and path.is_file():
             self._add(_video_id(PurePath(path.name)), path.pinned())
         elif not self._take_prefix(path):
-            raise ConfigError(f"{path}: no such object, and none below it")
+            raise RemoteMissingError(f"{path}: no such object, and none below it")
 
     def _take_prefix(self, root: RemotePath) -> bool:
         """Whether there are objects below it."""

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RemoteError
 from engine.records import Media
+from engine.storage.location import RemotePath, WebAccess
 from engine.video import discovery
 from engine.video.container import holds_video
 from engine.video.discovery import OTHER_SUFFIXES, VIDEO_SUFFIXES, Discovery, discover, find_videos
+from tests.object_store import Failure, ObjectStore
 from tests.videos import moving_frames, write_video
 
 
@@ -237,3 +239,43 @@ class TestLists:
     def test_a_list_that_is_not_there_fails(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"cannot read .*list\.txt as a list of paths: No such file"):
             discover([Path(f"@{tmp_path}/list.txt")])
+
+
+def test_a_prefix_is_a_folder_of_objects(object_store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    for key in ("b.mp4", "sub/a.webm", "sub/.hidden/c.mp4", "notes.txt", "no_suffix"):
+        object_store.put(f"found/{key}", b"x")
+    with caplog.at_level("INFO", logger="engine"):
+        found = discover([object_store.path("found")])
+    assert [(item.video_id, str(item.path)) for item in found.media] == [
+        ("b", "s3://videos/found/b.mp4"),
+        ("sub/a", "s3://videos/found/sub/a.webm"),
+    ]
+    assert found.passed_over == {"hidden": 1, "no video by suffix": 2}
+    assert "s3://videos/found: passed over 1 x hidden; 2 x no video by suffix" in caplog.text
+    flat = discover([object_store.path("found/")], is_recursive=False)
+    assert [item.video_id for item in flat.media] == ["b"]
+    one = discover([object_store.path("found/no_suffix")])
+    assert [item.video_id for item in one.media] == ["no_suffix"]
+
+
+def test_lists_may_name_objects_and_what_is_missing_fails_alone(object_store: ObjectStore, tmp_path: Path) -> None:
+    object_store.put("listed_videos/a", b"x")
+    urls = [f"s3://videos/listed_videos/{name}" for name in ("a", "none", "taken_unseen.mp4")]
+    (tmp_path / "list.txt").write_text("\n".join([*urls, "https://host/b.mp4?sign=secret"]))
+    found = discover([Path(f"@{tmp_path / 'list.txt'}")])
+    assert [item.video_id for item in found.media] == ["a", "taken_unseen"]
+    assert [(item.video_id, item.stage) for item in found.failures] == [("none", "find"), ("b", "find")]
+    assert "no such object" in found.failures[0].reason
+    assert "--allow-http" in found.failures[1].reason
+    found = discover([Path(f"@{tmp_path / 'list.txt'}")], web=WebAccess())
+    assert [item.video_id for item in found.media] == ["a", "b", "taken_unseen"]
+
+
+def test_what_is_not_there_is_refused_at_once(object_store: ObjectStore) -> None:
+    with pytest.raises(RemoteError, match=r"s3://videos/nowhere/x\.mp4: no such object, and none below it"):
+        discover([object_store.path("nowhere/x.mp4")])
+    object_store.failures["denied"] = Failure(403, "AccessDenied")
+    with pytest.raises(RemoteError, match=r"s3://videos/denied.*: access is denied"):
+        discover([object_store.path("denied/")])
+    with pytest.raises(RemoteError, match=r"^https://host/x\.mp4: .*--allow-http"):
+        discover([RemotePath("https://host/x.mp4?sign=secret")])
