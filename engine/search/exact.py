@@ -110,6 +110,8 @@ def _offer_all(best: _BestPairs, queries: Rows, references: Rows, errors: FloatA
         for start, references_block in references.blocks(_REFERENCE_BLOCK):
             open_rows = rows[block][ceilings[block] >= best.threshold]
             scores = searched[: len(open_rows)] @ references_block.T
+            if best.threshold == -np.inf:
+                best.see(scores - errors[open_rows, None])
             # One step down: the difference was rounded.
             floors = np.nextafter(best.threshold - errors[open_rows], np.float32(-np.inf))
             # Few rows have such a pair, and the maximum of a row is found faster than all that lies above a score.
@@ -206,6 +208,11 @@ class _BestPairs:
         self._k = k
         self._parts: list[_Pairs] = []
         self._count = 0
+
+    def see(self, lower_bounds: FloatArray) -> None:
+        """Raise the threshold by scores of different pairs, less their errors; the pairs are still to be offered."""
+        if lower_bounds.size > self._k:
+            self.threshold = max(self.threshold, np.partition(lower_bounds, -self._k, axis=None)[-self._k])
 
     def offer(self, pairs: _Pairs) -> None:
         """Take pairs of which some may belong to the result."""
