@@ -21,6 +21,7 @@ from engine.cli.extract import extract
 from engine.cli.fit_pca import fit_pca
 from engine.cli.info import info
 from engine.cli.localize import localize
+from engine.cli.merge import merge
 from engine.cli.normalize import normalize
 from engine.cli.options import EXIT_CONFIG
 from engine.cli.report import report
@@ -67,6 +68,6 @@ def _options(
         raise typer.Exit
 
 
-for verb in (build, extract, fit_pca, normalize, search, localize, evaluate, report, run, compare, dedup, info):
+for verb in (build, extract, merge, fit_pca, normalize, search, localize, evaluate, report, run, compare, dedup, info):
     app.command()(verb)
 app.add_typer(catalog, name="catalog")

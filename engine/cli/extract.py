@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,6 +69,10 @@ def extract(
     ] = False,
     allow_http: AllowHttpOption = False,
     allow_private_addresses: AllowPrivateOption = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Describe only this share of the videos, such as 3/8, into a store of its own; see merge."),
+    ] = None,
 ) -> None:
     """Describe videos, beside those that the store holds already.
 
@@ -79,6 +83,7 @@ def extract(
     from engine.run.extraction import ExtractionOptions, extract_to_npz, extract_to_store
     from engine.run.plan import choose_workers
     from engine.storage.location import location
+    from engine.store.input_shard import InputShard
     from engine.video.discovery import discover
 
     target = location(output)
@@ -87,8 +92,18 @@ def extract(
             f"{output} has the suffix {target.suffix!r}; descriptors are written to a store, a folder whose name has "
             "no suffix, or to a challenge file ending in .npz"
         )
+    share = None if shard is None else InputShard.parse(shard)
+    if share is not None and target.suffix == ".npz":
+        raise ConfigError(
+            f"--shard writes a store, and {output} is no folder; `vsc-engine merge` makes one of them all"
+        )
     web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
     found = discover(map(location, paths), is_recursive=recursive, web=web)
+    if share is not None:
+        media = [item for item in found.media if share.holds(item.video_id)]
+        found = replace(
+            found, media=media, failures=tuple(item for item in found.failures if share.holds(item.video_id))
+        )
     media = found.media
     opened = open_engines(engines)
     engine = Engine.open(
@@ -106,7 +121,7 @@ def extract(
     if not engine.use_pca and not raw_embeddings:
         say(f"{opened.folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
     write = extract_to_npz if target.suffix == ".npz" else extract_to_store
-    options = ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune)
+    options = ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune, shard=share)
     with progress("extract", len(media)) as advance:
         summary = write(engine, media, role=role, output=target, workers=chosen, options=options, on_done=advance)
     failures = [*found.failures, *summary.failures]

@@ -29,6 +29,7 @@ from engine.run.worker import WorkerSettings, serve, serve_probes
 from engine.storage.location import Location, RemotePath
 from engine.storage.ranged import Traffic
 from engine.store.challenge_npz import write_npz
+from engine.store.input_shard import InputShard
 from engine.store.shards import Fingerprint
 from engine.store.staging import staged
 from engine.store.store import StoreWriter, read_descriptors, read_manifest
@@ -49,12 +50,13 @@ _USUAL_BYTES_PER_S = 100_000
 @dataclass(frozen=True)
 class ExtractionOptions:
     """``video_timeout_s``: see `VIDEO_TIMEOUT_S`; ``retry_failed``: try files again that are known to give nothing;
-    ``prune``: drop stored videos that are not among the inputs.
+    ``prune``: drop stored videos that are not among the inputs; ``shard``: the share of all inputs that these are.
     """
 
     video_timeout_s: float = VIDEO_TIMEOUT_S
     retry_failed: bool = False
     prune: bool = False
+    shard: InputShard | None = None
 
     def limit_s(self, duration_s: float, *, size_bytes: int) -> float:
         """Seconds that a video may take whose header claims a length (0: none); headers lie, sizes do not."""
@@ -107,7 +109,7 @@ def extract_to_store(
     fingerprints = _fingerprints(media)
     with (
         staged(output, cache=cache_folder()) as folder,
-        StoreWriter(folder, identity=engine.identity(role=role)) as writer,
+        StoreWriter(folder, identity=engine.identity(role=role), shard=options.shard) as writer,
     ):
         inputs = {item.video_id for item in media}
         dropped = [key for key in writer.finished if options.prune and key not in inputs]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -23,6 +23,7 @@ from engine.files import exclusive, written_aside
 from engine.records import Descriptors, Failure, Role
 from engine.storage.location import Location
 from engine.store.challenge_npz import read_npz
+from engine.store.input_shard import InputShard
 from engine.store.journal import Journal
 from engine.store.shards import Fingerprint, StoredVideo, read_index, read_shard, write_shard
 
@@ -65,7 +66,8 @@ class StoreManifest(BaseModel):
     """What a store is: what decided its descriptors, their dimension, and whether all videos are there.
 
     ``shards``, by file name; in stores of version 2 the number of videos alone. ``failures``: the videos that gave
-    nothing the last time, those of ``known_bad`` among the inputs included.
+    nothing the last time, those of ``known_bad`` among the inputs included. ``shard``: the share of the inputs that the
+    store is for; None for all of them, and then it is not written, so that older versions can read the store.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +81,7 @@ class StoreManifest(BaseModel):
     shards: dict[str, ShardRecord | int] = {}
     failures: tuple[Failure, ...] = ()
     known_bad: tuple[KnownBad, ...] = ()
+    shard: InputShard | None = None
 
     @property
     def origin(self) -> str:
@@ -93,11 +96,19 @@ class StoreWriter:
     ``known_bad``: files not worth another try, as `finish` was last told. Videos gather in a journal until they make a
     shard of ``rows_per_shard`` rows. What was added stays whatever happens; only `finish` completes the store. A new or
     empty folder starts a store; one of the same ``identity`` is gone on with. That is whatever decides the descriptors
-    (engines, settings), as JSON can hold it: results of different ones are never mixed. Raises ``StoreError`` for a
-    folder with other things in it, another identity, a damaged shard, or while another process writes there.
+    (engines, settings), as JSON can hold it: results of different ones are never mixed, and neither are those of
+    different shares of the inputs (``shard``). Raises ``StoreError`` for a folder with other things in it, another
+    identity or share, a damaged shard, or while another process writes there.
     """
 
-    def __init__(self, folder: Path, *, identity: Mapping[str, Json], rows_per_shard: int = ROWS_PER_SHARD) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: Mapping[str, Json],
+        shard: InputShard | None = None,
+        rows_per_shard: int = ROWS_PER_SHARD,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._rows_per_shard = rows_per_shard
@@ -110,7 +121,7 @@ class StoreWriter:
                 raise StoreError(
                     f"another process is writing to {folder}; wait for it or choose another folder"
                 ) from error
-            self._manifest = _claim(folder, json.loads(json.dumps(identity)))
+            self._manifest = _claim(folder, json.loads(json.dumps(identity)), shard=shard)
             self._num_dims = self._manifest.num_dims
             self._records = {key: value for key, value in self._manifest.shards.items() if (folder / key).exists()}
             self.known_bad = self._manifest.known_bad
@@ -129,17 +140,26 @@ class StoreWriter:
 
         Raises ``StoreError`` for a video that is there already, and for another dimension than that of the others.
         """
-        video_id = descriptors.video_id
-        if video_id in self.finished:
-            raise StoreError(f"{self._folder} holds {video_id!r} already; discard it first")
-        self._check_num_dims(descriptors.descriptors.shape[1], source=repr(video_id))
+        self._check_new(descriptors)
         self._announce_change()
         video = StoredVideo(descriptors, fingerprint)
         self._journal.append(video)
-        self._waiting.append(video)
-        self.finished[video_id] = fingerprint
-        if sum(len(item.descriptors) for item in self._waiting) >= self._rows_per_shard:
-            self._write_shard()
+        self._take(video)
+
+    def add_copies(self, videos: Iterable[StoredVideo]) -> None:
+        """Take videos that are on the disk elsewhere: without a journal, and all in shards when this returns.
+
+        Raises as `add` does.
+        """
+        for video in videos:
+            self._check_new(video.descriptors)
+            self._take(video)
+        self._write_shard()
+
+    def videos(self) -> Iterator[StoredVideo]:
+        """Yield what was there when the store was opened, shard by shard."""
+        for path in sorted(self._shards):
+            yield from self._read_shard(path)
 
     def discard(self, video_ids: Iterable[str]) -> None:
         """Remove finished videos, because their source changed or is gone."""
@@ -183,6 +203,17 @@ class StoreWriter:
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
+
+    def _check_new(self, descriptors: Descriptors) -> None:
+        if descriptors.video_id in self.finished:
+            raise StoreError(f"{self._folder} holds {descriptors.video_id!r} already; discard it first")
+        self._check_num_dims(descriptors.descriptors.shape[1], source=repr(descriptors.video_id))
+
+    def _take(self, video: StoredVideo) -> None:
+        self._waiting.append(video)
+        self.finished[video.descriptors.video_id] = video.fingerprint
+        if sum(len(item.descriptors) for item in self._waiting) >= self._rows_per_shard:
+            self._write_shard()
 
     def _write_shard(self) -> None:
         """Make a shard of what waits in the journal, and empty that."""
@@ -262,7 +293,8 @@ def read_descriptors(path: Location, *, role: Role | None = None) -> list[Descri
     Raises ``StoreError`` for anything else: missing, unfinished, damaged, NaN or infinity, a video in two shards.
     """
     if path.is_dir():
-        return _read_store(path)
+        found = [video.descriptors for video in stored_videos(path)]
+        return sorted(found, key=lambda descriptors: descriptors.video_id)
     if path.suffix == ".npz":
         return read_npz(path, role=role)
     raise StoreError(f"expected a descriptor store (a folder) or an .npz file, got {path}, which is neither")
@@ -292,12 +324,12 @@ def identity_differences(stored: Mapping[str, Json], now: Mapping[str, Json]) ->
     ]
 
 
-def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
-    """Make ``folder`` a store of this identity, or check that it is one."""
+def _claim(folder: Path, identity: dict[str, Json], *, shard: InputShard | None) -> StoreManifest:
+    """Make ``folder`` a store of this identity and share of the inputs, or check that it is one."""
     if not (folder / MANIFEST_NAME).exists():
         if any(entry.name != _LOCK and entry.suffix != ".aside" for entry in folder.iterdir()):
             raise StoreError(f"{folder} holds other files; choose a new or empty folder for the descriptors")
-        _write_manifest(folder, StoreManifest(complete=False, identity=identity))
+        _write_manifest(folder, StoreManifest(complete=False, identity=identity, shard=shard))
     manifest = read_manifest(folder)
     differing = identity_differences(manifest.identity, identity)
     if differing:
@@ -305,8 +337,17 @@ def _claim(folder: Path, identity: dict[str, Json]) -> StoreManifest:
             f"{folder} holds descriptors of another origin, which cannot be mixed with new ones; different are "
             f"{', '.join(differing)}. Choose a new folder, or delete this one to start again"
         )
+    if manifest.shard != shard:
+        raise StoreError(
+            f"{folder} holds {_share(manifest.shard)}, this run is for {_share(shard)}, and they are never mixed; "
+            "choose another folder"
+        )
     _remove_leftovers(folder)
     return manifest
+
+
+def _share(shard: InputShard | None) -> str:
+    return "all inputs" if shard is None else f"shard {shard} of vsc-engine {shard.version}"
 
 
 def _crc32(record: ShardRecord | int | None) -> int | None:
@@ -321,7 +362,8 @@ def _remove_leftovers(folder: Path) -> None:
 
 def dump_manifest(manifest: StoreManifest) -> str:
     """The text of ``manifest.json``."""
-    return json.dumps(manifest.model_dump(), default=str, indent=1) + "\n"
+    values = manifest.model_dump(exclude={"shard"} if manifest.shard is None else None)
+    return json.dumps(values, default=str, indent=1) + "\n"
 
 
 def _write_manifest(folder: Path, manifest: StoreManifest) -> None:
@@ -329,26 +371,37 @@ def _write_manifest(folder: Path, manifest: StoreManifest) -> None:
         aside.write_text(dump_manifest(manifest), encoding="utf-8")
 
 
-def _read_store(folder: Location) -> list[Descriptors]:
+def read_complete_manifest(folder: Location) -> StoreManifest:
+    """The manifest of a store whose extraction came to its end. Raises ``StoreError`` for any other."""
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise StoreError(
             f"{folder} is not complete: its extraction was interrupted or is still running; run the same command "
             "again, it goes on where it stopped"
         )
-    found: dict[str, Descriptors] = {}
+    return manifest
+
+
+def stored_videos(folder: Location) -> Iterator[StoredVideo]:
+    """Yield the videos of a complete store shard by shard; one shard is in memory at a time.
+
+    Raises ``StoreError`` as `read_descriptors` does, for a damaged shard when its turn comes.
+    """
+    manifest = read_complete_manifest(folder)
+    seen: set[str] = set()
     for name, record in manifest.shards.items():
         path = folder / name
         num_videos = record if isinstance(record, int) else record.num_videos
-        shard = read_shard(path, origin=manifest.origin, crc32=_crc32(record))
-        videos = [video.descriptors for video in shard]
-        repeated = [video.video_id for video in videos if video.video_id in found]
+        videos = read_shard(path, origin=manifest.origin, crc32=_crc32(record))
+        ids = [video.descriptors.video_id for video in videos]
+        repeated = [video_id for video_id in ids if video_id in seen]
         if repeated:
             raise StoreError(f"{path} repeats videos of other shards: {repeated[:3]}; {_ANEW}")
-        if len(videos) != num_videos or any(video.descriptors.shape[1] != manifest.num_dims for video in videos):
+        dims = {video.descriptors.descriptors.shape[1] for video in videos}
+        if len(videos) != num_videos or dims != {manifest.num_dims}:
             raise StoreError(
                 f"{path} does not fit the manifest: expected {num_videos} videos of {manifest.num_dims} dimensions; "
                 f"{_ANEW}"
             )
-        found.update((video.video_id, video) for video in videos)
-    return [found[video_id] for video_id in sorted(found)]
+        seen.update(ids)
+        yield from videos

@@ -132,6 +132,14 @@ def write_failures(path: Location, failures: Sequence[Failure]) -> None:
     _write(path, _FAILURE, failures)
 
 
+def read_failures(path: Path) -> list[Failure]:
+    """Read what `write_failures` wrote. Raises ``StoreError``, see `read_candidates`."""
+    _, rows = _read(path, headers=[_FAILURE])
+    return [
+        Failure(row.text("video_id"), Path(row.text("path")), row.text("stage"), row.text("reason")) for row in rows
+    ]
+
+
 def check_ids(
     rows: Iterable[CandidatePair | Match], *, query_ids: Collection[str], ref_ids: Collection[str], source: Location
 ) -> None:
