@@ -60,7 +60,7 @@ check: lint test
 
 # PyCUDA comes as source and is built without a driver (about a minute).
 .venv/ready: .venv/demo-ready tests/stub_driver/build.py
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dali,train,demo,dev,tensorrt-rtx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,cpu,dali,train,demo,dev,tensorrt-rtx]'
 	$(BIN)/python -m tests.stub_driver.build
 	touch $@
 

@@ -35,7 +35,7 @@ from engine.evidence.geometry import verify
 from engine.files import exclusive, file_sha256, flush_to_disk, load_arrays, naming, save_arrays
 from engine.records import Descriptors, FloatArray, Match
 from engine.run.extraction import describe_in_workers
-from engine.run.plan import Workers
+from engine.run.plan import ClusterWorkers, Workers
 from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.score_norm import ScoreNormalizer
@@ -160,7 +160,7 @@ class Catalog:
         paths: Iterable[str | Location],
         *,
         web: WebAccess | None = None,
-        workers: Workers | None = None,
+        workers: Workers | ClusterWorkers | None = None,
         rows_per_commit: int | None = None,
         progress: Progress = no_progress,
     ) -> AddReport:
@@ -331,7 +331,7 @@ class Catalog:
             self._tables.remove_orphans()
             yield self._tables
 
-    def _describe(self, workers: Workers | None) -> Describe:
+    def _describe(self, workers: Workers | ClusterWorkers | None) -> Describe:
         if workers is None:
             return lambda media: zip(media, self.engine().describe_media(media, role="reference"), strict=True)
         return lambda media: describe_in_workers(self.described_by(), media, role="reference", workers=workers)

@@ -17,6 +17,7 @@ from engine.cli.options import (
     EXIT_SOME_FAILED,
     AllowHttpOption,
     AllowPrivateOption,
+    ClusterOption,
     DecoderOption,
     EnginesOption,
     FpsOption,
@@ -28,6 +29,7 @@ from engine.cli.options import (
     ScenesOption,
     WorkersOption,
     chosen_preset,
+    chosen_workers,
     finish,
     only_local,
     open_engines,
@@ -98,6 +100,7 @@ def add(
     engines: OwnEnginesOption = None,
     workers: WorkersOption = None,
     gpus: GpusOption = None,
+    cluster: ClusterOption = None,
     decoder: DecoderOption = None,
     allow_http: AllowHttpOption = False,
     allow_private_addresses: AllowPrivateOption = False,
@@ -110,12 +113,11 @@ def add(
     Example: vsc-engine catalog add catalogue/ videos/
     """
     from engine.catalog.catalog import Catalog
-    from engine.run.plan import choose_workers
     from engine.storage.location import location
 
     with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
         manifest = opened.described_by().engines.manifest
-        chosen = choose_workers(manifest, num_workers=workers, num_gpus=gpus)
+        chosen = chosen_workers(manifest, num_workers=workers, num_gpus=gpus, cluster=cluster)
         web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
         report = opened.add(paths, web=web, workers=chosen, progress=progress)
     say(

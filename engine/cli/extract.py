@@ -13,6 +13,7 @@ from engine.cli.options import (
     VIDEO_TIMEOUT_S,
     AllowHttpOption,
     AllowPrivateOption,
+    ClusterOption,
     DecoderOption,
     EnginesOption,
     FpsOption,
@@ -27,6 +28,7 @@ from engine.cli.options import (
     VideoTimeoutOption,
     WorkersOption,
     chosen_preset,
+    chosen_workers,
     finish,
     open_engines,
     web_access,
@@ -53,6 +55,7 @@ def extract(
     sampling: SamplingOption = None,
     workers: WorkersOption = None,
     gpus: GpusOption = None,
+    cluster: ClusterOption = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what each worker would do and hold; no GPU needed.")
     ] = False,
@@ -81,7 +84,6 @@ def extract(
     from engine.describe.engine import Engine
     from engine.errors import ConfigError
     from engine.run.extraction import ExtractionOptions, extract_to_npz, extract_to_store
-    from engine.run.plan import choose_workers
     from engine.storage.location import location
     from engine.store.input_shard import InputShard
     from engine.video.discovery import discover
@@ -117,7 +119,7 @@ def extract(
     if plan:
         _print_plan(engine, media, num_workers=workers, num_gpus=gpus)
         return
-    chosen = choose_workers(opened.manifest, num_workers=workers, num_gpus=gpus)
+    chosen = chosen_workers(opened.manifest, num_workers=workers, num_gpus=gpus, cluster=cluster)
     if not engine.use_pca and not raw_embeddings:
         say(f"{opened.folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
     write = extract_to_npz if target.suffix == ".npz" else extract_to_store

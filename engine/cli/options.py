@@ -15,7 +15,9 @@ from engine.video import DecoderName
 if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help and usage errors answer at once
     from engine.config import Preset, SampledFrames
     from engine.records import Failure
+    from engine.run.plan import ClusterWorkers, Workers
     from engine.runtime.engines_directory import EnginesDirectory
+    from engine.runtime.manifest import Manifest
     from engine.search.faiss_backend import SearchDevice
     from engine.storage.location import Location, WebAccess
 
@@ -41,6 +43,14 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that describe videos on the CPU and share its cores; default: 1.")
 ]
 GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs to use, one process each.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|HOST:PORT",
+        help="Describe on the nodes of a Ray cluster, of which this machine is one; --workers and --gpus then count "
+        "for each node. All nodes must have the videos and the engines under the same paths.",
+    ),
+]
 FpsOption = Annotated[
     float | None, typer.Option(min=0.01, help="Sampled frames per second; default: as in the preset, 1.")
 ]
@@ -114,6 +124,17 @@ def only_local(path: Path | None) -> Path | None:
     if path is not None and was_url(path):
         raise ConfigError(f"{path}: a path of this machine is needed here, not a URL")
     return path
+
+
+def chosen_workers(
+    manifest: Manifest, *, num_workers: int | None, num_gpus: int | None, cluster: str | None
+) -> Workers | ClusterWorkers:
+    """The workers of this machine, or of a cluster where that was asked for. Raises as `choose_workers` does."""
+    from engine.run.plan import choose_cluster_workers, choose_workers
+
+    if cluster is None:
+        return choose_workers(manifest, num_workers=num_workers, num_gpus=num_gpus)
+    return choose_cluster_workers(manifest, cluster, num_workers=num_workers, num_gpus=num_gpus)
 
 
 def chosen_preset(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,14 +17,15 @@ from pathlib import Path
 
 from engine.build.cache import cache_folder
 from engine.describe.engine import Engine, log_failure, log_warnings
-from engine.errors import ConfigError, StoreError
+from engine.errors import BackendUnavailable, ConfigError, StoreError
 from engine.files import exclusive
 from engine.gate_placeholder import without_kept_rows
 from engine.records import Descriptors, Failure, Media, Role
 from engine.run.executor import Executor
 from engine.run.known_bad import known_failures, remember
 from engine.run.messages import Described, Job, Probed
-from engine.run.plan import Workers
+from engine.run.plan import ClusterWorkers, Workers
+from engine.run.remote_worker import RemoteSettings, RemoteWorker
 from engine.run.supervisor import Supervisor
 from engine.run.worker import WorkerSettings, serve, serve_probes
 from engine.storage.location import Location, RemotePath
@@ -94,7 +96,7 @@ def extract_to_store(
     *,
     role: Role,
     output: Location,
-    workers: Workers,
+    workers: Workers | ClusterWorkers,
     options: ExtractionOptions = DEFAULT_OPTIONS,
     on_done: Callable[[], None] = lambda: None,
 ) -> ExtractionSummary:
@@ -126,7 +128,7 @@ def extract_to_store(
         stages_s: dict[str, float] = {}
         traffic: Traffic | None = None
         if tried:
-            with _open_workers(engine, workers.at_most(len(tried)), role=role) as executor:
+            with _open_workers(engine, workers, role=role, num_videos=len(tried)) as executor:
                 for item, result in _describe(executor, tried, fingerprints, options=options):
                     if isinstance(result, Failure):
                         log_failure(result)
@@ -170,7 +172,7 @@ def extract_to_npz(
     *,
     role: Role,
     output: Location,
-    workers: Workers,
+    workers: Workers | ClusterWorkers,
     options: ExtractionOptions = DEFAULT_OPTIONS,
     on_done: Callable[[], None] = lambda: None,
 ) -> ExtractionSummary:
@@ -226,13 +228,13 @@ def _is_store_of(folder: Path, identity: Mapping[str, object]) -> bool:
 
 
 def describe_in_workers(
-    engine: Engine, media: Sequence[Media], *, role: Role, workers: Workers
+    engine: Engine, media: Sequence[Media], *, role: Role, workers: Workers | ClusterWorkers
 ) -> Iterator[tuple[Media, Descriptors | Failure]]:
     """Describe at least one video; yields each as it is done, the longest ones first. Failures are logged.
 
     ``engine`` need not be entered: each worker process opens its own.
     """
-    with _open_workers(engine, workers.at_most(len(media)), role=role) as executor:
+    with _open_workers(engine, workers, role=role, num_videos=len(media)) as executor:
         for item, result in _describe(executor, media, _fingerprints(media), options=DEFAULT_OPTIONS):
             if isinstance(result, Failure):
                 log_failure(result)
@@ -260,22 +262,33 @@ def _fingerprints(media: Sequence[Media]) -> dict[str, Fingerprint]:
     return found
 
 
-def _open_workers(engine: Engine, workers: Workers, *, role: Role) -> Executor:
-    settings = [
-        WorkerSettings(
-            engines=engine.engines.folder,
-            preset=engine.preset,
-            raw_embeddings=not engine.use_pca,
-            role=role,
-            videos_at_once=workers.videos_at_once,
-            num_threads=workers.num_threads,
-            gpu=workers.gpus[place] if workers.gpus else None,
-            log_level=logging.getLogger("engine").getEffectiveLevel(),
-            decoder=engine.decoder.name,
-        )
-        for place in range(workers.count)
-    ]
-    return Supervisor(serve, settings, jobs_at_once=workers.videos_at_once)
+def _open_workers(engine: Engine, workers: Workers | ClusterWorkers, *, role: Role, num_videos: int) -> Executor:
+    settings = WorkerSettings(
+        engines=engine.engines.folder,
+        preset=engine.preset,
+        raw_embeddings=not engine.use_pca,
+        role=role,
+        videos_at_once=1,
+        num_threads=None,
+        log_level=logging.getLogger("engine").getEffectiveLevel(),
+        decoder=engine.decoder.name,
+    )
+    if isinstance(workers, ClusterWorkers):
+        return _open_cluster(settings, workers)
+    workers = workers.at_most(num_videos)
+    settings = replace(settings, videos_at_once=workers.videos_at_once, num_threads=workers.num_threads)
+    gpus = workers.gpus or (None,) * workers.count
+    return Supervisor(serve, [replace(settings, gpu=gpu) for gpu in gpus], jobs_at_once=workers.videos_at_once)
+
+
+def _open_cluster(settings: WorkerSettings, workers: ClusterWorkers) -> Executor:
+    try:
+        from engine.run.ray_executor import RayExecutor
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable("--cluster needs Ray: pip install 'vsc-engine[cluster]'") from error
+    path = Path(os.path.abspath(settings.engines))  # noqa: PTH100 - an actor has another current folder
+    remote = RemoteSettings.of(replace(settings, engines=path))
+    return RayExecutor(RemoteWorker, remote.with_threads, workers=workers)
 
 
 def _describe(

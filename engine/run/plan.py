@@ -44,24 +44,49 @@ class Workers:
         return f"GPU {self.gpus[place]}" if self.gpus else f"worker {place}"
 
 
+@dataclass(frozen=True)
+class ClusterWorkers:
+    """The workers of an extraction on a Ray cluster.
+
+    ``address``: ``auto`` for the cluster of this machine, or ``HOST:PORT`` of its head. ``per_node``: how many of a
+    node share its cores, or how many of its GPUs are used; None for one, or all GPUs.
+    """
+
+    address: str
+    per_node: int | None
+    on_gpus: bool
+
+
+def choose_cluster_workers(
+    manifest: Manifest, address: str, *, num_workers: int | None, num_gpus: int | None
+) -> ClusterWorkers:
+    """The workers on each node for engines of a backend. Raises ``ConfigError`` where the numbers do not fit those."""
+    _check_numbers(manifest, num_workers=num_workers, num_gpus=num_gpus)
+    return ClusterWorkers(address, per_node=num_workers or num_gpus, on_gpus=manifest.device == "gpu")
+
+
 def choose_workers(manifest: Manifest, *, num_workers: int | None, num_gpus: int | None) -> Workers:
     """The workers for engines of a backend; by default one process on the CPU, or one GPU.
 
     Raises ``ConfigError`` where the numbers do not fit the engines or this machine has fewer GPUs, and
     ``BackendUnavailable`` where it has no driver.
     """
+    _check_numbers(manifest, num_workers=num_workers, num_gpus=num_gpus)
+    if manifest.device == "cpu":
+        return Workers.share_cores(num_workers or 1)
+    return Workers.share_cores(num_gpus or 1, gpus=_gpu_names(manifest, num_gpus or 1))
+
+
+def _check_numbers(manifest: Manifest, *, num_workers: int | None, num_gpus: int | None) -> None:
     if num_workers is not None and num_gpus is not None:
         raise ConfigError("--workers and --gpus exclude each other: each GPU has one worker process")
-    if manifest.backend == "openvino":
-        if num_gpus is not None:
-            raise ConfigError(
-                f"--gpus {num_gpus}: these engines are for the CPU (backend openvino); build some for GPUs with "
-                f"`vsc-engine build --preset {manifest.preset.name} --backend tensorrt --output DIR`"
-            )
-        return Workers.share_cores(num_workers or 1)
-    if num_workers is not None:
+    if manifest.device == "cpu" and num_gpus is not None:
+        raise ConfigError(
+            f"--gpus {num_gpus}: these engines are for the CPU (backend {manifest.backend}); build some for GPUs with "
+            f"`vsc-engine build --preset {manifest.preset.name} --backend tensorrt --output DIR`"
+        )
+    if manifest.device == "gpu" and num_workers is not None:
         raise ConfigError(f"--workers is for engines on a CPU, these are for GPUs ({manifest.backend}); use --gpus")
-    return Workers.share_cores(num_gpus or 1, gpus=_gpu_names(manifest, num_gpus or 1))
 
 
 def _gpu_names(manifest: Manifest, num_gpus: int) -> tuple[str, ...]:

@@ -1,9 +1,7 @@
-"""Worker processes and the queue they share: gives out jobs, replaces workers that die, tries their videos again.
+"""Worker processes of this machine: gives out jobs, replaces workers that die, tries their videos again.
 
-When a worker dies, or does not answer any more and is ended, any of the videos it was working on may be the cause. Each
-of them is tried once more, alone in a worker; the one that ends a worker again is given up, and no other video loses
-its result. So it goes with a video that takes longer than its limit, but for the others that its worker had: they just
-go back to the queue.
+A worker that does not answer any more is ended, and its videos are those of one that died (`engine.run.job_queue`). So
+it goes with a video that takes longer than its limit, but for the others that its worker had: they just go back.
 """
 
 from __future__ import annotations
@@ -11,19 +9,19 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
-import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, Self, TypeVar
 
 from engine.errors import EngineError
-from engine.records import Failure
+from engine.run.job_queue import JobQueue
 from engine.run.messages import HEARTBEAT_S, Alive, Broken, Done, Job, LogLine, Message, Ready, Result
+from engine.run.signals import sigterm_is_an_exception
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +83,7 @@ class Supervisor(Generic[Settings]):
         self._settings = settings
         self._jobs_at_once = jobs_at_once
         self._workers: list[_Worker] = []
-        self._waiting: deque[Job] = deque()
-        self._suspects: deque[Job] = deque()
-        self._deaths: Counter[tuple[str, str]] = Counter()
+        self._queue = JobQueue(())
         self._num_failed_starts = 0
         self._said: set[str] = set()
         self._stages_s: dict[BaseProcess, dict[str, float]] = {}
@@ -104,7 +100,7 @@ class Supervisor(Generic[Settings]):
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(_sigterm_is_an_exception())
+            stack.enter_context(sigterm_is_an_exception())
             stack.callback(self._stop)
             for place in range(len(self._settings)):
                 self._workers.append(self._start(place))
@@ -118,9 +114,9 @@ class Supervisor(Generic[Settings]):
         """See `Executor.run`. Raises ``EngineError`` where workers cannot even start, and what a worker says that no
         worker could get past.
         """
-        self._waiting.extend(jobs)
+        self._queue = JobQueue(jobs)
         since_s = time.monotonic()
-        while self._waiting or self._suspects or any(worker.running for worker in self._workers):
+        while self._queue or any(worker.running for worker in self._workers):
             for worker in self._workers:
                 self._give(worker)
             ready = wait([worker.connection for worker in self._workers], timeout=self._tick_s)
@@ -172,14 +168,10 @@ class Supervisor(Generic[Settings]):
                 worker.process.join(_GRACE_S)
 
     def _give(self, worker: _Worker) -> None:
-        """Hand a worker as much as it can take: one suspect alone, or jobs in the order of the queue."""
-        if not worker.is_ready or any(job.is_alone for job in worker.running.values()):
-            return
-        if self._suspects and not worker.running:
-            worker.give(replace(self._suspects.popleft(), is_alone=True))
-            return
-        while self._waiting and len(worker.running) < self._jobs_at_once:
-            worker.give(self._waiting.popleft())
+        """Hand a worker as much as it can take."""
+        if worker.is_ready:
+            for job in self._queue.take(worker.running.values(), at_once=self._jobs_at_once):
+                worker.give(job)
 
     def _take(self, worker: _Worker, message: Message) -> Iterator[tuple[Job, Result]]:
         match message:
@@ -209,9 +201,10 @@ class Supervisor(Generic[Settings]):
         if worker.silent_s > may_be_silent_s:
             yield from self._replace(worker, death=f"did not answer for {worker.silent_s:.0f} s, was ended")
             return
-        for job in [job for job in worker.running.values() if job not in overdue]:
+        others = [job for job in worker.running.values() if job not in overdue]
+        for job in others:
             del worker.running[job.media.video_id]
-            self._waiting.appendleft(job)
+        self._queue.put_back(others)
         limits = ", ".join(f"{job.limit_s:.0f} s" for job in overdue)
         yield from self._replace(worker, death=f"took longer than the limit of {limits}, was ended", stage="timeout")
 
@@ -231,14 +224,7 @@ class Supervisor(Generic[Settings]):
             death,
             ", ".join(sorted(worker.running)) or "nothing",
         )
-        for job in worker.running.values():
-            key = (job.media.video_id, job.action)
-            self._deaths[key] += 1
-            if self._deaths[key] == 1:
-                self._suspects.append(job)
-                continue
-            reason = f"its worker process {death}; it was tried twice, the second time alone"
-            yield job, Failure(job.media.video_id, job.media.path, stage, reason)
+        yield from self._queue.blame(worker.running.values(), death=death, stage=stage)
         worker.connection.close()
         self._workers[worker.place] = self._start(worker.place)
 
@@ -247,20 +233,3 @@ def _describe_exit(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         return f"was ended by {signal.Signals(-exit_code).name}"
     return f"ended with status {exit_code}"
-
-
-@contextmanager
-def _sigterm_is_an_exception() -> Iterator[None]:
-    """SIGTERM raises ``SystemExit`` in the main thread, so that workers and stores are left as after a Ctrl-C."""
-
-    def leave(number: int, frame: object) -> None:  # noqa: ARG001
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -35,6 +35,16 @@ class WorkerSettings:
     log_level: int = logging.INFO
     decoder: DecoderName = "pyav"
 
+    def open_engine(self) -> Engine:
+        """Read the manifest of the engines; see `Engine.open`."""
+        return Engine.open(
+            self.engines,
+            preset=self.preset,
+            num_threads=self.num_threads,
+            raw_embeddings=self.raw_embeddings,
+            decoder=self.decoder,
+        )
+
 
 def serve(connection: Connection, settings: WorkerSettings) -> None:
     """Be a worker until the pipe is closed. What a process is started with."""
@@ -45,13 +55,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_LogThrough(link)], force=True)
     logging.getLogger("engine").setLevel(settings.log_level)
     try:
-        with Engine.open(
-            settings.engines,
-            preset=settings.preset,
-            num_threads=settings.num_threads,
-            raw_embeddings=settings.raw_embeddings,
-            decoder=settings.decoder,
-        ) as engine:
+        with settings.open_engine() as engine:
             link.send(Ready())
             pool = ThreadPoolExecutor(settings.videos_at_once, thread_name_prefix="video")
             running: list[Future[None]] = []
@@ -61,7 +65,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
             if not all(future.done() for future in running):  # nobody waits for these videos any more
                 os._exit(0)
     except Exception as error:  # noqa: BLE001 - it is raised again in the supervisor
-        link.send(Broken(_portable(error)))
+        link.send(Broken(portable(error)))
 
 
 def serve_probes(connection: Connection, _settings: None) -> None:
@@ -82,12 +86,17 @@ class _LogThrough(logging.Handler):
         self._link.send(LogLine(record.levelno, self.format(record)))
 
 
-def _do(job: Job, engine: Engine, *, role: Role, link: Link) -> None:
+def perform(job: Job, engine: Engine, *, role: Role) -> Done | Broken:
+    """Do one job; whatever goes wrong is in the message."""
     try:
         result = _probe(job.media) if job.action == "probe" else _describe(job.media, engine, role=role)
-        link.send(Done(job.media.video_id, result, engine.times.as_dict()))
-    except Exception as error:  # noqa: BLE001 - it is raised again in the supervisor
-        link.send(Broken(_portable(error)))
+    except Exception as error:  # noqa: BLE001 - it is raised again by the executor
+        return Broken(portable(error))
+    return Done(job.media.video_id, result, engine.times.as_dict())
+
+
+def _do(job: Job, engine: Engine, *, role: Role, link: Link) -> None:
+    link.send(perform(job, engine, role=role))
 
 
 def _describe(media: Media, engine: Engine, *, role: Role) -> Described | Failure:
@@ -105,7 +114,8 @@ def _probe(media: Media) -> Probed:
         return Probed(0.0)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
+    """An error as it can be sent and raised elsewhere; one that nobody expected becomes an ``EngineError``."""
     if isinstance(error, EngineError | OSError):
         return error
     logging.getLogger(__name__).debug("unexpected error in a worker", exc_info=error)

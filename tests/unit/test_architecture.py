@@ -45,6 +45,7 @@ HOMES = {
     "openvino": {"engine.runtime.openvino"},
     "pyarrow": {"engine.catalog.tables", "engine.store.arrow", "engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
+    "ray": {"engine.run.ray_executor"},
     "tensorrt": {"engine.runtime.tensorrt_library"},
     "tensorrt_rtx": {"engine.runtime.tensorrt_library"},
     "torch_tensorrt": {"engine.build.torch_tensorrt"},

@@ -1,0 +1,25 @@
+"""SIGTERM as an exception, for whoever has workers to end and a store to leave whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def sigterm_is_an_exception() -> Iterator[None]:
+    """SIGTERM raises ``SystemExit`` in the main thread, so that workers and stores are left as after a Ctrl-C."""
+
+    def leave(number: int, frame: object) -> None:  # noqa: ARG001
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
