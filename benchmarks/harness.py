@@ -28,6 +28,7 @@ PACKAGES = (
     "opencv-python-headless",
     "openvino",
     "pillow",
+    "ray",
     "tensorrt",
     "tensorrt-rtx",
 )
