@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,20 +12,24 @@ from engine.console import say
 
 def merge(
     stores: Annotated[
-        list[Path], typer.Argument(help="Store folders, as `extract --shard` writes them.", metavar="STORE...")
+        list[str], typer.Argument(help="Store folders or URLs, as `extract --shard` writes them.", metavar="STORE...")
     ],
-    output: Annotated[Path, typer.Option(help="Store folder to write; what it holds already is kept.")],
+    output: Annotated[str, typer.Option(help="Store folder or URL to write; what it holds already is kept.")],
     partial: Annotated[bool, typer.Option("--partial", help="Go on where shards of the inputs are missing.")] = False,
 ) -> None:
     """Make one store of several that were made with the same engines and settings; they stay as they are.
 
     Example: vsc-engine merge shards/* --output all
     """
+    from engine.build.cache import cache_folder
+    from engine.storage.location import location
     from engine.store.merge import FAILURES, merge_stores
+    from engine.store.staging import staged
     from engine.store.tables import write_failures
 
-    summary = merge_stores(stores, output, allow_missing=partial)
-    write_failures(output / FAILURES, summary.failures)
+    with staged(location(output), cache=cache_folder()) as folder:
+        summary = merge_stores([location(store) for store in stores], folder, allow_missing=partial)
+    write_failures(location(output) / FAILURES, summary.failures)
     if summary.missing:
         say(f"left out, because they were not named: shards {', '.join(summary.missing)}")
     say(
@@ -34,7 +37,7 @@ def merge(
         f"{len(summary.failures)} failed when they were extracted"
     )
     figures = {
-        "output": str(output),
+        "output": output,
         "num_videos": summary.num_videos,
         "num_repeated": summary.num_repeated,
         "num_failures": len(summary.failures),

@@ -31,6 +31,7 @@ from engine.run.messages import Broken, Done, Job, Ready, Result
 from engine.run.plan import ClusterWorkers
 from engine.run.remote_worker import Answer
 from engine.run.signals import sigterm_is_an_exception
+from engine.storage.location import Location
 
 logger = logging.getLogger(__name__)
 
@@ -351,8 +352,10 @@ def _greet(host: str, port: int) -> None:
         raise OSError("something else listens there")
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: Location) -> Location:
     """An actor has another current folder."""
+    if not isinstance(path, Path):
+        return path
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
 
 

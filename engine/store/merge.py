@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.errors import StoreError
 from engine.records import Descriptors, Failure
+from engine.storage.location import Location
 from engine.store.input_shard import missing_shards
 from engine.store.shards import StoredVideo, read_index
 from engine.store.store import KnownBad, StoreManifest, StoreWriter, read_complete_manifest, stored_videos
@@ -20,7 +21,7 @@ from engine.store.tables import read_failures
 FAILURES = "failures.csv"
 _NUM_NAMED = 5
 
-Stores = Mapping[Path, StoreManifest]
+Stores = Mapping[Location, StoreManifest]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class MergeSummary:
     missing: tuple[str, ...]
 
 
-def merge_stores(paths: Sequence[Path], output: Path, *, allow_missing: bool = False) -> MergeSummary:
+def merge_stores(paths: Sequence[Location], output: Path, *, allow_missing: bool = False) -> MergeSummary:
     """Write the videos of complete stores of one identity into the store ``output``; the others are only read.
 
     A video that several hold is kept once. ``output`` counts as incomplete until all is there; after an interruption
@@ -102,13 +103,13 @@ def _check_alike(stores: Stores) -> None:
             )
 
 
-def _video_ids(path: Path, manifest: StoreManifest) -> set[str]:
+def _video_ids(path: Location, manifest: StoreManifest) -> set[str]:
     return {video_id for name in manifest.shards for video_id in read_index(path / name, origin=manifest.origin)[1]}
 
 
-def _check_equal(sources: Mapping[Path, Iterable[StoredVideo]], *, video_ids: Collection[str]) -> None:
+def _check_equal(sources: Mapping[Location, Iterable[StoredVideo]], *, video_ids: Collection[str]) -> None:
     """Raise ``StoreError`` if two sources hold different contents under one of the ids."""
-    seen: dict[str, tuple[str, Path]] = {}
+    seen: dict[str, tuple[str, Location]] = {}
     for path, videos in sources.items():
         for video in videos:
             video_id = video.descriptors.video_id
@@ -124,11 +125,12 @@ def _check_equal(sources: Mapping[Path, Iterable[StoredVideo]], *, video_ids: Co
 
 
 def _digest(video: Descriptors) -> str:
-    facts = json.dumps([video.descriptors.shape, video.edit_score, video.gate, video.warnings])
+    blank = None if video.blank is None else video.blank.tolist()
+    facts = json.dumps([video.descriptors.shape, video.edit_score, video.gate, video.warnings, blank])
     return hashlib.sha256(facts.encode() + video.timestamps.tobytes() + video.descriptors.tobytes()).hexdigest()
 
 
-def _new_videos(writer: StoreWriter, paths: Iterable[Path]) -> Iterator[StoredVideo]:
+def _new_videos(writer: StoreWriter, paths: Iterable[Location]) -> Iterator[StoredVideo]:
     for path in paths:
         for video in stored_videos(path):
             if video.descriptors.video_id not in writer.finished:

@@ -158,17 +158,18 @@ def _read(file: BinaryIO, *, source: Location, origin: str | None) -> list[Store
     return videos
 
 
-def read_index(path: Path, *, origin: str | None = None) -> tuple[int, dict[str, Fingerprint]]:
+def read_index(path: Location, *, origin: str | None = None) -> tuple[int, dict[str, Fingerprint]]:
     """The dimension of a shard's descriptors, and which videos it holds from which files.
 
     Raises ``StoreError`` as `read_shard` does, but looks at nothing else.
     """
     with _readable(path):
-        schema = pq.read_schema(path)
+        file = path if isinstance(path, Path) else path.open("rb")
+        schema = pq.read_schema(file)
         num_dims = _num_dims(schema, path)
         _check_origin(schema, path, origin)
         columns = ["video_id", "size_bytes", "mtime_ns"]
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        table = pq.read_table(file, columns=columns, page_checksum_verification=True)
         rows = table.take(_starts(table, path)).to_pylist()
     return num_dims, {row["video_id"]: Fingerprint(row["size_bytes"], row["mtime_ns"]) for row in rows}
 

@@ -132,7 +132,7 @@ def write_failures(path: Location, failures: Sequence[Failure]) -> None:
     _write(path, _FAILURE, failures)
 
 
-def read_failures(path: Path) -> list[Failure]:
+def read_failures(path: Location) -> list[Failure]:
     """Read what `write_failures` wrote. Raises ``StoreError``, see `read_candidates`."""
     _, rows = _read(path, headers=[_FAILURE])
     return [

@@ -83,7 +83,7 @@ class TestSlurm:
             assert status == 0
             calls += found
         check_shards(calls, count=4)
-        assert options(calls[0])["paths"] == [Path("/v i d")]
+        assert options(calls[0])["paths"] == ["/v i d"]
         text = (DEPLOY / "slurm" / "extract.sbatch").read_text()
         assert "--array=1-64" in text
         assert "SHARDS:-64" in text
@@ -138,7 +138,7 @@ class TestKubernetes:
     def test_the_merge_is_taken(self, tmp_path: Path) -> None:
         (container,) = load(DEPLOY / "kubernetes" / "merge.yaml")["spec"]["template"]["spec"]["containers"]
         status, (arguments,) = run([*container["command"], *container["args"]], tmp_path)
-        assert (status, options(arguments)["output"]) == (0, Path("/data/all"))
+        assert (status, options(arguments)["output"]) == (0, "/data/all")
 
 
 class TestKubeRay:

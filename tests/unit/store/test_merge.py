@@ -111,6 +111,7 @@ class TestOneIdInSeveralStores:
             {"edit_score": None},
             {"gate": "stopped_rows_kept"},
             {"warnings": ()},
+            {"blank": np.array([True, False, False])},
         ],
     )
     def test_different_contents_are_refused_before_anything_is_written(
