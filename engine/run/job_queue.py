@@ -41,7 +41,8 @@ class JobQueue:
 
     def put_back(self, jobs: Iterable[Job]) -> None:
         """Take back jobs that are not to blame for the end of their worker."""
-        self._waiting.extendleft(jobs)
+        for job in jobs:
+            (self._suspects if job.is_alone else self._waiting).appendleft(job)
 
     def blame(self, jobs: Iterable[Job], *, death: str, stage: str) -> Iterator[tuple[Job, Failure]]:
         """Take back jobs that may have ended their worker; yields those that are given up."""

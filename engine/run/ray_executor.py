@@ -183,15 +183,19 @@ class RayExecutor(Generic[Settings]):
         return {*first, *more}
 
     def _take_from(self, actor: _Actor, answered: set[ray.ObjectRef]) -> Iterator[tuple[Job, Result]]:
+        lost: exceptions.RayError | None = None
         for ref in [ref for ref in (actor.starting, *actor.running) if ref in answered]:
             try:
                 answer: Answer = ray.get(ref)
             except exceptions.RayTaskError as error:
                 raise EngineError(f"on node {actor.place.node_name}: {_last_line(error)}") from error
             except exceptions.RayError as error:
-                yield from self._replace(actor, error)
-                return
-            yield from self._take(actor, ref, answer)
+                lost = error  # what it answered before is taken all the same
+            else:
+                yield from self._take(actor, ref, answer)
+        if lost is not None:
+            yield from self._replace(actor, lost)
+            return
         overdue = actor.overdue
         if overdue:
             death = f"took longer than the limit of {', '.join(f'{job.limit_s:.0f} s' for job in overdue)}, was ended"

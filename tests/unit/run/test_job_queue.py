@@ -36,6 +36,14 @@ def test_what_is_put_back_comes_first() -> None:
     assert not queue
 
 
+def test_a_suspect_that_is_put_back_is_still_alone() -> None:
+    queue = JobQueue(map(job, "ab"))
+    assert list(queue.blame(queue.take([], at_once=1), death="died", stage="worker")) == []
+    queue.put_back(queue.take([], at_once=2))
+    assert ids(queue.take([job("x")], at_once=3)) == ["b"]
+    assert [item.is_alone for item in queue.take([], at_once=3)] == [True]
+
+
 def test_a_suspect_is_alone_and_then_given_up() -> None:
     queue = JobQueue(map(job, "abc"))
     taken = queue.take([], at_once=2)
