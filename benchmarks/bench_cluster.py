@@ -98,6 +98,7 @@ def check_equal(found: list[Descriptors], expected: list[Descriptors]) -> None:
 @contextmanager
 def two_nodes() -> Iterator[ClusterWorkers]:
     """A cluster of two nodes with a core each, to which this process is connected."""
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling, and its default is 15
     cluster = Cluster()
     try:
         for _ in range(2):
