@@ -27,7 +27,7 @@ def merge(
     from engine.store.staging import staged
     from engine.store.tables import write_failures
 
-    with staged(location(output), cache=cache_folder()) as folder:
+    with staged(location(output), cache=cache_folder) as folder:
         summary = merge_stores([location(store) for store in stores], folder, allow_missing=partial)
     write_failures(location(output) / FAILURES, summary.failures)
     if summary.missing:

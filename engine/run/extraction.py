@@ -110,7 +110,7 @@ def extract_to_store(
     """
     fingerprints = _fingerprints(media)
     with (
-        staged(output, cache=cache_folder()) as folder,
+        staged(output, cache=cache_folder) as folder,
         StoreWriter(folder, identity=engine.identity(role=role), shard=options.shard) as writer,
     ):
         inputs = {item.video_id for item in media}

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,8 +30,8 @@ _BASE = "base.json"
 
 
 @contextmanager
-def staged(folder: Location, *, cache: Path) -> Iterator[Path]:
-    """The folder to write a store in: ``folder``, or for one in an object store a copy of it below ``cache``.
+def staged(folder: Location, *, cache: Callable[[], Path]) -> Iterator[Path]:
+    """The folder to write a store in: ``folder``, or for one in an object store a copy of it below ``cache()``, which is not called for others.
 
     The copy is uploaded when the block ends well, and then removed. After an error or a kill it stays, with all that
     was described, and the next writer on this machine goes on with it, if the store is still as it was. Raises
@@ -41,7 +41,7 @@ def staged(folder: Location, *, cache: Path) -> Iterator[Path]:
     if isinstance(folder, Path):
         yield folder
         return
-    staging = cache / "stores" / hashlib.sha256(folder.url.rstrip("/").encode()).hexdigest()[:_DIGITS]
+    staging = cache() / "stores" / hashlib.sha256(folder.url.rstrip("/").encode()).hexdigest()[:_DIGITS]
     staging.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(staging / ".lock"):
