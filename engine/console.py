@@ -1,7 +1,11 @@
-"""What people see of a long job: a bar on a terminal, plain lines elsewhere. Writes to stderr only."""
+"""What people see of a long job: a bar on a terminal, plain lines elsewhere. Writes to stderr only.
+
+Programs that read it ask for JSON: then each line is an object.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -9,14 +13,47 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Literal
+
+LogFormat = Literal["text", "json"]
 
 _LINE_INTERVAL_S = 15.0
 _TURNS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
 
-def say(text: str) -> None:
-    """One line for people; see `printable`."""
-    print(printable(text), file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints for people
+_log_format: LogFormat = "text"
+
+
+def start_logging(*, level: int, log_format: LogFormat = "text") -> None:
+    """Say what this package logs from ``level`` up, and the warnings of others; `say` writes in this format too."""
+    global _log_format
+    _log_format = log_format
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogLines()])
+    logging.getLogger("engine").setLevel(level)
+
+
+def log_format() -> LogFormat:
+    """The format that was chosen."""
+    return _log_format
+
+
+def say(text: str, *, level: int = logging.INFO) -> None:
+    """One line for people; see `printable`. As JSON it has the ``time`` (UTC), the ``level`` and the ``message``."""
+    if _log_format == "json":
+        _print(_json_line(time.time(), level, {"message": text}))
+    else:
+        _print(printable(text))
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(f"{line}\n")  # at once: lines of several processes stay apart
+    sys.stderr.flush()
+
+
+def _json_line(time_s: float, level: int, values: dict[str, object]) -> str:
+    stamp = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": stamp, "level": logging.getLevelName(level).lower(), **values}, default=str)
 
 
 def printable(text: str) -> str:
@@ -41,17 +78,24 @@ class LogLines(logging.Handler):
     """Says log records. It looks ``sys.stderr`` up each time, because a progress bar puts itself in front of it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one record, and in lines of its own the exception that it tells of."""
-        say(record.getMessage())
-        if record.exc_info:
-            for line in "".join(traceback.format_exception(*record.exc_info)).splitlines():
-                say(line)
+        """Say one record, and in lines of its own the exception that it tells of.
+
+        As JSON the line has the name of the logger, and what the record has as ``fields``.
+        """
+        told = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        if _log_format == "json":
+            fields = {"message": record.getMessage(), "logger": record.name}
+            more = {**getattr(record, "fields", {}), **({"exception": told} if told else {})}
+            _print(_json_line(record.created, record.levelno, {**fields, **more}))
+            return
+        for line in (record.getMessage(), *told.splitlines()):
+            say(line)
 
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each of ``total`` videos."""
-    with _bar(title, total) if sys.stderr.isatty() else _lines(title, total) as advance:
+    with _bar(title, total) if sys.stderr.isatty() and _log_format == "text" else _lines(title, total) as advance:
         yield advance
 
 

@@ -99,6 +99,17 @@ class IsolatedProcess:
         self._connection = self._process = None
 
 
+class ThisProcess:
+    """Stands for an `IsolatedProcess` where what calls is isolated itself; there is no limit."""
+
+    def call(self, function: Callable[..., Result], *arguments: object, limit_s: float) -> Result:  # noqa: ARG002
+        """What the function returns or raises."""
+        return function(*arguments)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
 def serve() -> None:
     """Do calls until the pipe is closed. What the process is started with; its last argument is the pipe.
 

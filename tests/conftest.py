@@ -7,6 +7,7 @@ it (random and generated content only) under ``tests/golden``.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,17 @@ def tiny_engines(make_once: MakeOnce) -> Path:
         build_engines(tiny_preset(), folder, packaged=write_packaged(folder.with_name("tiny_packaged")))
 
     return make_once("tiny_engines", build)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"no browser here: none of {', '.join(names)} is on the PATH")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()

@@ -21,19 +21,19 @@ import numpy as np
 
 from engine.build.cache import user_engines
 from engine.catalog.adding import Addition, Describe
-from engine.catalog.inputs import as_file, check_identity, read_inputs, read_norm_set
+from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs, read_norm_set
 from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest, read_manifest, write_manifest
 from engine.catalog.matching import Matcher
-from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Verification
+from engine.catalog.reading import EngineReader, FileReader
+from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Snapshot, Verification
 from engine.catalog.tables import Tables
 from engine.catalog.verification import verify_tables
 from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, RemoteError, StoreError
 from engine.evidence.frames import Viewer
-from engine.evidence.geometry import verify
 from engine.files import exclusive, file_sha256, flush_to_disk, load_arrays, naming, save_arrays
-from engine.records import Descriptors, FloatArray, Match
+from engine.records import Descriptors, FloatArray, Match, Media
 from engine.run.extraction import describe_in_workers
 from engine.run.plan import ClusterWorkers, Workers
 from engine.run.protocol import Progress, no_progress
@@ -41,6 +41,7 @@ from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.score_norm import ScoreNormalizer
 from engine.storage.location import Location, RemotePath, WebAccess, location
 from engine.video import DecoderName
+from engine.video.discovery import one_video
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +174,18 @@ class Catalog:
         web may do. Raises as `engine.catalog.inputs.read_inputs`, and ``StoreError`` while another process writes.
         """
         inputs = read_inputs([location(path) for path in paths], self.manifest, web=web)
+        return self._add(inputs, self._describe(workers), rows_per_commit=rows_per_commit, progress=progress)
+
+    def add_file(self, path: Path, *, video_id: str, describe: Describe | None = None) -> AddReport:
+        """Add one video file under an id of its own, as `add` does; ``describe`` takes the place of this process.
+
+        Raises ``ConfigError`` for a folder or a path that is none, ``StoreError`` while another process writes, and
+        what ``describe`` raises.
+        """
+        inputs = Inputs([Media(video_id, one_video(path).path)], [], [], ())
+        return self._add(inputs, describe or self._describe(None), rows_per_commit=None, progress=no_progress)
+
+    def _add(self, inputs: Inputs, describe: Describe, *, rows_per_commit: int | None, progress: Progress) -> AddReport:
         with self._writing() as tables:
             addition = Addition(tables, index_above=self._index_above, rows_per_commit=rows_per_commit)
             missing = addition.missing(inputs)
@@ -182,7 +195,7 @@ class Catalog:
                 for others, entries in inputs.copied:
                     addition.take_copies(others, entries)
                 if missing:
-                    for _ in addition.take_files(missing, self._describe(workers)):
+                    for _ in addition.take_files(missing, describe):
                         advance()
             report = addition.finish()
             report = replace(report, failures=(*inputs.failures, *report.failures))
@@ -210,6 +223,10 @@ class Catalog:
         """All videos by id."""
         self._tables.refresh()
         return [entry.video for entry in self._tables.entries().values()]
+
+    def snapshot(self) -> Snapshot:
+        """The state that an upload would be compared with now; its rows are held in memory from then on."""
+        return self._matcher.snapshot()
 
     def info(self) -> CatalogInfo:
         """Facts of the catalogue."""
@@ -260,32 +277,42 @@ class Catalog:
                 shutil.rmtree(aside, ignore_errors=True)
         flush_to_disk(folder.parent)
 
-    def match(self, upload: str | Location | bytes | BinaryIO | Descriptors) -> CatalogAnswer:
+    def match(
+        self,
+        upload: str | Location | bytes | BinaryIO | Descriptors,
+        *,
+        video_id: str | None = None,
+        reader: FileReader | None = None,
+    ) -> CatalogAnswer:
         """Describe a video as a query and compare it with all videos of the catalogue.
 
         ``upload``: a path, the bytes of a file, a file opened for reading bytes, which is read to its end (both are
         put into a temporary file, which is removed), or descriptors as `match_descriptors` takes them. Where the file
         of the catalogue's video is still there, the best matches are looked at to tell whether they are mirrored.
-        Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a path that is none and all else.
+        ``video_id``: of the upload, by default the name of its file without the last suffix. ``reader`` opens video
+        files in place of this process. Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a
+        path that is none and all else.
         """
         if isinstance(upload, Descriptors):
             return self.match_descriptors(upload)
+        reader = reader or EngineReader(self.engine(), self._viewer)
         if isinstance(upload, str | Path | RemotePath):
-            return self._match_file(location(upload))
-        with as_file(upload) as (path, video_id):
-            return self._match_file(path, video_id=video_id)
+            return self._match_file(location(upload), video_id=video_id, reader=reader)
+        with as_file(upload) as (path, name):
+            return self._match_file(path, video_id=video_id or name, reader=reader)
 
-    def _match_file(self, path: Location, *, video_id: str | None = None) -> CatalogAnswer:
-        described = self.engine().describe_file(path, role="query", video_id=video_id)
+    def _match_file(self, path: Location, *, video_id: str | None, reader: FileReader) -> CatalogAnswer:
+        described = reader.describe(path, role="query", video_id=video_id)
         answer = self._matcher.answer(described, sha256=file_sha256(path) if isinstance(path, Path) else None)
-        return replace(answer, matches=self._looked_at(answer, path))
+        return replace(answer, matches=self._looked_at(answer, path, reader))
 
-    def _looked_at(self, answer: CatalogAnswer, upload: Location) -> tuple[Match, ...]:
+    def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> tuple[Match, ...]:
         """The matches, the best of them with their mirror flag, where the catalogue knows the video file."""
         with_file = [match for match in answer.matches if _is_video_file(answer.paths[match.ref_id])]
-        config = self.manifest.preset.localization
-        verified = verify(with_file, {answer.query_id: upload}, answer.paths, config=config, viewer=self._viewer)
-        found = {match: item.match for match, item in zip(with_file, verified, strict=True)}
+        if not with_file:
+            return answer.matches
+        verified = reader.verified(with_file, {answer.query_id: upload}, answer.paths)
+        found = dict(zip(with_file, verified, strict=True))
         return tuple(found.get(match, match) for match in answer.matches)
 
     def match_descriptors(self, query: Descriptors) -> CatalogAnswer:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from engine.catalog.records import CatalogAnswer
+from engine.catalog.records import CatalogAnswer, Snapshot
 from engine.catalog.tables import Entry, Tables, Version
 from engine.config import EnsembleGate, Preset
 from engine.errors import StoreError
@@ -70,6 +70,12 @@ class Matcher:
                 if entry.video.sha256 == sha256
             }
             return replace(answer, duplicates=tuple(same), paths={**answer.paths, **same})
+
+    def snapshot(self) -> Snapshot:
+        """The newest state. Raises ``StoreError`` for damaged tables."""
+        entries = self._newest().entries
+        videos = {video_id: entry.video for video_id, entry in entries.items()}
+        return Snapshot(videos, self._thresholds(len(videos)))
 
     def _answer(self, query: Descriptors, state: _State) -> CatalogAnswer:
         compared = self._to_compare(query, state)

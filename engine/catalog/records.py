@@ -59,6 +59,14 @@ class CatalogInfo:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """The videos of one moment by id, sorted, and the thresholds of verdicts then, as in `CatalogAnswer`."""
+
+    videos: Mapping[str, CatalogVideo]
+    thresholds: VerdictScores | None
+
+
+@dataclass(frozen=True)
 class Verification:
     """``problems``: one line for each thing that is damaged, none in a whole catalogue.
 

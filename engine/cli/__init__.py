@@ -27,7 +27,8 @@ from engine.cli.options import EXIT_CONFIG
 from engine.cli.report import report
 from engine.cli.run import run
 from engine.cli.search import search
-from engine.console import LogLines, say
+from engine.cli.serve import serve
+from engine.console import LogFormat, say, start_logging
 from engine.errors import EngineError
 from engine.version import __version__
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         typer.main.get_command(app).main(args=argv, prog_name="vsc-engine")
     except (EngineError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
-        say(f"vsc-engine: {error}")
+        say(f"vsc-engine: {error}", level=logging.ERROR)
         sys.exit(EXIT_CONFIG)
     except SystemExit as status:
         sys.exit(EXIT_CONFIG if status.code == 2 else status.code)  # 2 is the parser's word for wrong usage
@@ -59,15 +60,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="What lines on stderr are: text, or JSON objects.")] = "text",
 ) -> None:
-    level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogLines()])
-    logging.getLogger("engine").setLevel(level)
+    start_logging(level=logging.DEBUG if verbose else logging.INFO, log_format=log_format)
     if version:
         print(f"vsc-engine {__version__}")
         raise typer.Exit
 
 
-for verb in (build, extract, merge, fit_pca, normalize, search, localize, evaluate, report, run, compare, dedup, info):
+for verb in (
+    *(build, extract, merge, fit_pca, normalize, search, localize, evaluate, report),
+    *(run, compare, dedup, serve, info),
+):
     app.command()(verb)
 app.add_typer(catalog, name="catalog")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,8 +38,6 @@ from engine.console import progress, say
 
 if TYPE_CHECKING:
     from engine.catalog.records import CatalogAnswer
-    from engine.records import CandidatePair, Match
-    from engine.storage.location import Location
 
 catalog = typer.Typer(
     no_args_is_help=True,
@@ -230,6 +227,7 @@ def match(
     Example: vsc-engine catalog match catalogue/ upload.mp4 --exit-code
     """
     from engine.catalog.catalog import Catalog
+    from engine.catalog.documents import AnswerDocument, write_answers_report
     from engine.errors import ConfigError, MediaError
     from engine.storage.location import location
     from engine.video.discovery import discover
@@ -254,9 +252,10 @@ def match(
             verdicts[answer.verdict or _NO_VERDICT] += 1
             answers.append(answer)
             say(_line(answer, seconds))
-            print(json.dumps({**_document(answer, path=item.path, every=every), "seconds": seconds}), flush=True)
+            document = AnswerDocument.of(answer, path=str(item.path), every=every)
+            print(json.dumps({**asdict(document), "seconds": seconds}), flush=True)
     if report is not None:
-        _write_report(location(report), answers, {item.video_id: item.path for item in media}, every=every)
+        write_answers_report(location(report), answers, {item.video_id: item.path for item in media}, every=every)
     counts = {"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}
     print(json.dumps({**counts, "verdicts": dict(verdicts)}))
     if num_failed:
@@ -278,36 +277,3 @@ def _line(answer: CatalogAnswer, seconds: float) -> str:
     best = answer.candidates[0]
     verdict = "likeliest" if answer.verdict is None else f"{answer.verdict}; likeliest"
     return f"{answer.query_id}: {verdict} {answer.paths[best.ref_id]}, score {best.score:.3f}, {seconds:.2f} s"
-
-
-def _write_report(
-    output: Location, answers: Sequence[CatalogAnswer], query_paths: Mapping[str, Location], *, every: bool
-) -> None:
-    from engine.evidence.report import write_report
-
-    matches = [match for answer in answers for match in (answer.matches if every else answer.told)]
-    ref_paths = {ref_id: path for answer in answers for ref_id, path in answer.paths.items()}
-    pairs = [(answer, match.ref_id) for answer in answers for match in answer.matches]
-    verdicts = {(answer.query_id, ref_id): answer.verdict_on(ref_id) or "" for answer, ref_id in pairs}
-    write_report(output, matches, query_paths, ref_paths, verdicts=verdicts)
-
-
-def _document(answer: CatalogAnswer, *, path: Location, every: bool) -> dict[str, Any]:
-    def with_path(found: CandidatePair | Match) -> dict[str, Any]:
-        values = asdict(found)
-        del values["query_id"]
-        return {**values, "path": str(answer.paths[found.ref_id]), "verdict": answer.verdict_on(found.ref_id)}
-
-    return {
-        "query_id": answer.query_id,
-        "path": str(path),
-        "verdict": answer.verdict,
-        "thresholds": None if answer.thresholds is None else asdict(answer.thresholds),
-        "duplicates": [{"ref_id": ref_id, "path": str(answer.paths[ref_id])} for ref_id in answer.duplicates],
-        "num_rows": answer.num_rows,
-        "warnings": answer.warnings,
-        "candidates": [
-            with_path(pair) for pair in answer.candidates if every or answer.verdict_on(pair.ref_id) != "no match"
-        ],
-        "matches": [with_path(match) for match in (answer.matches if every else answer.told)],
-    }

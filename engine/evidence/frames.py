@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from engine.errors import MediaError, RemoteError
-from engine.isolation import CallEndedError, IsolatedProcess
+from engine.isolation import CallEndedError, IsolatedProcess, ThisProcess
 from engine.records import Frames, Match, Media
 from engine.storage.location import Location
 from engine.video.media import claimed_duration_s
@@ -38,12 +38,12 @@ class Viewer:
 
     A context manager; leaving it ends the process, which the first look starts. Of a file that took too long, or ended
     the process, nothing is tried again. ``limit_s``: seconds that a file may take, by default `LIMIT_S` and
-    `LIMIT_PER_PICTURE_S` for each picture.
+    `LIMIT_PER_PICTURE_S` for each picture. ``process``: which one looks, by default one of its own.
     """
 
-    def __init__(self, *, limit_s: float | None = None) -> None:
+    def __init__(self, *, limit_s: float | None = None, process: IsolatedProcess | ThisProcess | None = None) -> None:
         self._limit_s = limit_s
-        self._process = IsolatedProcess()
+        self._process = process or IsolatedProcess()
         self._given_up: dict[Location, str] = {}
 
     def look_at(

@@ -86,6 +86,8 @@ def write_report(
     ref_rows: Rows | None = None,
     title: str = "Copies found",
     max_pictured: int = MAX_PICTURED,
+    names_queries: bool = True,
+    viewer: Viewer | None = None,
 ) -> None:
     """Write an HTML page of the matches that holds all it shows: first verdict ``copy``, then ``review``, by score.
 
@@ -93,7 +95,8 @@ def write_report(
     at, gives a line in place of its pictures. ``verdicts``: a word for some pairs of query id and reference id, such as
     ``copy`` or ``review``. ``query_rows`` and ``ref_rows``: descriptors by video id, for a picture of the score matrix.
     The best ``max_pictured`` matches have pictures (about 80 KB each), the best `MAX_LISTED` are listed; the page says
-    what it leaves out.
+    what it leaves out. ``names_queries``: whether the page tells the paths of queries; those of a service are passing.
+    ``viewer`` looks at the files, by default one of its own.
 
     Raises ``OSError`` where the page cannot be written; what was there before then stays.
     """
@@ -103,10 +106,10 @@ def write_report(
         key=lambda match: (_ORDER.get(words.get((match.query_id, match.ref_id), ""), len(_ORDER)), -match.score),
     )
     pictured, listed = ordered[:max_pictured], ordered[:MAX_LISTED]
-    with Viewer() as viewer:
+    with viewer or Viewer() as viewer:
         videos = {
-            role: _Videos(role, paths, listed, pictured=pictured, viewer=viewer)
-            for role, paths in (("query", query_paths), ("reference", ref_paths))
+            "query": _Videos("query", query_paths, listed, pictured=pictured, viewer=viewer, tells_paths=names_queries),
+            "reference": _Videos("reference", ref_paths, listed, pictured=pictured, viewer=viewer, tells_paths=True),
         }
     entries = [
         _Entry(
@@ -166,8 +169,10 @@ class _Videos:
         *,
         pictured: Sequence[Match],
         viewer: Viewer,
+        tells_paths: bool,
     ) -> None:
         self._role = role
+        self._tells_paths = tells_paths
         self._paths = paths
         self._segments: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._pair_segments: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
@@ -187,7 +192,7 @@ class _Videos:
 
     def side(self, match: Match) -> _Side:
         video_id, (start_s, end_s) = self._video_id(match), self._segment(match)
-        path, length_s = self._paths.get(video_id), self._lengths_s[self._video_id(match)]
+        path, length_s = self._paths.get(video_id) if self._tells_paths else None, self._lengths_s[video_id]
         others = [span for span in self._pair_segments[match.query_id, match.ref_id] if span != (start_s, end_s)]
         spans = [*others[:_MAX_SPANS], (start_s, end_s)]
         found = self._pictures.get(video_id, {})

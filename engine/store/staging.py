@@ -31,7 +31,7 @@ _BASE = "base.json"
 
 @contextmanager
 def staged(folder: Location, *, cache: Callable[[], Path]) -> Iterator[Path]:
-    """The folder to write a store in: ``folder``, or for one in an object store a copy of it below ``cache()``, which is not called for others.
+    """The folder to write a store in: ``folder``, or for one in an object store a copy of it below ``cache()``.
 
     The copy is uploaded when the block ends well, and then removed. After an error or a kill it stays, with all that
     was described, and the next writer on this machine goes on with it, if the store is still as it was. Raises

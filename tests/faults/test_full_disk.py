@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.catalog.catalog import Catalog
 from engine.store.store import read_descriptors
 from tests.conftest import MakeOnce
 from tests.end_to_end.conftest import FPS, footage
 from tests.faults.conftest import rounds
 from tests.faults.extraction import arguments
+from tests.services import serving
 from tests.videos import write_video
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -80,3 +82,21 @@ def test_a_disk_that_is_full(videos: Path, lite_engines: Path, tmp_path: Path, s
         (disk / "other").unlink()
         subprocess.run(command, check=True, capture_output=True)
         assert len(read_descriptors(Path(command[-3]))) == 3
+
+
+def test_a_service_without_room_refuses_uploads_and_goes_on(videos: Path, tiny_engines: Path, tmp_path: Path) -> None:
+    Catalog.create(tmp_path / "catalogue", engines=tiny_engines).close()
+    video = videos / "V0.mp4"
+    with (
+        small_disk(tmp_path / "disk", size_bytes=1 << 20) as disk,
+        serving(tmp_path / "catalogue", "--uploads", disk / "uploads", "--workers", "1") as server,
+    ):
+        (disk / "other").write_bytes(bytes((1 << 20) - 20_000))
+        assert video.stat().st_size > 20_000
+        for path in ("/v1/match", "/v1/videos?id=V0"):
+            for reply in (server.post_file(path, video), server.ask("POST", path, body=video.read_bytes())):
+                assert reply.status == 507
+                assert "no room" in reply.body["error"]
+        assert list((disk / "uploads" / "incoming").iterdir()) == []
+        (disk / "other").unlink()
+        assert server.post_file("/v1/videos?id=V0", video).status == 201

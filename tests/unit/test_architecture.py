@@ -27,12 +27,14 @@ ROOMS = [
     "evidence",
     "run",
     "catalog",
+    "serve",
     "cli",
 ]
 # Where each heavy library may be imported. `models` and `build` are the rooms of torch and timm.
 HOMES = {
     "av": {"engine.video.container", "engine.video.media", "engine.video.pyav", "engine.video.stills"},
     "cv2": {"engine.evidence.geometry", "engine.video.statistics"},
+    "fastapi": {"engine.serve.app", "engine.serve.receiving", "engine.serve.telling"},
     "faiss": {"engine.search.faiss_backend"},
     "filelock": {"engine.files"},
     "fsspec": {"engine.storage.objects"},
@@ -43,12 +45,15 @@ HOMES = {
     "onnx": {"engine.build.onnx_graph", "engine.build.float16", "engine.build.turing"},
     "onnxruntime": {"engine.build.onnx_runtime"},
     "openvino": {"engine.runtime.openvino"},
+    "prometheus_client": {"engine.serve.metrics"},
     "pyarrow": {"engine.catalog.tables", "engine.store.arrow", "engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
     "ray": {"engine.run.ray_executor"},
+    "starlette": {"engine.serve.receiving", "engine.serve.telling"},
     "tensorrt": {"engine.runtime.tensorrt_library"},
     "tensorrt_rtx": {"engine.runtime.tensorrt_library"},
     "torch_tensorrt": {"engine.build.torch_tensorrt"},
+    "uvicorn": {"engine.serve.server"},
 }
 BUILD_ONLY = {"torch", "timm", "safetensors", "skimage", "torchvision"}
 

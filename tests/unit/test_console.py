@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from datetime import datetime
 
 import pytest
 
@@ -67,3 +69,26 @@ def test_an_exception_is_told_in_lines_of_its_own(capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["unexpected", "Traceback (most recent call last):"]
     assert lines[-1] == "ValueError: invalid literal for int() with base 10: '\\x1b[2J'"
+
+
+def test_programs_get_objects(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.console._log_format", "json")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    say("two\nlines \u202e\udcff")
+    record = logging.LogRecord("engine.x", logging.WARNING, "", 0, "failed: %s", ("Q1",), None)
+    record.fields = {"status": 500}
+    LogLines().emit(record)
+    try:
+        int("a reason")
+    except ValueError:
+        LogLines().emit(logging.LogRecord("engine.x", logging.ERROR, "", 0, "failed", (), sys.exc_info()))
+    with progress("extract", 1) as advance:
+        advance()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["message"]) for line in lines[:3]] == [
+        ("info", "two\nlines \u202e\udcff"), ("warning", "failed: Q1"), ("error", "failed")
+    ]  # fmt: skip
+    assert lines[1].items() >= {"logger": "engine.x", "status": 500}.items()
+    assert "ValueError: invalid literal" in lines[2]["exception"]
+    assert lines[3]["message"].startswith("extract: 1 of 1")
+    assert all(datetime.fromisoformat(line["time"]).tzinfo is not None for line in lines)

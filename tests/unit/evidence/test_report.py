@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -158,19 +156,6 @@ def test_bars_lie_inside_a_line(tmp_path: Path, footage: Path) -> None:
 )
 def test_times_as_people_read_them(seconds: float, text: str) -> None:
     assert clock(seconds) == text
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        pytest.skip(f"no browser here: none of {', '.join(names)} is on the PATH")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 def test_the_page_works_in_a_browser(tmp_path: Path, footage: Path, browser: Any) -> None:

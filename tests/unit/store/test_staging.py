@@ -51,16 +51,16 @@ def test_a_folder_of_this_machine_is_written_itself(tmp_path: Path) -> None:
 
 def test_a_store_is_whole_in_the_object_store_and_gone_here(object_store: ObjectStore, tmp_path: Path) -> None:
     folder = object_store.path("whole_store")
-    write(folder, "a", "b", "c", cache=lambda: tmp_path)
+    write(folder, "a", "b", "c", cache=tmp_path)
     assert found(folder) == expected("a", "b", "c")
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == []
-    write(folder, "d", cache=lambda: tmp_path)
+    write(folder, "d", cache=tmp_path)
     assert found(folder) == expected("a", "b", "c", "d")
 
 
 def test_a_video_that_is_replaced_leaves_readers_the_store_of_before(object_store: ObjectStore, tmp_path: Path) -> None:
     folder = object_store.path("replaced")
-    write(folder, "a", "b", "c", cache=lambda: tmp_path)
+    write(folder, "a", "b", "c", cache=tmp_path)
     before = read_manifest(folder)
     write(folder, "a", cache=tmp_path, seed=1)
     assert found(folder) == {**expected("a", "b", "c"), **expected("a", seed=1)}
@@ -91,10 +91,10 @@ def test_what_was_written_before_an_error_is_gone_on_with(object_store: ObjectSt
 
 def test_an_upload_that_fails_changes_nothing_and_is_tried_again(object_store: ObjectStore, tmp_path: Path) -> None:
     folder = object_store.path("upload")
-    write(folder, "a", cache=lambda: tmp_path)
+    write(folder, "a", cache=tmp_path)
     object_store.failures["upload/shard-00001"] = Failure(403, "AccessDenied", methods=("PUT", "POST"))
     with pytest.raises(RemoteError, match="cannot be written: access is denied"):
-        write(folder, "b", cache=lambda: tmp_path)
+        write(folder, "b", cache=tmp_path)
     assert found(folder) == expected("a")
     object_store.failures.clear()
     with staged(folder, cache=lambda: tmp_path) as copy, StoreWriter(copy, identity=IDENTITY) as writer:
@@ -120,12 +120,12 @@ def test_of_two_writers_the_one_that_ends_later_is_refused(
 
 def test_other_engines_and_other_objects_are_refused(object_store: ObjectStore, tmp_path: Path) -> None:
     folder = object_store.path("identity")
-    write(folder, "a", cache=lambda: tmp_path)
+    write(folder, "a", cache=tmp_path)
     with pytest.raises(StoreError, match=r"^s3://videos/identity holds descriptors of another origin"):
         write(folder, "b", cache=tmp_path, identity={"engines": "other", "role": "query"})
     object_store.put("full/film.mp4", b"x")
     with pytest.raises(StoreError, match=r"^s3://videos/full holds other objects"):
-        write(object_store.path("full"), "a", cache=lambda: tmp_path)
+        write(object_store.path("full"), "a", cache=tmp_path)
     assert object_store.keys("full") == ["full/film.mp4"]
 
 
@@ -145,7 +145,7 @@ def test_damage_is_noticed(
     folder = object_store.path("damaged")
     for key in object_store.keys("damaged"):
         object_store.path(key).unlink()
-    write(folder, "a", cache=lambda: tmp_path)
+    write(folder, "a", cache=tmp_path)
     damage(object_store)
     with pytest.raises(StoreError, match=said):
         read_descriptors(folder)

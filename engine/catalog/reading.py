@@ -1,0 +1,44 @@
+"""Who opens video files when an upload is compared: this process, or one in its place that may die of a bad file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from engine.describe.engine import Engine
+from engine.evidence.frames import Viewer
+from engine.evidence.geometry import verify
+from engine.records import Descriptors, Match, Role
+from engine.storage.location import Location
+
+
+class FileReader(Protocol):
+    """Opens the video files of one upload and of what it is compared with."""
+
+    def describe(self, path: Location, *, role: Role, video_id: str | None) -> Descriptors:
+        """As `engine.describe.engine.Engine.describe_file`."""
+
+    def verified(
+        self, matches: Sequence[Match], query_paths: Mapping[str, Location], ref_paths: Mapping[str, Location]
+    ) -> list[Match]:
+        """The matches, in order, the best of them with their mirror flag; paths by video id."""
+
+
+class EngineReader:
+    """The `FileReader` of this process. ``engine`` is open; ``viewer`` looks at pictures."""
+
+    def __init__(self, engine: Engine, viewer: Viewer) -> None:
+        self._engine = engine
+        self._viewer = viewer
+
+    def describe(self, path: Location, *, role: Role, video_id: str | None) -> Descriptors:
+        """See `FileReader.describe`."""
+        return self._engine.describe_file(path, role=role, video_id=video_id)
+
+    def verified(
+        self, matches: Sequence[Match], query_paths: Mapping[str, Location], ref_paths: Mapping[str, Location]
+    ) -> list[Match]:
+        """See `FileReader.verified`."""
+        config = self._engine.preset.localization
+        found = verify(matches, query_paths, ref_paths, config=config, viewer=self._viewer)
+        return [item.match for item in found]
