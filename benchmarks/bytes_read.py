@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import av
 import numpy as np
 import typer
+from av.video.frame import PictureType
 
 from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, report
 from engine.config import SampledFrames
@@ -53,6 +54,7 @@ def encode(source: Path, target: Path, *, length_s: float) -> None:
                 for frame in video.decode(video=0):
                     picture = frame.reformat(format="yuv420p")
                     picture.pts, picture.time_base = num_frames, 1 / rate
+                    picture.pict_type = PictureType.NONE  # the encoder would take over that of the source
                     copy.mux(stream.encode(picture))
                     num_frames += 1
         copy.mux(stream.encode())
@@ -75,7 +77,7 @@ def describe(path: Location, engine: Engine, *, frames: SampledFrames) -> tuple[
     if not isinstance(result, Descriptors):
         raise EngineError(result.reason)
     row: dict[str, Any] = {"place": "object store" if isinstance(path, RemotePath) else "file", "video": path.name}
-    row |= {"frames": frames, "num_rows": len(result)}
+    row |= {"frames": frames, "num_rows": len(result), "warnings": result.warnings}
     if isinstance(path, RemotePath):
         traffic = engine.traffic.pop("video")
         row |= {"read_bytes": traffic.read_bytes, "size_bytes": traffic.size_bytes}
