@@ -12,12 +12,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
 import av
 import numpy as np
 import typer
+from av.video.frame import PictureType
 
 from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, report
 from engine.config import SampledFrames
@@ -38,21 +40,24 @@ _ENDINGS = ("index_at_end.mp4", "index_at_front.mp4", "matroska.mkv")
 
 def encode(source: Path, target: Path, *, length_s: float) -> None:
     """Encode a video in H.264, over and over until it is ``length_s`` long, with a key frame every `GOP_S` seconds."""
+    with open_container(source) as video:
+        original = video.streams.video[0]
+        rate = original.average_rate or Fraction(25)
+        size_wh = original.width, original.height
     with av.open(str(target), "w") as copy:
-        num_frames, rate, stream = 0, 25.0, None
+        options = {"crf": "20", "preset": "veryfast", "g": str(round(rate * GOP_S)), "sc_threshold": "0"}
+        stream = copy.add_stream("libx264", rate=rate, options=options)
+        (stream.width, stream.height), stream.pix_fmt = size_wh, "yuv420p"
+        num_frames = 0
         while num_frames < length_s * rate:
             with open_container(source) as video:
-                original = video.streams.video[0]
-                if stream is None:
-                    rate = float(original.average_rate or 25)
-                    options = {"crf": "20", "preset": "veryfast", "g": str(round(rate * GOP_S)), "sc_threshold": "0"}
-                    stream = copy.add_stream("libx264", rate=original.average_rate or 25, options=options)
-                    stream.width, stream.height, stream.pix_fmt = original.width, original.height, "yuv420p"
-                for frame in video.decode(original):
-                    frame.pts = None
-                    copy.mux(stream.encode(frame.reformat(format="yuv420p")))
+                for frame in video.decode(video=0):
+                    picture = frame.reformat(format="yuv420p")
+                    picture.pts, picture.time_base = num_frames, 1 / rate
+                    picture.pict_type = PictureType.NONE  # the encoder would take over that of the source
+                    copy.mux(stream.encode(picture))
                     num_frames += 1
-        copy.mux(stream.encode() if stream is not None else [])
+        copy.mux(stream.encode())
 
 
 def remux(source: Path, target: Path, options: dict[str, str]) -> None:
@@ -72,7 +77,7 @@ def describe(path: Location, engine: Engine, *, frames: SampledFrames) -> tuple[
     if not isinstance(result, Descriptors):
         raise EngineError(result.reason)
     row: dict[str, Any] = {"place": "object store" if isinstance(path, RemotePath) else "file", "video": path.name}
-    row |= {"frames": frames, "num_rows": len(result)}
+    row |= {"frames": frames, "num_rows": len(result), "warnings": result.warnings}
     if isinstance(path, RemotePath):
         traffic = engine.traffic.pop("video")
         row |= {"read_bytes": traffic.read_bytes, "size_bytes": traffic.size_bytes}

@@ -117,14 +117,6 @@ class RemotePath:
 
     resolve = absolute
 
-    def is_symlink(self) -> bool:
-        """There are no links in object stores."""
-        return False
-
-    def samefile(self, other: object) -> bool:
-        """Whether both are one object."""
-        return self == other
-
     def stat(self) -> ObjectInfo:
         """Size and version of the object, as the listing told them that this came from, or as they are now."""
         return self.info or self._store.stat(self)
@@ -141,16 +133,16 @@ class RemotePath:
             return False
 
     def is_dir(self) -> bool:
-        """Whether objects have names below this one."""
-        return not self.is_web and next(iter(self.below(limit=1)), None) is not None
+        """Whether there is no such object, but objects below it."""
+        return not self.is_web and self._store.is_prefix(self)
 
     def exists(self) -> bool:
         """Whether there is such an object, or objects below it."""
         return self.is_file() or self.is_dir()
 
-    def below(self, *, limit: int | None = None) -> Iterator[RemotePath]:
+    def below(self) -> Iterator[RemotePath]:
         """All objects whose names begin with this one and a slash, in order, each with its `info`."""
-        return self._store.below(self, limit=limit)  # type: ignore[no-any-return]
+        return self._store.below(self)  # type: ignore[no-any-return]
 
     def read_bytes(self) -> bytes:
         """The whole object; for tables and shards, not for videos."""

@@ -57,23 +57,25 @@ def stat(path: RemotePath) -> ObjectInfo:
     return _as_info(found)
 
 
-def below(path: RemotePath, *, limit: int | None = None) -> Iterator[RemotePath]:
+def is_prefix(path: RemotePath) -> bool:
+    """Whether there is no such object, but objects below it. Raises ``RemoteError``."""
+    try:
+        with _one_line(path):
+            return bool(_info(path)["type"] == "directory")
+    except RemoteMissingError:
+        return False
+
+
+def below(path: RemotePath) -> Iterator[RemotePath]:
     """See `RemotePath.below`. Those whose names end with a slash are no objects."""
     with _one_line(path):
         file_system, root = _opened(path)
         root = root.rstrip("/")
         file_system.invalidate_cache()
-        if limit is None:
-            found = file_system.find(root, detail=True)
-        else:
-            try:
-                found = {entry["name"]: entry for entry in file_system.ls(root, detail=True)[:limit]}
-            except FileNotFoundError:
-                found = {}
+        found = file_system.find(root, detail=True)
     for name, entry in sorted(found.items()):
-        if name.startswith(f"{root}/") and (limit or entry["type"] == "file") and not name.endswith("/"):
-            url = f"{path.url.rstrip('/')}/{name[len(root) + 1 :]}"
-            yield RemotePath(url, info=_as_info(entry) if entry["type"] == "file" else None)
+        if name.startswith(f"{root}/") and entry["type"] == "file" and not name.endswith("/"):
+            yield RemotePath(f"{path.url.rstrip('/')}/{name[len(root) + 1 :]}", info=_as_info(entry))
 
 
 def read_bytes(path: RemotePath) -> bytes:

@@ -55,7 +55,7 @@ def read_bytes(path: RemotePath) -> bytes:
         source.close()
 
 
-def below(path: RemotePath, *, limit: int | None = None) -> NoReturn:  # noqa: ARG001
+def below(path: RemotePath) -> NoReturn:
     """There are no listings in the web. Raises ``ConfigError``."""
     raise ConfigError(f"{path}: a URL of the web is one file; name each")
 

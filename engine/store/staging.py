@@ -62,7 +62,7 @@ def _fetch(folder: RemotePath, staging: Path) -> bytes | None:
     try:
         base = (folder / MANIFEST_NAME).read_bytes()
     except RemoteMissingError:
-        if next(iter(folder.below(limit=1)), None) is not None:
+        if folder.is_dir():
             raise StoreError(
                 f"{folder} holds other objects; choose a new or empty prefix for the descriptors"
             ) from None
