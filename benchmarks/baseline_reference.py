@@ -6,8 +6,9 @@ thrown away. This does the same with the same random weights as the engines, one
 decoded once for all models, and the search for scenes is the engine's, which costs less than the reference's.
 
 With random weights the edit scores mean nothing, so the threshold is put where ``--gated-share`` of the clips lie below
-it. Near-duplicate rows are kept on both sides: which one of two remains depends on the last bits. Before a time is reported, the engine must stop the same clips as the baseline, and describe the same frames of the
-others with descriptors of a cosine of at least `MIN_COSINE`.
+it. Near-duplicate rows are kept on both sides: which one of two remains depends on the last bits. Before a time is
+reported, the engine must stop the same clips as the baseline, and describe the same frames of the others with
+descriptors of a cosine of at least `MIN_COSINE`.
 """
 
 from __future__ import annotations
