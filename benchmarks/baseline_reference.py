@@ -6,8 +6,9 @@ thrown away. This does the same with the same random weights as the engines, one
 decoded once for all models, and the search for scenes is the engine's, which costs less than the reference's.
 
 With random weights the edit scores mean nothing, so the threshold is put where ``--gated-share`` of the clips lie below
-it. Before a time is reported, the engine must stop the same clips as the baseline, and describe the same frames of the
-others with descriptors of a cosine of at least `MIN_COSINE`.
+it. Near-duplicate rows are kept on both sides: which one of two remains depends on the last bits. Before a time is
+reported, the engine must stop the same clips as the baseline, and describe the same frames of the others with
+descriptors of a cosine of at least `MIN_COSINE`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, comm
 from engine.build.export import Normalize
 from engine.config import ClipGate, DescriptorModel, Preset
 from engine.describe.engine import Engine
-from engine.describe.near_duplicates import keep_distinct
 from engine.describe.scenes import find_scenes
 from engine.errors import ConfigError, EngineError
 from engine.models.checkpoints import random_weights
@@ -141,10 +141,8 @@ class ReferenceOrder:
                 padded = torch.zeros(1, self.gate.max_frames, features.shape[1])
                 padded[0, : len(features)] = features
                 score = float(self.score.logits(padded).sigmoid()[0])
-            with clock.stage("near_duplicates"):
-                kept = keep_distinct(rows, max_cosine=self.preset.near_duplicates.max_cosine)
         times = np.tile(slot_timestamps(len(frames)), (len(views), 1))
-        return Descriptors(media.video_id, times[kept], rows[kept], edit_score=score)
+        return Descriptors(media.video_id, times, rows, edit_score=score)
 
     def _scenes(self, frames: Sequence[Any]) -> tuple[Region, ...]:
         statistics = SceneStatisticsAccumulator(num_frames=len(frames))
@@ -245,7 +243,8 @@ def main(
     Example: python -m benchmarks.baseline_reference clips/ --engines engines/
     """
     directory = EnginesDirectory.open(engines)
-    preset = directory.manifest.preset
+    built = directory.manifest.preset
+    preset = built.model_copy(update={"near_duplicates": built.near_duplicates.model_copy(update={"max_cosine": 1.0})})
     if directory.manifest.weights != "random":
         raise ConfigError(f"{engines} has weights of its own; expected engines built with --random-weights")
     media = find_videos(videos)

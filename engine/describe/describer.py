@@ -118,7 +118,9 @@ class Describer:
         if not views:
             return whole
         scenes = self._run_ensemble(source, views, clock)
-        outputs = {name: np.concatenate([rows, scenes.outputs[name]]) for name, rows in whole.outputs.items()}
+        # Each is let go as soon as it is joined: a long video has tens of MB of each output.
+        names = list(whole.outputs)
+        outputs = {name: np.concatenate([whole.outputs.pop(name), scenes.outputs.pop(name)]) for name in names}
         timestamps = np.concatenate([whole.timestamps, scenes.timestamps])
         return _EnsembleRows(timestamps, outputs, np.concatenate([whole.blank, scenes.blank]))
 
