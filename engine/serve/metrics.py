@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from engine.evaluate.calibration import Verdict
+
 try:
     from prometheus_client import (
         CONTENT_TYPE_LATEST,
@@ -42,6 +46,7 @@ class Metrics:
         self.waiting = self._gauge("queue_length", "Videos that are being received or wait.")
         self.running = self._gauge("running", "Videos that are worked on.")
         self.videos = self._gauge("catalog_videos", "Videos in the catalogue.")
+        self._start_at_zero()
 
     def add_stage(self, stage: str, seconds: float) -> None:
         """Count seconds of a stage."""
@@ -50,6 +55,15 @@ class Metrics:
     def page(self) -> bytes:
         """All of it in the text format of Prometheus."""
         return generate_latest(self._registry)
+
+    def _start_at_zero(self) -> None:
+        """Tell the usual counts before there is anything to count: Prometheus sees no rise from nothing to 1."""
+        for kind in ("match", "add"):
+            self.uploads.labels(kind)
+        for reason in ("file", "service", "conflict", "gateway_timeout"):
+            self.failures.labels(reason)
+        for verdict in get_args(Verdict):
+            self.verdicts.labels(verdict)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"vsc_engine_{name}", text, labels, registry=self._registry)

@@ -460,6 +460,9 @@ def test_uploads_are_answered_while_another_process_adds(folder: Path, prepared:
 
 def test_counts_for_prometheus(folder: Path, prepared: Path) -> None:
     with serving(folder) as server:
+        before = server.ask("GET", "/metrics").body.decode()
+        assert 'vsc_engine_failures_total{reason="file"} 0.0' in before  # or Prometheus would not see the first
+        assert 'vsc_engine_verdicts_total{verdict="copy"} 0.0' in before
         verdict = server.post_file("/v1/match", prepared / "files" / "copy.mp4").body["verdict"]
         server.post_file("/v1/match", prepared / "files" / "text.mp4")
         server.post_file("/v1/videos", prepared / "files" / "copy.mp4")
