@@ -37,10 +37,10 @@ def npz(path: Path, *videos: Descriptors) -> Path:
 
 def contents(catalog: Catalog) -> dict[str, tuple[str, int, bytes]]:
     """What counts of every video: the hash of its source, its rows and their bytes."""
-    tables = catalog._tables
-    tables.refresh()
-    entries = tables.entries()
-    rows = tables.read_rows([entry.revision for entry in entries.values()]) if entries else {}
+    shares = catalog._shares
+    shares.refresh()
+    entries = shares.entries()
+    rows = {key: found for tables in shares.tables for key, found in tables.read_rows().items()}
     return {
         video_id: (entry.video.sha256, entry.video.num_rows, rows[entry.revision].descriptors.tobytes())
         for video_id, entry in entries.items()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.catalog.inputs import Inputs
 from engine.catalog.records import AddReport, CatalogVideo
+from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError
 from engine.files import file_sha256
@@ -28,14 +29,14 @@ _VIDEOS_AT_ONCE = 256
 class Addition:
     """One `add`: takes what is not there yet, or changed, and commits it in batches. `finish` ends it.
 
-    ``index_above``: as in `Tables.tend`. ``rows_per_commit``: a batch of so many rows is committed, or what there is
+    ``index_above``: as in `Shares.tend`. ``rows_per_commit``: a batch of so many rows is committed, or what there is
     after some seconds.
     """
 
-    def __init__(self, tables: Tables, *, index_above: int, rows_per_commit: int | None = None) -> None:
-        self._tables = tables
+    def __init__(self, shares: Shares, *, index_above: int, rows_per_commit: int | None = None) -> None:
+        self._shares = shares
         self._index_above = index_above
-        self._entries = tables.entries()
+        self._entries = shares.entries()
         self._rows_per_commit = rows_per_commit or _ROWS_PER_COMMIT
         self._waiting: list[tuple[Entry, Descriptors]] = []
         self._moved: list[Entry] = []
@@ -128,7 +129,7 @@ class Addition:
         """Commit what waits; what became of everything."""
         self._commit()
         if self._moved:
-            self._tables.put(self._moved)
+            self._shares.put(self._moved)
         failures = sorted(self._failures, key=lambda failure: failure.video_id)
         added, replaced, kept = (tuple(sorted(ids)) for ids in (self._added, self._replaced, self._kept))
         return AddReport(added, replaced, kept, tuple(failures))
@@ -160,17 +161,17 @@ class Addition:
     def _take(
         self, video: Descriptors, known: CatalogVideo, *, rows_sha256: str, fingerprint: Fingerprint | None
     ) -> None:
-        self._waiting.append((Entry(known, self._tables.new_revision(), rows_sha256, fingerprint), video))
+        self._waiting.append((Entry(known, self._shares.new_revision(), rows_sha256, fingerprint), video))
         num_waiting = sum(len(descriptors) for _, descriptors in self._waiting)
         if num_waiting >= self._rows_per_commit:
             self._commit()
-            self._tables.tend(index_above=self._index_above)
+            self._shares.tend(index_above=self._index_above)
         elif time.monotonic() - self._last_commit_s > _SECONDS_PER_COMMIT:
             self._commit()
 
     def _commit(self) -> None:
         if self._waiting:
-            self._tables.commit(self._waiting)
+            self._shares.commit(self._waiting)
             for entry, _ in self._waiting:
                 video_id = entry.video.video_id
                 (self._replaced if video_id in self._entries else self._added).append(video_id)

@@ -1,7 +1,7 @@
 """A catalogue on disk: made, added to, taken from, looked at, and asked what an upload has in common with it.
 
-A folder with ``catalog.json``, the norm set, two tables and a lock file. One process writes at a time; others read
-meanwhile, and see each commit whole.
+A folder with ``catalog.json``, the norm set, two tables, or shares with two tables each, and a lock file. One process
+writes at a time; others read meanwhile, and see each commit whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,12 @@ from engine.build.cache import user_engines
 from engine.catalog.adding import Addition, Describe
 from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs, read_norm_set
 from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest, read_manifest, write_manifest
-from engine.catalog.matching import Matcher
+from engine.catalog.matching import Matcher, Share
 from engine.catalog.reading import EngineReader, FileReader
 from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Snapshot, Verification
-from engine.catalog.tables import Tables
-from engine.catalog.verification import verify_tables
+from engine.catalog.share_search import ShareSearch
+from engine.catalog.shares import Shares, share_folders
+from engine.catalog.verification import verify_shares
 from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, RemoteError, StoreError
@@ -46,8 +47,8 @@ from engine.video.discovery import one_video
 logger = logging.getLogger(__name__)
 
 INDEX_ABOVE = 300_000
-"""Up to so many rows, all are compared exactly, in memory (2 KB each for 512 dimensions); beyond, an index finds the
-nearest."""
+"""Up to so many rows of a share, all are compared exactly, in memory (2 KB each for 512 dimensions); beyond, an index
+finds the nearest."""
 
 _NORM_SET = "norm_set.npz"
 _LOCK = ".lock"
@@ -70,14 +71,15 @@ class Catalog:
         engines: EnginesDirectory | None,
         decoder: DecoderName | None,
         index_above: int,
+        cluster: str | None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._tables = Tables.open(folder, num_dims=manifest.num_dims)
+        self._shares = Shares.open(folder, manifest)
         self._engines = engines
         self._decoder = decoder
         self._index_above = index_above
-        self._matcher = Matcher(self._tables, preset=manifest.preset, normalizer=self._normalizer())
+        self._matcher = self._opened_matcher(cluster)
         self._resources = ExitStack()
         self._viewer = Viewer()
         self._engine: Engine | None = None
@@ -92,14 +94,18 @@ class Catalog:
         preset: Preset | None = None,
         norm_set: str | Location | None = None,
         use_score_norm: bool = True,
+        num_shares: int = 1,
     ) -> Self:
         """Make an empty catalogue in a new or empty folder; what decides its descriptors and scores is kept in it.
 
         ``engines``: by default those of preset ``lite`` in the user's cache. ``preset`` replaces the settings that they
         were built with, as in `Engine.open`. ``norm_set``: descriptors of a norm set, a store or an ``.npz``; by
-        default those that came with the engines. Raises ``ConfigError`` for engines without a PCA or a norm set, and
-        ``StoreError`` for a folder that holds other things, and a norm set of other engines.
+        default those that came with the engines. ``num_shares``: the videos are spread over so many folders, which
+        other machines can search; it stays as it is. Raises ``ConfigError`` for engines without a PCA or a norm set,
+        and ``StoreError`` for a folder that holds other things, and a norm set of other engines.
         """
+        if num_shares < 1:
+            raise ConfigError(f"a catalogue has at least one share, got {num_shares}")
         folder = location(folder)
         opened = _opened(engines) or user_engines("lite")
         engine = Engine.open(opened, preset=preset)
@@ -123,14 +129,15 @@ class Catalog:
             num_dims=num_dims,
             norm_set_sha256=None if rows is None else _sha256(rows),
             engines_folder=None if engines is None else str(opened.folder.absolute()),
+            num_shares=num_shares,
         )
         if isinstance(folder, Path):
             folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _check_free(folder)
+            _check_free(folder, manifest)
             if rows is not None:
                 save_arrays(folder / _NORM_SET, {"descriptors": rows})
-            Tables.create(folder, num_dims=num_dims)
+            Shares.create(folder, manifest)
             write_manifest(folder, manifest)
         return cls.open(folder, engines=opened)
 
@@ -142,16 +149,19 @@ class Catalog:
         engines: str | Path | EnginesDirectory | None = None,
         decoder: DecoderName | None = None,
         index_above: int = INDEX_ABOVE,
+        cluster: str | None = None,
     ) -> Self:
         """Open a catalogue. ``engines``: by default those that it was made with.
 
-        ``decoder``: as in `Engine.open`. ``index_above``: see `INDEX_ABOVE`; it counts for those who add. Raises
-        ``StoreError`` for a folder that is none, a newer version, damage, and engines other than its own.
+        ``decoder``: as in `Engine.open`. ``index_above``: see `INDEX_ABOVE`; it counts for those who add. ``cluster``:
+        the address of a Ray cluster, ``auto`` or ``HOST:PORT``, whose nodes hold a share each and search it; they see
+        the folder under the same path. Raises ``StoreError`` for a folder that is none, a newer version, damage, and
+        engines other than its own, and ``EngineError`` where no cluster answers.
         """
         folder = location(folder)
         manifest = read_manifest(folder)
         opened = _opened(engines)
-        catalog = cls(folder, manifest, engines=opened, decoder=decoder, index_above=index_above)
+        catalog = cls(folder, manifest, engines=opened, decoder=decoder, index_above=index_above, cluster=cluster)
         if opened is not None:
             catalog.described_by()
         return catalog
@@ -186,8 +196,8 @@ class Catalog:
         return self._add(inputs, describe or self._describe(None), rows_per_commit=None, progress=no_progress)
 
     def _add(self, inputs: Inputs, describe: Describe, *, rows_per_commit: int | None, progress: Progress) -> AddReport:
-        with self._writing() as tables:
-            addition = Addition(tables, index_above=self._index_above, rows_per_commit=rows_per_commit)
+        with self._writing() as shares:
+            addition = Addition(shares, index_above=self._index_above, rows_per_commit=rows_per_commit)
             missing = addition.missing(inputs)
             with progress("add", len(missing)) as advance:
                 for video, source in inputs.described:
@@ -199,15 +209,15 @@ class Catalog:
                         advance()
             report = addition.finish()
             report = replace(report, failures=(*inputs.failures, *report.failures))
-            tables.remove_orphans()
-            tables.tend(index_above=self._index_above)
+            shares.remove_orphans()
+            shares.tend(index_above=self._index_above)
         return report
 
     def remove(self, video_ids: Iterable[str]) -> None:
-        """Take videos out, all of them at once. Raises ``StoreError``, and takes none, if one is not there."""
+        """Take videos out, all of a share at once. Raises ``StoreError``, and takes none, if one is not there."""
         wanted = set(video_ids)
-        with self._writing() as tables:
-            entries = tables.entries()
+        with self._writing() as shares:
+            entries = shares.entries()
             unknown = sorted(wanted.difference(entries))
             if unknown:
                 raise StoreError(
@@ -215,14 +225,14 @@ class Catalog:
                     "`vsc-engine catalog list` shows the ids"
                 )
             if wanted:
-                tables.remove([entries[video_id].revision for video_id in wanted])
-                tables.remove_orphans()
-                tables.tend(index_above=self._index_above, merge=True)
+                shares.remove([entries[video_id].revision for video_id in wanted])
+                shares.remove_orphans()
+                shares.tend(index_above=self._index_above, merge=True)
 
     def list(self) -> list[CatalogVideo]:
         """All videos by id."""
-        self._tables.refresh()
-        return [entry.video for entry in self._tables.entries().values()]
+        self._shares.refresh()
+        return [entry.video for entry in self._shares.entries().values()]
 
     def snapshot(self) -> Snapshot:
         """The state that an upload would be compared with now; its rows are held in memory from then on."""
@@ -241,15 +251,15 @@ class Catalog:
             preset=self.manifest.preset.name,
             fps=self.manifest.preset.sampling.fps,
             norm_rows=len(self._norm_rows()) if self.manifest.norm_set_sha256 else 0,
-            num_indexed_rows=self._tables.num_indexed_rows(),
+            num_indexed_rows=self._shares.num_indexed_rows(),
             size_bytes=_size_bytes(self.folder),
         )
 
     def verify(self) -> Verification:
         """Read everything and compare it with the checksums. Raises ``StoreError`` while another process writes."""
         with _locked(self.folder):
-            self._tables.refresh()
-            return verify_tables(self._tables)
+            self._shares.refresh()
+            return verify_shares(self._shares)
 
     def backup(self, folder: str | Path) -> None:
         """Copy the catalogue, whole, to a new folder, which is a catalogue too; it appears when it is complete.
@@ -351,17 +361,28 @@ class Catalog:
         self.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[Tables]:
-        """The tables at their newest version, for the one writer, without what a killed one left."""
+    def _writing(self) -> Iterator[Shares]:
+        """The shares at their newest version, for the one writer, without what a killed one left."""
         with _locked(self.folder):
-            self._tables.refresh()
-            self._tables.remove_orphans()
-            yield self._tables
+            self._shares.refresh()
+            self._shares.remove_orphans()
+            yield self._shares
 
     def _describe(self, workers: Workers | ClusterWorkers | None) -> Describe:
         if workers is None:
             return lambda media: zip(media, self.engine().describe_media(media, role="reference"), strict=True)
         return lambda media: describe_in_workers(self.described_by(), media, role="reference", workers=workers)
+
+    def _opened_matcher(self, cluster: str | None) -> Matcher:
+        preset, normalizer = self.manifest.preset, self._normalizer()
+        shares: Sequence[Share]
+        if cluster is None:
+            shares = [ShareSearch(tables, preset=preset, normalizer=normalizer) for tables in self._shares.tables]
+        else:
+            from engine.catalog.remote_shares import open_remote_shares
+
+            shares = open_remote_shares(self.folder, self.manifest, normalizer=normalizer, cluster=cluster)
+        return Matcher(shares, preset=preset, normalizer=normalizer)
 
     def _normalizer(self) -> ScoreNormalizer | None:
         if self.manifest.norm_set_sha256 is None:
@@ -410,11 +431,11 @@ def _locked(folder: Location) -> Iterator[None]:
         yield
 
 
-def _check_free(folder: Location) -> None:
+def _check_free(folder: Location, manifest: CatalogManifest) -> None:
     """Refuse a folder with anything but what a killed `create` may have left."""
     if (folder / MANIFEST_NAME).exists():
         raise StoreError(f"{folder} is a catalogue already; add to it with `vsc-engine catalog add {folder} PATH`")
-    own = {_LOCK, _NORM_SET, "videos.lance", "rows.lance"}
+    own = {_LOCK, _NORM_SET, "videos.lance", "rows.lance", *(share.name for share in share_folders(folder, manifest))}
     others = sorted(name for name in _entries(folder) if name not in own and not name.endswith(".aside"))
     if others:
         raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")

@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest
 from engine.catalog.manifest import read_manifest as read_catalog_manifest
+from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.records import Descriptors, Failure, FloatArray, Media
@@ -65,25 +66,26 @@ def read_inputs(paths: Sequence[Location], manifest: CatalogManifest, *, web: We
             claim(video.video_id, path)
             described.append((video, path))
     for path in catalogs:
-        tables, entries, is_same = _read_catalog(path, manifest)
-        for entry in entries:
-            claim(entry.video.video_id, path)
-        if is_same:
-            copied.append((tables, entries))
-        else:
-            again, without_file = _described_again(entries)
-            media += again
-            failures += without_file
+        shares, is_same = _read_catalog(path, manifest)
+        for tables, entries in shares:
+            for entry in entries:
+                claim(entry.video.video_id, path)
+            if is_same:
+                copied.append((tables, entries))
+            else:
+                again, without_file = _described_again(entries)
+                media += again
+                failures += without_file
     return Inputs(media, described, copied, tuple(failures))
 
 
-def _read_catalog(path: Location, manifest: CatalogManifest) -> tuple[Tables, list[Entry], bool]:
-    """The tables of another catalogue, its videos in the order that they were added, and whether its rows fit."""
+def _read_catalog(path: Location, manifest: CatalogManifest) -> tuple[list[tuple[Tables, list[Entry]]], bool]:
+    """The shares of another catalogue, each with its videos in the order that they were added; whether its rows fit."""
     other = read_catalog_manifest(path)
-    tables = Tables.open(path, num_dims=other.num_dims)
-    tables.refresh()
-    entries = sorted(tables.entries().values(), key=lambda entry: entry.revision)
-    return tables, entries, other.identity == manifest.identity
+    shares = Shares.open(path, other)
+    shares.refresh()
+    found = [(tables, sorted(tables.entries().values(), key=lambda entry: entry.revision)) for tables in shares.tables]
+    return found, other.identity == manifest.identity
 
 
 def _described_again(entries: Sequence[Entry]) -> tuple[list[Media], list[Failure]]:

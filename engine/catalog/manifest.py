@@ -1,18 +1,22 @@
-"""``catalog.json``: what decides the descriptors of a catalogue and how they are compared; written once, when made."""
+"""``catalog.json``: what decides the descriptors of a catalogue, how they are compared and where they lie.
+
+It is written once, when the catalogue is made.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.config import Preset, explain
 from engine.errors import StoreError
 from engine.files import written_aside
 from engine.storage.location import Location
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_WITHOUT_SHARES = 1
 MANIFEST_NAME = "catalog.json"
 
 
@@ -21,22 +25,31 @@ class CatalogManifest(BaseModel):
 
     ``preset``: how uploads are described and compared. ``norm_set_sha256``: of the rows in ``norm_set.npz``, None
     without score normalization. ``engines_folder``: where the engines lay; None for those in the user's cache.
+    ``num_shares``: as `engine.catalog.shares.Shares` has them, 1 or more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = _WITHOUT_SHARES
     identity: dict[str, Any]
     preset: Preset
     num_dims: int
     norm_set_sha256: str | None
     engines_folder: str | None
+    num_shares: int = Field(default=1, ge=1)
 
 
 def write_manifest(folder: Location, manifest: CatalogManifest) -> None:
-    """Write ``catalog.json``, all at once: the last act of making a catalogue."""
+    """Write ``catalog.json``, all at once: the last act of making a catalogue.
+
+    Without shares it is that of format 1, which older versions read.
+    """
+    if manifest.num_shares == 1:
+        text = manifest.model_dump_json(indent=1, exclude={"num_shares"})
+    else:
+        text = manifest.model_copy(update={"format_version": FORMAT_VERSION}).model_dump_json(indent=1)
     with written_aside(folder / MANIFEST_NAME) as aside:
-        aside.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Location) -> CatalogManifest:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from engine.catalog.adding import rows_sha256
 from engine.catalog.records import Verification
+from engine.catalog.shares import Shares, share_of
 from engine.catalog.tables import Entry, Tables
 from engine.errors import StoreError
 
@@ -13,8 +14,25 @@ _VIDEOS_AT_ONCE = 256
 _AGAIN = "remove it and add it again"
 
 
-def verify_tables(tables: Tables) -> Verification:
-    """Read all rows of the version that is open. Raises ``StoreError`` where not even the videos can be read."""
+def verify_shares(shares: Shares) -> Verification:
+    """Read all rows of the versions that are open. Raises ``StoreError`` where not even the videos can be read."""
+    found = [_verify(tables) for tables in shares.tables]
+    misplaced = [
+        f"{video_id!r}: it lies on share {place}, not on share {share_of(video_id, num_shares=len(found))}; restore "
+        "both from a copy"
+        for place, tables in enumerate(shares.tables)
+        for video_id in tables.entries()
+        if share_of(video_id, num_shares=len(found)) != place
+    ]
+    return Verification(
+        num_videos=sum(item.num_videos for item in found),
+        num_rows=sum(item.num_rows for item in found),
+        num_orphan_rows=sum(item.num_orphan_rows for item in found),
+        problems=(*misplaced, *(problem for item in found for problem in item.problems)),
+    )
+
+
+def _verify(tables: Tables) -> Verification:
     entries = sorted(tables.entries().values(), key=lambda entry: entry.revision)
     problems: list[str] = []
     for start in range(0, len(entries), _VIDEOS_AT_ONCE):

@@ -26,6 +26,7 @@ from engine.cli.options import (
     NormSetOption,
     SamplingOption,
     ScenesOption,
+    SearchClusterOption,
     WorkersOption,
     chosen_preset,
     chosen_workers,
@@ -64,6 +65,9 @@ def create(
     gate: GateOption = None,
     max_pixels: MaxPixelsOption = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
+    shares: Annotated[
+        int, typer.Option(min=1, help="Spread the videos over so many folders, which other machines can search.")
+    ] = 1,
 ) -> None:
     """Make an empty catalogue; engines, settings and norm set are kept in it, and hold for all its videos and uploads.
 
@@ -80,6 +84,7 @@ def create(
         ),
         norm_set=norm_set,
         use_score_norm=score_norm,
+        num_shares=shares,
     )
     say(f"{folder} is a catalogue now, for engines {made.manifest.identity['engines']}")
 
@@ -205,6 +210,7 @@ def match(
     uploads: Annotated[list[str], typer.Argument(help="Video files, folders of them, URLs.", metavar="UPLOAD...")],
     engines: OwnEnginesOption = None,
     decoder: DecoderOption = None,
+    cluster: SearchClusterOption = None,
     every: Annotated[
         bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
     ] = False,
@@ -235,7 +241,7 @@ def match(
     num_failed = 0
     verdicts: Counter[str] = Counter()
     answers: list[CatalogAnswer] = []
-    with Catalog.open(folder, engines=engines, decoder=decoder) as opened:
+    with Catalog.open(folder, engines=engines, decoder=decoder, cluster=cluster) as opened:
         web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
         media = discover(map(location, uploads), web=web).media
         opened.engine()

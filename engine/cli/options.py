@@ -51,6 +51,14 @@ ClusterOption = Annotated[
         "for each node. All nodes must have the videos and the engines under the same paths.",
     ),
 ]
+SearchClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="auto|HOST:PORT",
+        help="Search on the nodes of a Ray cluster, of which this machine is one.",
+    ),
+]
 FpsOption = Annotated[
     float | None, typer.Option(min=0.01, help="Sampled frames per second; default: as in the preset, 1.")
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,6 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import ray
 from ray import exceptions
-from ray._private.services import canonicalize_bootstrap_address  # nothing public says what "auto" means
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.errors import EngineError
@@ -29,14 +27,12 @@ from engine.records import Failure, Media
 from engine.run.job_queue import JobQueue
 from engine.run.messages import Broken, Done, Job, Ready, Result
 from engine.run.plan import ClusterWorkers
+from engine.run.ray_connection import connect, last_line
 from engine.run.remote_worker import Answer
 from engine.run.signals import sigterm_is_an_exception
 from engine.storage.location import Location
 
 logger = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT_S = 10.0
-"""An address that says nothing for so long is not that of a Ray cluster."""
 
 START_TIMEOUT_S = 600.0
 """How long there may be no actor at all that works: nodes join, actors wait for cores, engines load."""
@@ -47,9 +43,6 @@ MAX_LOST_NODES = 3
 _MAX_FAILED_STARTS = 3
 _TICK_S = 1.0
 _SECONDS_PER_LOOK = 5.0  # at which nodes there are
-# What any HTTP/2 server, and so gRPC, answers with settings of its own: the preface, and an empty frame of settings.
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_HTTP2_SETTINGS = 4
 
 Settings = TypeVar("Settings")
 
@@ -100,7 +93,8 @@ class RayExecutor(Generic[Settings]):
     """See the module. ``make`` is what an actor is made of, ``settings`` what it is told, given its threads.
 
     At most as many jobs are under way, and as many results in memory here, as all actors have threads. Raises
-    ``EngineError``, within `CONNECT_TIMEOUT_S` where nothing answers at the address, on entering.
+    ``EngineError`` on entering, within `engine.run.ray_connection.CONNECT_TIMEOUT_S` where nothing answers at the
+    address.
     """
 
     def __init__(
@@ -138,7 +132,7 @@ class RayExecutor(Generic[Settings]):
         with ExitStack() as stack:
             stack.enter_context(sigterm_is_an_exception())
             if not ray.is_initialized():
-                _connect(self._cluster.address)
+                connect(self._cluster.address)
                 stack.callback(ray.shutdown)
             stack.enter_context(sigterm_is_an_exception())  # Ray has put a handler of its own there, and leaves it
             stack.callback(self._stop)
@@ -188,7 +182,7 @@ class RayExecutor(Generic[Settings]):
             try:
                 answer: Answer = ray.get(ref)
             except exceptions.RayTaskError as error:
-                raise EngineError(f"on node {actor.place.node_name}: {_last_line(error)}") from error
+                raise EngineError(f"on node {actor.place.node_name}: {last_line(error)}") from error
             except exceptions.RayError as error:
                 lost = error  # what it answered before is taken all the same
             else:
@@ -318,44 +312,6 @@ class RayExecutor(Generic[Settings]):
         self._actors = {}
 
 
-def _connect(address: str) -> None:
-    """Join a running cluster. Raises ``EngineError``, with one line."""
-    advice = "start one with `ray start --head`, or name the HOST:PORT of its head; see docs/cluster.md"
-    if "://" in address:
-        raise EngineError(
-            f"--cluster {address}: run the command on a node of the cluster (on its head, or with `ray job submit`), "
-            "and name it as auto or HOST:PORT"
-        )
-    try:
-        found = canonicalize_bootstrap_address(address)
-    except (ConnectionError, OSError, ValueError) as error:
-        raise EngineError(f"--cluster {address}: {_last_line(error)}; {advice}") from error
-    host, _, port = str(found).rpartition(":")
-    if not port.isdecimal():
-        raise EngineError(f"--cluster {address}: expected auto or HOST:PORT; {advice}")
-    try:
-        _greet(host, int(port))
-    except (OSError, OverflowError) as error:
-        raise EngineError(f"no Ray cluster answers at {found} ({error}); {advice}") from error
-    try:
-        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise EngineError(f"the Ray cluster at {found} cannot be used: {_last_line(error)}") from error
-
-
-def _greet(host: str, port: int) -> None:
-    """Raise ``OSError`` unless something there speaks HTTP/2, as the head of a cluster does.
-
-    Ray itself goes on asking for many minutes, and no signal ends it.
-    """
-    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
-        connection.settimeout(CONNECT_TIMEOUT_S)
-        connection.sendall(_HTTP2_GREETING)
-        reply = connection.recv(4)
-    if len(reply) < 4 or reply[3] != _HTTP2_SETTINGS:
-        raise OSError("something else listens there")
-
-
 def _absolute(path: Location) -> Location:
     """An actor has another current folder."""
     if not isinstance(path, Path):
@@ -376,11 +332,5 @@ def _death(error: exceptions.RayError) -> str | None:
     if "running low on memory" in text:
         return "was ended because its node ran out of memory"
     if "creation task" in text:
-        return f"could not be made ({_last_line(error)})"
+        return f"could not be made ({last_line(error)})"
     return "ended unexpectedly"
-
-
-def _last_line(error: Exception) -> str:
-    """The line of an error of Ray that says most: tracebacks come before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

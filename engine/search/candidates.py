@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,28 +44,37 @@ def find_candidates(
         Rows([video.descriptors for video in references]),
         k=config.retrieve_per_query * len(queries),
     )
-    query_videos, ref_videos, scores = _best_of_videos(pairs, queries, references)
-    wanted = slice(config.candidates_per_query * len(queries))
+    return pairs_of_videos(
+        pairs, *({video.video_id: len(video) for video in side} for side in (queries, references)), config=config
+    )
+
+
+def pairs_of_videos(
+    pairs: RowPairs, query_rows: Mapping[str, int], ref_rows: Mapping[str, int], *, config: Search
+) -> list[CandidatePair]:
+    """The best pairs of videos among pairs of rows that come best first: what `find_candidates` does with those.
+
+    ``query_rows``, ``ref_rows``: how many rows each video of a side has, by id, in the order that they are counted in.
+    """
+    query_videos = _video_of_row(query_rows)[pairs.query_rows]
+    ref_videos = _video_of_row(ref_rows)[pairs.ref_rows]
+    # Rows come best first, so the first one of each pair of videos has its best score.
+    _, first_rows = np.unique(query_videos * len(ref_rows) + ref_videos, return_index=True)
+    first_rows = np.sort(first_rows)[: config.candidates_per_query * len(query_rows)]
+    query_ids, ref_ids = list(query_rows), list(ref_rows)
     return [
-        CandidatePair(queries[query].video_id, references[ref].video_id, score)
-        for query, ref, score in zip(query_videos[wanted], ref_videos[wanted], scores[wanted], strict=True)
+        CandidatePair(query_ids[query], ref_ids[ref], score)
+        for query, ref, score in zip(
+            query_videos[first_rows].tolist(),
+            ref_videos[first_rows].tolist(),
+            pairs.scores[first_rows].tolist(),
+            strict=True,
+        )
     ]
 
 
-def _best_of_videos(
-    pairs: RowPairs, queries: Sequence[Descriptors], references: Sequence[Descriptors]
-) -> tuple[list[int], list[int], list[float]]:
-    """Positions of the query and reference videos and their best score, best first."""
-    query_videos = _video_of_row(queries)[pairs.query_rows]
-    ref_videos = _video_of_row(references)[pairs.ref_rows]
-    # Rows come best first, so the first one of each pair of videos has its best score.
-    _, first_rows = np.unique(query_videos * len(references) + ref_videos, return_index=True)
-    first_rows.sort()
-    return query_videos[first_rows].tolist(), ref_videos[first_rows].tolist(), pairs.scores[first_rows].tolist()
-
-
-def _video_of_row(videos: Sequence[Descriptors]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(videos)), [len(video) for video in videos])
+def _video_of_row(num_rows: Mapping[str, int]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(num_rows)), list(num_rows.values()))
 
 
 def _check_unique(videos: Sequence[Descriptors]) -> None:

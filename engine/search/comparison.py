@@ -51,5 +51,12 @@ def compare(
     matches = localize_candidates(
         queries, references, candidates, config=preset.localization, use_score_norm=use_score_norm
     )
-    candidates = rescore(candidates, matches, segment_weight=preset.search.segment_weight)
-    return candidates, sorted(matches, key=lambda match: match.score, reverse=True)
+    return ranked(candidates, matches, preset=preset)
+
+
+def ranked(
+    candidates: Sequence[CandidatePair], matches: Sequence[Match], *, preset: Preset
+) -> tuple[list[CandidatePair], list[Match]]:
+    """Candidates, with what their segments say of them, and matches, best first each; equal ones keep their order."""
+    rescored = rescore(candidates, matches, segment_weight=preset.search.segment_weight)
+    return rescored, sorted(matches, key=lambda match: match.score, reverse=True)

@@ -38,20 +38,37 @@ def resolve_stopped(
     of the engines, before score normalization. Raises ``StoreError`` where the dimensions differ.
     """
     kept = [video for video in queries if video.gate == "stopped_rows_kept"]
-    exact_copies: set[str] = set()
+    cosines: dict[str, np.float32] = {}
     if kept and near_identical_cosine is not None:
-        check_same_dimensions(kept, references)
-        rows, ref_rows = (np.concatenate([item.descriptors for item in side]) for side in (kept, references))
-        cosines = NearestRows(l2_normalize(ref_rows), device=device).top_k(l2_normalize(rows), k=1).scores[:, 0]
-        starts = [0, *accumulate(len(video) for video in kept)][:-1]
-        nearest = np.maximum.reduceat(cosines, starts)
-        exact_copies = {
-            video.video_id for video, cosine in zip(kept, nearest, strict=True) if cosine > near_identical_cosine
-        }
+        found = nearest_cosines(kept, references, device=device)
+        cosines = {video.video_id: cosine for video, cosine in zip(kept, found, strict=True)}
     return [
-        replace(video, gate="passed") if video.video_id in exact_copies else without_kept_rows(video)
+        resolve(video, nearest_cosine=cosines.get(video.video_id), near_identical_cosine=near_identical_cosine)
         for video in queries
     ]
+
+
+def nearest_cosines(
+    queries: Sequence[Descriptors], references: Sequence[Descriptors], *, device: SearchDevice = CPU
+) -> list[np.float32]:
+    """For each query the highest cosine of one of its rows with a row of ``references``; both of them at least one.
+
+    Raises ``StoreError`` where the dimensions differ.
+    """
+    check_same_dimensions(queries, references)
+    rows, ref_rows = (np.concatenate([item.descriptors for item in side]) for side in (queries, references))
+    cosines = NearestRows(l2_normalize(ref_rows), device=device).top_k(l2_normalize(rows), k=1).scores[:, 0]
+    starts = [0, *accumulate(len(video) for video in queries)][:-1]
+    return list(np.maximum.reduceat(cosines, starts))
+
+
+def resolve(
+    video: Descriptors, *, nearest_cosine: np.float32 | None, near_identical_cosine: float | None
+) -> Descriptors:
+    """What `resolve_stopped` makes of one query; ``nearest_cosine``: as `nearest_cosines`, None where there is none."""
+    if video.gate != "stopped_rows_kept" or nearest_cosine is None or near_identical_cosine is None:
+        return without_kept_rows(video)
+    return replace(video, gate="passed") if nearest_cosine > near_identical_cosine else without_kept_rows(video)
 
 
 def read_queries(path: Location, references: Sequence[Descriptors], *, device: SearchDevice = CPU) -> list[Descriptors]:

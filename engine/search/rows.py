@@ -76,6 +76,17 @@ class Neighbours(NamedTuple):
     scores: FloatArray
 
 
+def best_of(parts: Sequence[RowPairs], *, k: int) -> RowPairs:
+    """The ``k`` best of several searches, best first, in the order of a `RowSearch`; all where there are no more.
+
+    Where each part holds the ``k`` best of some references, numbered as in all of them, this is what one exact search
+    of all finds.
+    """
+    query_rows, ref_rows, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.lexsort((ref_rows, query_rows, -scores))[:k]
+    return RowPairs(query_rows[order], ref_rows[order], scores[order])
+
+
 class RowSearch(Protocol):
     """Finds the ``k`` best pairs of ``queries (Q, D)`` and ``references (R, D)`` by their inner products.
 

@@ -48,7 +48,7 @@ HOMES = {
     "prometheus_client": {"engine.serve.metrics"},
     "pyarrow": {"engine.catalog.tables", "engine.store.arrow", "engine.store.shards"},
     "pycuda": {"engine.runtime.cuda"},
-    "ray": {"engine.run.ray_executor"},
+    "ray": {"engine.run.ray_actors", "engine.run.ray_connection", "engine.run.ray_executor"},
     "starlette": {"engine.serve.receiving", "engine.serve.telling"},
     "tensorrt": {"engine.runtime.tensorrt_library"},
     "tensorrt_rtx": {"engine.runtime.tensorrt_library"},

@@ -85,7 +85,7 @@ def test_what_is_there_is_kept_and_what_changed_is_replaced(catalog: Catalog, fo
         assert after["a"] == before["a"]
         assert after["b"][1] == 6
         assert catalog.add([footage]) == AddReport((), (), ("a", "b", "c"), ())
-    assert catalog._tables.orphans() == {}
+    assert catalog._shares.orphans() == {}
 
 
 def test_a_moved_file_keeps_its_rows_and_another_of_its_name_is_refused(
@@ -196,7 +196,7 @@ def test_remove_takes_all_named_or_none(catalog: Catalog, tmp_path: Path) -> Non
     assert len(catalog.list()) == 3
     catalog.remove(["a", "b'"])
     assert [item.video_id for item in catalog.list()] == ["c"]
-    assert catalog._tables.orphans() == {}
+    assert catalog._shares.orphans() == {}
 
 
 def test_one_writer_at_a_time_and_readers_go_on(catalog: Catalog, tmp_path: Path) -> None:
@@ -221,10 +221,10 @@ def test_folders_that_are_no_catalogue(tmp_path: Path, tiny_engines: Path) -> No
 
 def test_a_newer_version_is_refused(catalog: Catalog) -> None:
     path = catalog.folder / "catalog.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 2, "shards": []}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 3, "shards": []}))
     with pytest.raises(StoreError) as error:
         Catalog.open(catalog.folder)
-    assert_one_line(error, r"written by a newer version of vsc-engine \(format 2, this one reads 1\)")
+    assert_one_line(error, r"written by a newer version of vsc-engine \(format 3, this one reads 2\)")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format_version": 1, "x": 0}', '{"format_version": "1"}'])
@@ -320,9 +320,9 @@ def test_a_path_that_is_not_utf8_costs_no_other_video_its_place(catalog: Catalog
 
 def test_verify_names_missing_rows_and_counts_orphans(catalog: Catalog, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
-    entries = catalog._tables.entries()
-    catalog._tables._rows.delete(f"revision = {entries['a'].revision} AND row = 3")
-    catalog._tables.remove([entries["b"].revision])
+    entries = catalog._shares.entries()
+    catalog._shares.tables[0]._rows.delete(f"revision = {entries['a'].revision} AND row = 3")
+    catalog._shares.remove([entries["b"].revision])
     found = catalog.verify()
     assert found.problems == ("'a': rows are missing; remove it and add it again",)
     assert found.num_orphan_rows == 9
@@ -505,8 +505,8 @@ def test_the_rows_of_a_catalogue_of_the_same_identity_are_taken(
 
 def test_damaged_rows_of_another_catalogue_are_a_failure(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "a.npz", video("a"), video("b"))])
-    entries = catalog._tables.entries()
-    catalog._tables._rows.delete(f"revision = {entries['a'].revision}")
+    entries = catalog._shares.entries()
+    catalog._shares.tables[0]._rows.delete(f"revision = {entries['a'].revision}")
     other = Catalog.create(tmp_path / "other", engines=tiny_engines)
     report = other.add([catalog.folder])
     assert report.added == ("b",)

@@ -3,10 +3,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from engine.catalog.catalog import Catalog
+from engine.catalog.found import ShareAnswer
 from engine.catalog.matching import Matcher
+from engine.catalog.records import CatalogVideo
+from engine.catalog.share_search import ShareSearch
+from engine.catalog.tables import Entry, Tables
 from engine.config import Preset, load_preset
 from engine.records import CandidatePair, Descriptors, Match
 from engine.search.candidates import find_candidates
@@ -112,7 +118,8 @@ def test_a_stopped_upload_counts_only_as_an_exact_copy(tiny_engines: Path, tmp_p
     gate = load_preset("lite").gate.model_dump() | {"mode": "vsc", "model": "tiny_4", "near_identical_cosine": 0.99}
     preset = Preset.model_validate(tiny_preset().model_dump() | {"gate": gate})
     normalizer = ScoreNormalizer.fit(norm_rows(), beta=preset.score_norm.beta, nk=preset.score_norm.nk)
-    matcher = Matcher(catalog._tables, preset=preset, normalizer=normalizer)
+    shares = [ShareSearch(tables, preset=preset, normalizer=normalizer) for tables in catalog._shares.tables]
+    matcher = Matcher(shares, preset=preset, normalizer=normalizer)
     for query, counts in ((QUERIES[-2], True), (QUERIES[-1], False)):
         stopped = replace(query, gate="stopped_rows_kept")
         (resolved,) = resolve_stopped([stopped], BY_ID, near_identical_cosine=0.99)
@@ -121,3 +128,37 @@ def test_a_stopped_upload_counts_only_as_an_exact_copy(tiny_engines: Path, tmp_p
         assert answer.candidates[0] == candidates[0]
         assert list(answer.matches)[: len(matches)] == matches
         assert (answer.candidates[0].score > 0) == counts
+
+
+class _OnThreads:
+    """A share whose matrix products use some number of threads."""
+
+    def __init__(self, share: ShareSearch, num_threads: int) -> None:
+        self._share = share
+        self._num_threads = num_threads
+
+    def search(self, query: Descriptors, ready: Descriptors, *, sha256: str | None) -> ShareAnswer:
+        with threadpool_limits(self._num_threads):
+            return self._share.search(query, ready, sha256=sha256)
+
+    def nearest_cosine(self, query: Descriptors) -> np.float32 | None:
+        return self._share.nearest_cosine(query)
+
+
+def test_answers_do_not_depend_on_the_threads_where_the_shares_are(tmp_path: Path) -> None:
+    """Products of matrices of this size round differently: seen as other scores of segments on a cluster."""
+    references = [video(f"r{n}", 100, num_dims=512) for n in range(4)]
+    tables = Tables.create(tmp_path, num_dims=512)
+    known = [CatalogVideo(item.video_id, tmp_path, "", 100.0, len(item), ()) for item in references]
+    tables.commit(
+        [(Entry(entry, n, "", None), item) for n, (entry, item) in enumerate(zip(known, references, strict=True))]
+    )
+    preset = tiny_preset()
+    share = ShareSearch(tables, preset=preset, normalizer=None)
+    queries = [copy_of(item, f"q{n}", start=50, noise=0.05) for n, item in enumerate(references)]
+    answers = [
+        [Matcher([_OnThreads(share, count)], preset=preset, normalizer=None).answer(query) for query in queries]
+        for count in (1, 2)
+    ]
+    assert answers[0] == answers[1]
+    assert all(answer.matches for answer in answers[0])

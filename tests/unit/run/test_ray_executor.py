@@ -16,7 +16,7 @@ import pytest
 
 from engine.errors import ConfigError, EngineError
 from engine.records import Failure
-from engine.run import ray_executor
+from engine.run import ray_connection
 from engine.run.messages import Described, Job, Result
 from engine.run.plan import ClusterWorkers
 from engine.run.ray_executor import RayExecutor
@@ -194,7 +194,7 @@ class TestTheAddress:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes | None
     ) -> None:
         """None: it accepts a connection and says nothing, as a machine that hangs does."""
-        monkeypatch.setattr(ray_executor, "CONNECT_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(ray_connection, "CONNECT_TIMEOUT_S", 0.5)
         with socket.create_server(("0.0.0.0", 0)) as server:  # noqa: S104 - Ray asks for 127.0.0.1 under another name
 
             def answer() -> None:
