@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,8 +66,12 @@ def test_a_killed_node_costs_nothing(
 
         def is_in_mid_run() -> bool:
             assert process.poll() is None, process.communicate()
-            is_busy = any(opened_by(pid, path) for pid in children(raylet) for path in videos.glob("V*.mp4"))
-            return is_busy and (tmp_path / "store" / "journal").exists()
+            if not (tmp_path / "store" / "journal").exists():
+                return False
+            busy = [pid for pid in children(raylet) for path in videos.glob("V*.mp4") if opened_by(pid, path)]
+            for pid in busy:
+                os.kill(pid, signal.SIGSTOP)  # it must not end its video before the node ends
+            return bool(busy)
 
         wait_until(is_in_mid_run)
         kill_node(cluster, node)

@@ -32,7 +32,7 @@ LONG = "V3"
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for index in range(5):
-        write_video(folder / f"V{index}.mp4", footage(700 + index, num_seconds=80 if index == 3 else 3), fps=FPS)
+        write_video(folder / f"V{index}.mp4", footage(700 + index, num_seconds=240 if index == 3 else 3), fps=FPS)
     (folder / "empty.mp4").touch()
     return folder
 
@@ -182,7 +182,7 @@ def test_a_plan_needs_no_gpu_and_writes_nothing(
     assert figures["num_videos"] == 6
     assert [worker["name"] for worker in figures["workers"]] == ["GPU 0", "GPU 1"]
     assert sum(worker["num_videos"] for worker in figures["workers"]) == 6
-    assert sum(worker["footage_s"] for worker in figures["workers"]) == pytest.approx(92, abs=0.5)
+    assert sum(worker["footage_s"] for worker in figures["workers"]) == pytest.approx(4 * 3 + 240, abs=0.5)
     assert figures["engine_bytes"] > 0
     assert "GPU 1" in result.stderr
     assert not (tmp_path / "store").exists()
