@@ -96,6 +96,7 @@ def test_videos_are_added_replaced_kept_removed_and_listed(tiny_engines: Path, t
     assert [item.video_id for item in reader.list()] == [item.video_id for item in REFERENCES]
     catalog.remove(["r00", "r01", "r02", "r03"])
     assert [item.video_id for item in reader.list()] == [item.video_id for item in REFERENCES[4:]]
+    assert list(reader.snapshot().videos.values()) == reader.list()
     info, found = reader.info(), catalog.verify()
     assert (info.num_videos, info.num_rows) == (10, sum(map(len, REFERENCES[4:13])) + 5)
     assert (found.num_videos, found.num_rows, found.num_orphan_rows) == (10, info.num_rows, 0)
