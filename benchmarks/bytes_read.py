@@ -107,7 +107,10 @@ def main(
     length_s: Annotated[float, typer.Option(min=4, help="Length of each video.")] = LENGTH_S,
     output: OutputOption = None,
 ) -> None:
-    """Measure the bytes that are read of videos in an object store, by container and sampling."""
+    """Measure the bytes that are read of videos in an object store, by container and sampling.
+
+    Example: python -m benchmarks.bytes_read videos/ --url s3://bucket/prefix --engines engines/
+    """
     prefix, opened = location(url), EnginesDirectory.open(engines)
     if not isinstance(prefix, RemotePath):
         raise EngineError(f"{url} is no URL of an object store")
@@ -147,5 +150,7 @@ def main(
     report("bytes_read", lines=lines, figures=figures, output=output)
 
 
+app = command_line(main)
+
 if __name__ == "__main__":
-    command_line(main)()
+    app()

@@ -131,12 +131,15 @@ class Decoding(_Strict):
     values for standard ones, as the reference does.
     ``resize``: what becomes the input of a model, ``rgb`` as in the reference, or ``planes`` of luma and chroma, which
     is half the work and differs by half a grey level at most in the mean; DALI and frames of a caller are RGB.
+    ``blank``: ``replace`` takes for a picture that says nothing (`engine.video.blank`) one that does of the half slot
+    before, if there is one; ``keep`` takes what the sampling rule says, as the reference does, DALI and key frames too.
     """
 
     max_pixels: Count = DEFAULT_MAX_PIXELS
     working_pixels: Count = DEFAULT_WORKING_PIXELS
     hdr: Literal["as_is", "tone_map"] = "as_is"
     resize: Literal["rgb", "planes"] = "rgb"
+    blank: Literal["keep", "replace"] = "keep"
 
 
 class Scenes(_Strict):

@@ -67,12 +67,12 @@ IMPLEMENTATIONS = [
     ),
     pytest.param(
         Implementation(
-            partial(PyAvFrameSource, resizes_planes=True),
+            partial(PyAvFrameSource, resizes_planes=True, replaces_blank=True),
             codec="libx264",
             max_resize_difference=7,
             mean_resize_difference=0.8,
         ),
-        id="pyav-planes",
+        id="pyav-as-lite",
     ),
     pytest.param(Implementation(arrays, "libx264", max_resize_difference=2, reads_files=False), id="arrays"),
     pytest.param(dali("cpu", codec="libvpx-vp9"), id="dali-cpu-vp9"),

@@ -77,6 +77,7 @@ class Engine:
             working_pixels=preset.decoding.working_pixels,
             maps_hdr=preset.decoding.hdr == "tone_map",
             resizes_planes=preset.decoding.resize == "planes",
+            replaces_blank=preset.decoding.blank == "replace",
             max_keyframe_gap_s=preset.sampling.max_gap_s if preset.sampling.frames == "keyframes" else None,
         )
         self.failures: list[Failure] = []
@@ -259,8 +260,11 @@ class Engine:
         of_queries = {"gate", "scenes", "near_duplicates"} if role == "reference" else set[str]()
         other = {"pca", "score_norm", "search", "localization", "false_matches", *of_queries}
         exclude: dict[str, Any] = {**dict.fromkeys(other, True), "decoding": {"max_pixels"}}
-        if self.preset.decoding.resize == "rgb":  # nor of those from before it could be chosen
-            exclude["decoding"] = {"max_pixels", "resize"}
+        decoding = self.preset.decoding
+        if decoding.resize == "rgb":  # nor of those from before it could be chosen
+            exclude["decoding"].add("resize")
+        if decoding.blank == "keep":
+            exclude["decoding"].add("blank")
         if self.preset.sampling.frames == "all":  # the stores from before key frames could be chosen stay what they are
             exclude["sampling"] = {"frames", "max_gap_s"}
         settings = self.preset.model_dump(mode="json", exclude=exclude)

@@ -43,6 +43,7 @@ class Decoder:
         maps_hdr: bool = False,
         max_keyframe_gap_s: float | None = None,
         resizes_planes: bool = False,
+        replaces_blank: bool = False,
     ) -> None:
         self.name = name
         self.device = device
@@ -53,7 +54,7 @@ class Decoder:
             "maps_hdr": maps_hdr,
             "max_keyframe_gap_s": max_keyframe_gap_s,
         }
-        self._resizes_planes = resizes_planes
+        self._pyav_options: Mapping[str, Any] = {"resizes_planes": resizes_planes, "replaces_blank": replaces_blank}
         self._refusals: dict[str, str] = {}
         self.leaves_to_pyav = name == "dali"
 
@@ -67,7 +68,7 @@ class Decoder:
     def open(self, media: Media) -> FrameSource:
         """The frames of a video. Raises ``MediaError`` for one that cannot be used."""
         if self.name == "pyav":
-            return PyAvFrameSource(media, resizes_planes=self._resizes_planes, **self._options)
+            return PyAvFrameSource(media, **self._pyav_options, **self._options)
         return DaliFrameSource(media, device=self.device, on_refusal=partial(self._note, media), **self._options)
 
     def refusal(self, video_id: str) -> str | None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.records import Frames
+from engine.video.blank import find_blank
 from engine.video.color import Plane, chroma_box, rgb_from_planes
 from engine.video.resize import FILTERS, fit_picture
 from engine.video.source import InputSpec
@@ -49,6 +50,13 @@ class Picture:
             assert self._planes is not None  # noqa: S101 - one of both was given
             self._rgb = rgb_from_planes(*self._planes)
         return self._rgb
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it says nothing, see `engine.video.blank`; RGB is only made of pictures whose luma says nothing."""
+        if self._planes is not None and not find_blank(self._planes[0][None, ..., None])[0]:
+            return False
+        return bool(find_blank(self.rgb[None])[0])
 
     def drop_rgb(self) -> None:
         """Forget RGB that can be made again."""

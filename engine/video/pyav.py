@@ -51,11 +51,34 @@ _PLANAR_FORMATS = {(2, 2): "yuv420p", (2, 1): "yuv422p"}
 """Pixels per chroma sample across and down -> the 8-bit format that keeps them; any other becomes 4:4:4."""
 
 
+NUM_SPARES = 3
+"""Frames that are kept to replace a blank one."""
+
 ALL_FRAMES = "all frames are sampled"
 
 
 class _IndexMismatchError(Exception):
     """What decodes is not what the packets announced. Callers never see it."""
+
+
+class _Spares:
+    """The latest frames that the sampling rule did not take, some time apart, so that a few span half a slot."""
+
+    def __init__(self, max_frames: int, *, slot_s: float) -> None:
+        self._frames = deque[VideoFrame](maxlen=max_frames)
+        self._slot_s = slot_s
+
+    def add(self, frame: VideoFrame) -> None:
+        if not self._frames or not 0 <= _seconds_between(self._frames[-1], frame) < self._slot_s / 8:
+            self._frames.append(frame)
+
+    def before(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+        """Those of the half slot before ``frame``, the latest first."""
+        return (it for it in reversed(self._frames) if 0 < _seconds_between(it, frame) <= self._slot_s / 2)
+
+
+def _seconds_between(one: VideoFrame, other: VideoFrame) -> float:
+    return other.time - one.time if one.time is not None and other.time is not None else np.nan
 
 
 class PyAvFrameSource:
@@ -69,7 +92,9 @@ class PyAvFrameSource:
     Pictures are turned and mirrored as they are shown, those of two fields (flagged, or found) show their first field,
     those of more than ``working_pixels`` are reduced, and all have the size of the first. ``maps_hdr``: PQ and HLG
     become standard colors (`engine.video.tone_map`); else their values are taken as they are. ``resizes_planes``: whole
-    pictures become model inputs plane by plane where that can be (`engine.video.picture`).
+    pictures become model inputs plane by plane where that can be (`engine.video.picture`). ``replaces_blank``: a
+    picture that says nothing gives its place to one that does of the half slot before, so that who blackens the frames
+    that the sampling rule takes hides nothing; not among key frames.
 
     With ``max_keyframe_gap_s`` only key frames are taken and decoded, at most one for each slot. All frames are where
     that is a longer time without a key frame, the packets cannot be trusted, or the first key frame does not decode.
@@ -90,6 +115,7 @@ class PyAvFrameSource:
         maps_hdr: bool = False,
         max_keyframe_gap_s: float | None = None,
         resizes_planes: bool = False,
+        replaces_blank: bool = False,
         timeline: Timeline | None = None,
     ) -> None:
         self._media = media
@@ -99,6 +125,7 @@ class PyAvFrameSource:
         self._working_pixels = working_pixels
         self._maps_hdr = maps_hdr
         self._resizes_planes = resizes_planes
+        self._replaces_blank = replaces_blank
         self._cache: list[Picture] | None = None
         self._losses: tuple[str, ...] = ()
         self._reformatter = VideoReformatter()
@@ -321,7 +348,7 @@ class PyAvFrameSource:
         # The first and the last frame prove that the video begins and ends where the index says.
         needed = sorted({pts[0], *num_slots, pts[-1]})
         with self._open() as video:
-            awaited, pending = deque(needed), list[Picture]()
+            awaited, pending, spares = deque(needed), list[Picture](), self._new_spares()
             for frame in _decode_needed(video, frozenset(needed), may_skip=self._timeline.codec in _SKIPPABLE_CODECS):
                 if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
                     raise _IndexMismatchError
@@ -330,17 +357,31 @@ class PyAvFrameSource:
                     # How long a picture is shown is certain when the next one has come: the video may end before.
                     yield from pending
                     count = num_slots.get(frame.pts)
-                    pending = [self._picture(frame)] * count if count else []
+                    pending = [self._sampled(frame, spares)] * count if count else []
+                else:
+                    spares.add(frame)
         if awaited:
             raise _IndexMismatchError
         yield from pending
 
     def _decode_by_count(self) -> Iterator[Picture]:
-        runs = self._runs()
+        runs, spares = self._runs(), self._new_spares()
         with self._open() as video:
             for number, frame in enumerate(_decode_everything(video, [])):
                 if number in runs:
-                    yield from [self._picture(frame)] * runs[number]
+                    yield from [self._sampled(frame, spares)] * runs[number]
+                else:
+                    spares.add(frame)
+
+    def _new_spares(self) -> _Spares:
+        return _Spares(NUM_SPARES if self._replaces_blank else 0, slot_s=1 / self._fps)
+
+    def _sampled(self, frame: VideoFrame, spares: _Spares) -> Picture:
+        """A frame that the sampling rule takes, or the spare one that replaces it."""
+        picture = self._picture(frame)
+        if self._replaces_blank and picture.is_blank:
+            return next((other for other in map(self._picture, spares.before(frame)) if not other.is_blank), picture)
+        return picture
 
     def _picture(self, frame: VideoFrame) -> Picture:
         """A frame as it is shown; all pictures get the size of the first."""

@@ -642,3 +642,80 @@ class TestCache:
         tracemalloc.stop()
         assert num_rows == 80
         assert peak_bytes < 12 * frames[0].nbytes
+
+
+class TestBlankPictures:
+    """At 25 frames a second the sampling rule takes 12, 37 and 62."""
+
+    SAMPLED = (12, 37, 62)
+
+    @staticmethod
+    def source(path: Path, **options: Any) -> PyAvFrameSource:
+        return PyAvFrameSource(Media("v", path), replaces_blank=True, **options)
+
+    @pytest.fixture
+    def with_black_samples(self, originals: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        return [np.zeros_like(it) if n in self.SAMPLED else it for n, it in enumerate(originals)]
+
+    @pytest.mark.parametrize("resizes_planes", [False, True])
+    @pytest.mark.parametrize(("codec", "options"), [("libx264", {"bf": "3"}), ("mpeg4", {"b": "4M"})])
+    def test_the_last_picture_before_stands_in(
+        self,
+        tmp_path: Path,
+        originals: list[NDArray[np.uint8]],
+        with_black_samples: list[NDArray[np.uint8]],
+        codec: str,
+        options: dict[str, str],
+        *,
+        resizes_planes: bool,
+    ) -> None:
+        encode(tmp_path / "v.mp4", with_black_samples, codec=codec, **options)
+        source = self.source(tmp_path / "v.mp4", resizes_planes=resizes_planes)
+        for _ in range(2):
+            found = nearest_originals(source, originals)
+            # No more than half a second before.
+            assert all(sampled - 12 <= number < sampled for number, sampled in zip(found, self.SAMPLED, strict=True))
+        assert not any(chunk.is_blank.any() for chunk in source.model_inputs([InputSpec("a", 32)]))
+
+    def test_a_pass_that_ends_early_leaves_nothing_for_the_next(
+        self, tmp_path: Path, with_black_samples: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", with_black_samples)
+        wanted = [picture.copy() for picture in self.source(tmp_path / "v.mp4").pictures()]
+        source = self.source(tmp_path / "v.mp4", cache_bytes=0)
+        for _ in zip(range(2), source.pictures(), strict=False):
+            pass
+        np.testing.assert_array_equal(list(source.pictures()), wanted)
+
+    def test_of_a_damaged_video_too(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]], with_black_samples: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", with_black_samples, g="10")
+        damage_tail(tmp_path / "v.mp4", keep=0.6, until=0.7)
+        source = self.source(tmp_path / "v.mp4")
+        found = nearest_originals(source, originals)
+        assert source.is_damaged
+        assert 0 <= found[0] < 12
+        assert not any(chunk.is_blank.any() for chunk in source.model_inputs([InputSpec("a", 32)]))
+
+    def test_black_that_lasts_stays_black(self, tmp_path: Path, originals: list[NDArray[np.uint8]]) -> None:
+        black = [np.zeros_like(originals[0])] * 30
+        encode(tmp_path / "v.mp4", [*originals[:15], *black, *originals[45:]])
+        (chunk,) = self.source(tmp_path / "v.mp4").model_inputs([InputSpec("a", 32)])
+        assert chunk.is_blank.tolist() == [False, True, False]
+
+    def test_pictures_that_say_something_are_those_of_the_sampling_rule(
+        self, tmp_path: Path, originals: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", originals, bf="3")
+        kept = PyAvFrameSource(Media("v", tmp_path / "v.mp4"))
+        np.testing.assert_array_equal(
+            list(self.source(tmp_path / "v.mp4").pictures()), [picture.copy() for picture in kept.pictures()]
+        )
+
+    def test_without_being_asked_for_the_sampling_rule_decides(
+        self, tmp_path: Path, with_black_samples: list[NDArray[np.uint8]]
+    ) -> None:
+        encode(tmp_path / "v.mp4", with_black_samples)
+        (chunk,) = PyAvFrameSource(Media("v", tmp_path / "v.mp4")).model_inputs([InputSpec("a", 32)])
+        assert chunk.is_blank.all()
