@@ -29,7 +29,7 @@ import numpy as np
 
 from engine.catalog.manifest import MANIFEST_NAME, MILVUS_STATE, MilvusRowsAt
 from engine.catalog.rows import ALL_REVISIONS, Rows, by_revision
-from engine.errors import BackendUnavailable, ConfigError, StoreError
+from engine.errors import BackendUnavailable, ConfigError, EngineError, RemoteError, StoreError
 from engine.files import written_aside
 from engine.records import Descriptors, FloatArray
 from engine.storage.location import Location
@@ -64,7 +64,8 @@ _MISSING = 100
 class MilvusRows:
     """A `engine.catalog.rows.RowStore` in a collection of Milvus. Several threads may ask at once.
 
-    Raises ``StoreError`` of one line for whatever the server, or the way to it, does wrong.
+    Raises ``RemoteError`` for a server that does not answer, or not to this user, and ``StoreError`` for all else that
+    is wrong there, with one line each.
     """
 
     def __init__(self, folder: Location, place: MilvusRowsAt, *, num_dims: int) -> None:
@@ -72,10 +73,15 @@ class MilvusRows:
         self._folder = folder
         self._place = place
         self._num_dims = num_dims
-        # The time, and dedicated: connections are shared between clients of one address, whether with TLS or without.
+        # A connection of its own: pymilvus shares one between clients of an address, be it with TLS or without, and
+        # gRPC tries a server that was gone again only after a pause that all connections to it have in common.
         with self._one_line("reach", timeout_s=CONNECT_TIMEOUT_S):
             self._client = MilvusClient(
-                place.uri, token=os.environ.get(_TOKEN, ""), timeout=CONNECT_TIMEOUT_S, dedicated=True
+                place.uri,
+                token=os.environ.get(_TOKEN, ""),
+                timeout=CONNECT_TIMEOUT_S,
+                dedicated=True,
+                grpc_options={"grpc.use_local_subchannel_pool": 1},
             )
         weakref.finalize(self, self._client.close)
 
@@ -266,32 +272,34 @@ class MilvusRows:
 
     @contextmanager
     def _one_line(self, doing: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Iterator[None]:
-        """Errors of the server, and of the way to it, as a ``StoreError`` of one line."""
+        """Errors of the server, and of the way to it, as one line."""
         try:
             yield
         except (MilvusException, grpc.RpcError) as error:
-            raise StoreError(self._said(error, doing, timeout_s)) from error
+            raise self._told(error, doing, timeout_s) from error
 
-    def _said(self, error: BaseException, doing: str, timeout_s: float) -> str:
+    def _told(self, error: BaseException, doing: str, timeout_s: float) -> EngineError:
         uri, collection = self._place.uri, self._place.collection
         status = _status(error)
         if status is grpc.StatusCode.UNAUTHENTICATED:
             wants = "does not accept the token in" if os.environ.get(_TOKEN) else "asks for a token; put it into"
-            return f"Milvus at {uri} {wants} the environment variable {_TOKEN}: an API key, or USER:PASSWORD"
+            return RemoteError(
+                f"Milvus at {uri} {wants} the environment variable {_TOKEN}: an API key, or USER:PASSWORD"
+            )
         if status is grpc.StatusCode.PERMISSION_DENIED:
-            return f"Milvus at {uri} does not let the user of {_TOKEN} {doing} the collection {collection}"
-        if status in _NO_ANSWER:
-            return f"no answer from Milvus at {uri} within {timeout_s:g} s; is it running, and is that its address?"
+            return RemoteError(f"Milvus at {uri} does not let the user of {_TOKEN} {doing} the collection {collection}")
+        if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            tried = "does not answer" if status is grpc.StatusCode.UNAVAILABLE else f"did not answer in {timeout_s:g} s"
+            return RemoteError(f"Milvus at {uri} {tried}; is it running, and is that its address?")
         if getattr(error, "code", None) == _MISSING:
-            return (
+            return StoreError(
                 f"Milvus at {uri} has no collection {collection}, where the rows of the catalogue {self._folder} lie; "
                 "restore it there, or use a copy that `vsc-engine catalog backup` made"
             )
         reason = str(getattr(error, "message", "") or error).strip().partition("\n")[0]
-        return f"cannot {doing} the collection {collection} in Milvus at {uri}: {reason}"
+        return StoreError(f"cannot {doing} the collection {collection} in Milvus at {uri}: {reason}")
 
 
-_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _URI = re.compile(r"https?://[^/@?#\s]+(/[A-Za-z0-9_]+)?/?")
 
 

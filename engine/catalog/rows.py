@@ -27,7 +27,8 @@ class RowStore(Protocol):
     """The rows of a catalogue: `engine.catalog.lance_rows.LanceRows` and `engine.catalog.milvus_rows.MilvusRows`.
 
     Rows are as the engines gave them, and belong to a revision. A revision is written once. Whether it counts is said
-    elsewhere, so rows of revisions that nobody knows are no damage. All methods raise ``StoreError``.
+    elsewhere, so rows of revisions that nobody knows are no damage. All methods raise ``StoreError`` for damage, and
+    ``RemoteError`` for a server that does not answer.
     """
 
     def refresh(self) -> int | None:
