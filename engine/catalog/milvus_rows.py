@@ -34,6 +34,8 @@ from engine.files import written_aside
 from engine.records import Descriptors, FloatArray
 from engine.storage.location import Location
 
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every connection that ends
+
 try:
     import grpc
     from pymilvus import DataType, MilvusClient, MilvusException
@@ -309,7 +311,7 @@ def new_place(uri: str, folder: Location) -> MilvusRowsAt:
     Raises ``ConfigError`` for anything but ``http[s]://HOST[:PORT][/DATABASE]``.
     """
     if not _URI.fullmatch(uri):
-        without_secret = re.sub(r"//[^/@]*@", "//", uri)
+        without_secret = re.sub(r"(?<=//)[^/]*(?=@)|(?<=\?).*", "...", uri, flags=re.DOTALL)
         raise ConfigError(
             f"got {without_secret!r} as the address of Milvus, expected http[s]://HOST:PORT[/DATABASE]; a token or "
             f"USER:PASSWORD belongs into the environment variable {_TOKEN}"
