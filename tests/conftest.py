@@ -126,6 +126,15 @@ def object_store(running_object_store: ObjectStore) -> Iterator[ObjectStore]:
     running_object_store.failures.clear()
 
 
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus server."""
+    from tests.milvus_servers import running_milvus
+
+    with running_milvus(tmp_path_factory.mktemp("milvus")) as uri:
+        yield uri
+
+
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

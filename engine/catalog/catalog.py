@@ -1,7 +1,7 @@
 """A catalogue on disk: made, added to, taken from, looked at, and asked what an upload has in common with it.
 
-A folder with ``catalog.json``, the norm set, two tables, or shares with two tables each, and a lock file. One process
-writes at a time; others read meanwhile, and see each commit whole.
+A folder with ``catalog.json``, the norm set, two tables, or shares with two tables each, and a lock file; the table of
+rows may be a collection in Milvus. One process writes at a time; others read meanwhile, and see each commit whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ import numpy as np
 from engine.build.cache import user_engines
 from engine.catalog.adding import Addition, Describe
 from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs, read_norm_set
-from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest, read_manifest, write_manifest
+from engine.catalog.manifest import (
+    MANIFEST_NAME,
+    MILVUS_STATE,
+    CatalogManifest,
+    MilvusRowsAt,
+    read_manifest,
+    write_manifest,
+)
 from engine.catalog.matching import Matcher, Share
 from engine.catalog.reading import EngineReader, FileReader
 from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Snapshot, Verification
@@ -95,18 +102,24 @@ class Catalog:
         norm_set: str | Location | None = None,
         use_score_norm: bool = True,
         num_shares: int = 1,
+        milvus: str | None = None,
     ) -> Self:
         """Make an empty catalogue in a new or empty folder; what decides its descriptors and scores is kept in it.
 
         ``engines``: by default those of preset ``lite`` in the user's cache. ``preset`` replaces the settings that they
         were built with, as in `Engine.open`. ``norm_set``: descriptors of a norm set, a store or an ``.npz``; by
         default those that came with the engines. ``num_shares``: the videos are spread over so many folders, which
-        other machines can search; it stays as it is. Raises ``ConfigError`` for engines without a PCA or a norm set,
-        and ``StoreError`` for a folder that holds other things, and a norm set of other engines.
+        other machines can search; it stays as it is. ``milvus``: the address of a Milvus server that keeps and searches
+        the rows, ``http[s]://HOST:PORT[/DATABASE]``; its token is that of the environment variable ``MILVUS_TOKEN``.
+        Raises ``ConfigError`` for engines without a PCA or a norm set and an address that is none, and ``StoreError``
+        for a folder that holds other things, a norm set of other engines, and a server that does not answer.
         """
         if num_shares < 1:
             raise ConfigError(f"a catalogue has at least one share, got {num_shares}")
+        if milvus is not None and num_shares > 1:
+            raise ConfigError("rows in Milvus have no shares, as Milvus spreads them itself; leave --shares out")
         folder = location(folder)
+        rows_at = None if milvus is None else _rows_at(milvus, folder)
         opened = _opened(engines) or user_engines("lite")
         engine = Engine.open(opened, preset=preset)
         if not engine.use_pca:
@@ -130,6 +143,7 @@ class Catalog:
             norm_set_sha256=None if rows is None else _sha256(rows),
             engines_folder=None if engines is None else str(opened.folder.absolute()),
             num_shares=num_shares,
+            milvus=rows_at,
         )
         if isinstance(folder, Path):
             folder.mkdir(parents=True, exist_ok=True)
@@ -240,7 +254,7 @@ class Catalog:
 
     def info(self) -> CatalogInfo:
         """Facts of the catalogue."""
-        videos = self.list()
+        videos, milvus = self.list(), self.manifest.milvus
         return CatalogInfo(
             folder=self.folder,
             num_videos=len(videos),
@@ -253,6 +267,7 @@ class Catalog:
             norm_rows=len(self._norm_rows()) if self.manifest.norm_set_sha256 else 0,
             num_indexed_rows=self._shares.num_indexed_rows(),
             size_bytes=_size_bytes(self.folder),
+            milvus=None if milvus is None else f"{milvus.uri} {milvus.collection}",
         )
 
     def verify(self) -> Verification:
@@ -264,7 +279,8 @@ class Catalog:
     def backup(self, folder: str | Path) -> None:
         """Copy the catalogue, whole, to a new folder, which is a catalogue too; it appears when it is complete.
 
-        Raises ``StoreError`` while another process writes, for a folder that exists, and where a file cannot be copied;
+        Rows in Milvus are copied into the folder. Raises ``StoreError`` while another process writes, for a folder that
+        exists, and where a file cannot be copied, or rows are missing;
         ``ConfigError`` for a catalogue in object storage, which has tools of its own.
         """
         if not isinstance(self.folder, Path):
@@ -277,8 +293,13 @@ class Catalog:
         with _locked(self.folder), naming(folder):
             try:
                 shutil.copytree(
-                    self.folder, aside, ignore=shutil.ignore_patterns(_LOCK, "*.aside"), copy_function=_copy_flushed
+                    self.folder,
+                    aside,
+                    ignore=shutil.ignore_patterns(_LOCK, MILVUS_STATE, "*.aside"),
+                    copy_function=_copy_flushed,
                 )
+                if self.manifest.milvus is not None:
+                    self._copy_rows(aside)
                 aside.rename(folder)
             except shutil.Error as error:
                 *_, (_, _, reason) = error.args[0]
@@ -286,6 +307,13 @@ class Catalog:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         flush_to_disk(folder.parent)
+
+    def _copy_rows(self, folder: Path) -> None:
+        """Put the rows of Milvus into a copy of the folder."""
+        self._shares.refresh()
+        for tables in self._shares.tables:
+            tables.copy_rows(folder, num_dims=self.manifest.num_dims)
+        write_manifest(folder, self.manifest.model_copy(update={"milvus": None}))
 
     def match(
         self,
@@ -365,6 +393,7 @@ class Catalog:
         """The shares at their newest version, for the one writer, without what a killed one left."""
         with _locked(self.folder):
             self._shares.refresh()
+            self._shares.begin_writing()
             self._shares.remove_orphans()
             yield self._shares
 
@@ -408,6 +437,12 @@ def _opened(engines: str | Path | EnginesDirectory | None) -> EnginesDirectory |
     return EnginesDirectory.open(Path(engines))
 
 
+def _rows_at(uri: str, folder: Location) -> MilvusRowsAt:
+    from engine.catalog.milvus_rows import new_place
+
+    return new_place(uri, folder)
+
+
 def _fitted(rows: FloatArray, preset: Preset, *, num_dims: int) -> ScoreNormalizer:
     if rows.ndim != 2 or rows.shape[1] != num_dims:
         raise ConfigError(
@@ -435,7 +470,8 @@ def _check_free(folder: Location, manifest: CatalogManifest) -> None:
     """Refuse a folder with anything but what a killed `create` may have left."""
     if (folder / MANIFEST_NAME).exists():
         raise StoreError(f"{folder} is a catalogue already; add to it with `vsc-engine catalog add {folder} PATH`")
-    own = {_LOCK, _NORM_SET, "videos.lance", "rows.lance", *(share.name for share in share_folders(folder, manifest))}
+    shares = {share.name for share in share_folders(folder, manifest)}
+    own = {_LOCK, _NORM_SET, MILVUS_STATE, "videos.lance", "rows.lance", *shares}
     others = sorted(name for name in _entries(folder) if name not in own and not name.endswith(".aside"))
     if others:
         raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")

@@ -15,9 +15,21 @@ from engine.errors import StoreError
 from engine.files import written_aside
 from engine.storage.location import Location
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_WITH_SHARES = 2
 _WITHOUT_SHARES = 1
 MANIFEST_NAME = "catalog.json"
+MILVUS_STATE = "milvus.json"
+"""The file of a catalogue whose rows lie in Milvus; see `engine.catalog.milvus_rows`."""
+
+
+class MilvusRowsAt(BaseModel):
+    """Where rows lie in Milvus. ``uri``: ``http[s]://HOST[:PORT][/DATABASE]``, with no secret in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    collection: str
 
 
 class CatalogManifest(BaseModel):
@@ -25,7 +37,8 @@ class CatalogManifest(BaseModel):
 
     ``preset``: how uploads are described and compared. ``norm_set_sha256``: of the rows in ``norm_set.npz``, None
     without score normalization. ``engines_folder``: where the engines lay; None for those in the user's cache.
-    ``num_shares``: as `engine.catalog.shares.Shares` has them, 1 or more.
+    ``num_shares``: as `engine.catalog.shares.Shares` has them, 1 or more. ``milvus``: where the rows lie, None where
+    they lie in the folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,17 +50,22 @@ class CatalogManifest(BaseModel):
     norm_set_sha256: str | None
     engines_folder: str | None
     num_shares: int = Field(default=1, ge=1)
+    milvus: MilvusRowsAt | None = None
 
 
 def write_manifest(folder: Location, manifest: CatalogManifest) -> None:
     """Write ``catalog.json``, all at once: the last act of making a catalogue.
 
-    Without shares it is that of format 1, which older versions read.
+    It is of the oldest format that can say all of it, which older versions read.
     """
-    if manifest.num_shares == 1:
-        text = manifest.model_dump_json(indent=1, exclude={"num_shares"})
+    if manifest.milvus is not None:
+        version, unused = FORMAT_VERSION, set[str]()
+    elif manifest.num_shares > 1:
+        version, unused = _WITH_SHARES, {"milvus"}
     else:
-        text = manifest.model_copy(update={"format_version": FORMAT_VERSION}).model_dump_json(indent=1)
+        version, unused = _WITHOUT_SHARES, {"milvus", "num_shares"}
+    written = manifest.model_copy(update={"format_version": version})
+    text = written.model_dump_json(indent=1, exclude=unused)
     with written_aside(folder / MANIFEST_NAME) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
 

@@ -42,7 +42,8 @@ class CatalogInfo:
     """Facts of a catalogue. ``engines``: the identity of the engines that describe its videos.
 
     ``norm_rows``: rows of the norm set, 0 without score normalization. ``num_indexed_rows``: rows in the approximate
-    index; 0 for a catalogue small enough for the exact search. ``size_bytes``: of all its files.
+    index; 0 for a catalogue small enough for the exact search, and all of them in Milvus. ``size_bytes``: of all files
+    in the folder. ``milvus``: address and collection of the rows, None where they lie in the folder.
     """
 
     folder: Location
@@ -56,6 +57,7 @@ class CatalogInfo:
     norm_rows: int
     num_indexed_rows: int
     size_bytes: int
+    milvus: str | None = None
 
 
 @dataclass(frozen=True)

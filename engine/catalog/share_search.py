@@ -1,9 +1,9 @@
 """Searches one share of a catalogue, in its newest state, for what an upload has in common with it.
 
-Rows that are in no index are held in memory, normalized, and every upload is compared with all of them. Of the rows in
-the index, the nearest of each row of the upload tell which videos are compared. Those are neighbours among raw rows
-because score normalization drops a dimension and depends on the query; it follows, on whole videos, and nothing is cut
-before it.
+Rows that are in no index are held in memory, normalized, and every upload is compared with all of them; of a catalogue
+with rows in Milvus there are none. Of the rows in the index, the nearest of each row of the upload tell which videos
+are compared. Those are neighbours among raw rows because score normalization drops a dimension and depends on the
+query; it follows, on whole videos, and nothing is cut before it.
 """
 
 from __future__ import annotations
@@ -158,6 +158,8 @@ class ShareSearch:
             return []
         known = {entry.revision for entry in state.entries.values()}
         found = self._tables.nearest(query.descriptors, k=_NEIGHBOURS, known=known)
+        if self._tables.refresh() != state.version:
+            raise _Superseded  # what was replaced meanwhile may be missing among the neighbours, old and new
         return [entry for entry in state.entries.values() if entry.revision in found - recent]
 
     def _read(self, entries: Sequence[Entry], *, version: Version) -> list[Descriptors]:

@@ -47,7 +47,7 @@ class Shares:
         for share in share_folders(folder, manifest):
             if isinstance(share, Path):
                 share.mkdir(exist_ok=True)
-            tables.append(Tables.create(share, num_dims=manifest.num_dims))
+            tables.append(Tables.create(share, num_dims=manifest.num_dims, milvus=manifest.milvus))
             if share != folder:
                 write_manifest(share, manifest)
         return cls(tables)
@@ -64,6 +64,11 @@ class Shares:
         """Go to the newest versions."""
         for tables in self.tables:
             tables.refresh()
+
+    def begin_writing(self) -> None:
+        """Before anything is changed."""
+        for tables in self.tables:
+            tables.begin_writing()
 
     def new_revision(self) -> int:
         """A number above those of all shares."""
@@ -135,4 +140,4 @@ def open_share(folder: Location, manifest: CatalogManifest) -> Tables:
                 f"{folder} is a share of another catalogue: its {MANIFEST_NAME} is not that of {folder.parent}; "
                 "restore it from a copy"
             )
-    return Tables.open(folder, num_dims=manifest.num_dims)
+    return Tables.open(folder, num_dims=manifest.num_dims, milvus=manifest.milvus)

@@ -1,65 +1,35 @@
-"""The two tables of a catalogue on disk, in LanceDB: videos, and the rows of their descriptors, not normalized.
+"""The tables of a catalogue: videos, in LanceDB, and the rows of their descriptors, not normalized, where they lie.
 
 A video is what the table of videos says, and that table is written last. Each time a video is described its rows get a
 revision of their own, a number that rises and is never used again; one commit to the table of videos makes a revision
 count or stop counting. So rows without a video are no damage: a writer that was killed left them (orphans), or they
 are about to be committed or removed. Writers exclude each other elsewhere; readers need no lock.
-
-Many rows have an approximate index. Bringing it up to date rewrites files, and LanceDB compares rows outside it slowly,
-so that is done once for many rows: ``indexed.json`` says up to which revision all rows are in the index. The index is
-asked about those alone, and whoever searches compares the recent rows by itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
+import pyarrow as pa
 
+from engine.catalog.lance import KEPT_VERSIONS, among, made_table, opened_table, readable, writable
+from engine.catalog.lance_rows import LanceRows
+from engine.catalog.manifest import MilvusRowsAt
 from engine.catalog.records import CatalogVideo
-from engine.errors import BackendUnavailable, StoreError
-from engine.files import written_aside
+from engine.catalog.rows import ALL_REVISIONS, Rows, RowStore
+from engine.errors import StoreError
 from engine.records import Descriptors, FloatArray
 from engine.storage.location import Location, location
 from engine.store.shards import Fingerprint
 
-os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of nothing that a person could mend, such as empty partitions
-
-try:
-    import lancedb
-    import pyarrow as pa
-    from lancedb.index import IvfRq
-except ImportError as _error:
-    raise BackendUnavailable("a catalogue needs lancedb: pip install 'vsc-engine[catalog]'") from _error
-
-logger = logging.getLogger(__name__)
-
-_VIDEOS, _ROWS, _VECTOR = "videos", "rows", "descriptor"
-_INDEXED, _CHECKSUM = "indexed.json", "entry_sha256"
-_NUM_PROBES = 40
-_ALL_PROBES = 1_000_000
-_REFINE_FACTOR = 10
-_QUERY_BLOCK = 256
-# Rows that no index holds, before the index takes them: that rewrites up to a million rows, however few are new.
-_MIN_RECENT_ROWS = 50_000
-_RECENT_SHARE = 0.1
-# An index keeps the partitions that it was trained with; of many more rows each would hold too many.
-_MAX_GROWTH = 4
-_MAX_SMALL_FRAGMENTS = 100
-_MAX_LISTED = 1000
-# Longer than a reader takes between looking at the newest version and having read it.
-_KEPT_VERSIONS = timedelta(minutes=10)
-_BROKEN = (RuntimeError, ValueError, OSError, pa.ArrowException)
+_VIDEOS, _CHECKSUM = "videos", "entry_sha256"
+_VIDEOS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -77,19 +47,11 @@ class Entry:
     is_intact: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """All rows of one revision, in order: times float32 ``(N, 2)``, descriptors float32 ``(N, D)``."""
-
-    timestamps: FloatArray
-    descriptors: FloatArray
-
-
 @dataclass(frozen=True)
 class Version:
     """A state of the tables. ``videos`` rises with every change of them.
 
-    ``indexed_through``: the highest revision up to which all rows are in the index; None where there is no index.
+    ``indexed_through``: the highest revision up to which a search finds all rows; None where it finds none.
     """
 
     videos: int
@@ -97,68 +59,51 @@ class Version:
 
 
 class Tables:
-    """The tables in a folder, each at the version that it was opened at or refreshed to."""
+    """The tables of a folder, each at the version that it was opened at or refreshed to.
 
-    def __init__(self, folder: Location, videos: Any, rows: Any) -> None:
+    ``milvus``: where the rows lie if not in the folder.
+    """
+
+    def __init__(self, folder: Location, videos: Any, rows: RowStore) -> None:
         self._folder = folder
         self._videos = videos
         self._rows = rows
         self._last_revision = 0
 
     @classmethod
-    def create(cls, folder: Location, *, num_dims: int) -> Self:
+    def create(cls, folder: Location, *, num_dims: int, milvus: MilvusRowsAt | None = None) -> Self:
         """Make empty tables; what a killed `create` left is taken. Raises ``StoreError`` where they hold anything."""
-        with _one_line(f"cannot make the tables of a catalogue in {folder}", advice="choose another folder"):
-            database = _connected(folder)
-            videos, rows = (
-                database.create_table(name, schema=schema, exist_ok=True)
-                for name, schema in ((_VIDEOS, _videos_schema()), (_ROWS, _rows_schema(num_dims)))
-            )
-            num_found = videos.count_rows() + rows.count_rows()
-        if num_found:
-            raise StoreError(f"{folder} holds the tables of a catalogue without its catalog.json; restore that file")
-        return cls(folder, videos, rows)
+        videos = made_table(folder, _VIDEOS, _videos_schema())
+        if milvus is None:
+            return cls(folder, videos, LanceRows.create(folder, num_dims=num_dims))
+        from engine.catalog.milvus_rows import MilvusRows
+
+        return cls(folder, videos, MilvusRows.create(folder, milvus, num_dims=num_dims))
 
     @classmethod
-    def open(cls, folder: Location, *, num_dims: int) -> Self:
+    def open(cls, folder: Location, *, num_dims: int, milvus: MilvusRowsAt | None = None) -> Self:
         """Open what `create` made. Raises ``StoreError`` for tables that are missing, damaged or of other columns."""
-        schemas = {_VIDEOS: _videos_schema(), _ROWS: _rows_schema(num_dims)}
-        tables = []
-        for name, schema in schemas.items():
-            with _readable(folder, name):
-                table = _connected(folder).open_table(name)
-                if table.schema != schema:
-                    raise ValueError("it has other columns")
-            tables.append(table)
-        return cls(folder, *tables)
+        videos = opened_table(folder, _VIDEOS, _videos_schema())
+        if milvus is None:
+            return cls(folder, videos, LanceRows.open(folder, num_dims=num_dims))
+        from engine.catalog.milvus_rows import MilvusRows
+
+        return cls(folder, videos, MilvusRows.open(folder, milvus, num_dims=num_dims))
 
     def refresh(self) -> Version:
         """Go to the newest versions. Raises ``StoreError``, as all methods do, for damage and for a disk that fails."""
-        # In this order: the rows hold all that the videos speak of, unless a newer version of the videos dropped it,
-        # and the index all that the file speaks of.
-        indexed_through = self._read_indexed().get("indexed_through")
-        with self._readable(_VIDEOS):
+        # In this order: the rows hold all that the videos speak of, unless a newer version of the videos dropped it.
+        with readable(self._folder, _VIDEOS):
             self._videos.checkout_latest()
             version = int(self._videos.version)
-        with self._readable(_ROWS):
-            self._rows.checkout_latest()
-            if indexed_through is not None and not self._rows.list_indices():
-                indexed_through = None
-        self._last_revision = max(self._last_revision, indexed_through or 0)
+        indexed_through = self._rows.refresh()
+        if indexed_through != ALL_REVISIONS:
+            self._last_revision = max(self._last_revision, indexed_through or 0)
         return Version(version, indexed_through)
 
-    def _read_indexed(self) -> dict[str, int]:
-        """What `_note_indexed` wrote; empty where there is no index. ``num_trained`` may be absent in older ones."""
-        path = self._folder / _INDEXED
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            return {"indexed_through": int(facts["indexed_through"]), **{n: int(v) for n, v in facts.items()}}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{path} is damaged: {error}; delete it, and the next `vsc-engine catalog add` indexes the rows anew"
-            ) from error
+    def begin_writing(self) -> None:
+        """For the one writer, before it changes anything. Raises ``StoreError`` where the rows have another writer."""
+        self._rows.begin_writing()
 
     def new_revision(self) -> int:
         """A number above those of all videos and of the index, whatever the clock says. For the one writer.
@@ -170,7 +115,7 @@ class Tables:
 
     def entries(self) -> dict[str, Entry]:
         """All videos by id, sorted. Raises ``StoreError`` for a damaged table, and for an id that is there twice."""
-        with self._readable(_VIDEOS):
+        with readable(self._folder, _VIDEOS):
             found = [_entry(values) for values in self._videos.to_arrow().to_pylist()]
         entries = {entry.video.video_id: entry for entry in sorted(found, key=lambda entry: entry.video.video_id)}
         self._last_revision = max([self._last_revision, *(entry.revision for entry in found)])
@@ -179,31 +124,8 @@ class Tables:
         return entries
 
     def read_rows(self, revisions: Collection[int] | None = None) -> dict[int, Rows]:
-        """The rows of some revisions, or of all; one without rows is left out. Raises ``StoreError``."""
-        with self._readable(_ROWS):
-            query = self._rows.search()
-            if revisions is not None and len(revisions) <= _MAX_LISTED:
-                query = query.where(_among(revisions))
-            elif revisions is not None:
-                query = query.where(f"revision BETWEEN {min(revisions)} AND {max(revisions)}")
-            table = query.to_arrow()
-            columns = [table[name].to_numpy() for name in ("revision", "row", "start_s", "end_s")]
-            flat = table[_VECTOR].combine_chunks().flatten().to_numpy()
-        of_row, number, start_s, end_s = columns
-        descriptors = flat.reshape(len(of_row), -1)
-        order = np.lexsort((number, of_row))
-        if not np.array_equal(order, np.arange(len(order))):
-            of_row, number, start_s, end_s = (column[order] for column in columns)
-            descriptors = descriptors[order]
-        times = np.stack([start_s, end_s], axis=1)
-        found, starts = np.unique(of_row, return_index=True)
-        stops = [*starts[1:].tolist(), len(of_row)]
-        rows, wanted = {}, None if revisions is None else set(revisions)
-        for revision, start, stop in zip(found.tolist(), starts.tolist(), stops, strict=True):
-            is_whole = np.array_equal(number[start:stop], np.arange(stop - start))  # none is missing or there twice
-            if is_whole and (wanted is None or revision in wanted):
-                rows[revision] = Rows(times[start:stop], descriptors[start:stop])
-        return rows
+        """The rows of some revisions, or of all; one without all its rows is left out. Raises ``StoreError``."""
+        return self._rows.read(revisions)
 
     def nearest(self, queries: FloatArray, *, k: int, known: Collection[int]) -> set[int]:
         """The revisions, of those ``known``, with one of the ``k`` rows of highest cosine of any query row.
@@ -212,142 +134,74 @@ class Tables:
         """
         known, orphans = set(known), set[int]()
         while True:
-            found = self._nearest(queries, k=k, without=orphans)
+            found = self._rows.nearest(queries, k=k, without=orphans)
             unknown = found - known
             if not unknown:
                 return found
             orphans |= unknown  # they took the places of rows that count
 
-    def _nearest(self, queries: FloatArray, *, k: int, without: Collection[int]) -> set[int]:
-        found: set[int] = set()
-        with self._readable(_ROWS):
-            for start in range(0, len(queries), _QUERY_BLOCK):
-                query = self._rows.search(queries[start : start + _QUERY_BLOCK], vector_column_name=_VECTOR)
-                query = query.distance_type("cosine").nprobes(_NUM_PROBES).refine_factor(_REFINE_FACTOR).limit(k)
-                if without:
-                    query = query.where(f"NOT ({_among(without)})", prefilter=True)
-                table = query.fast_search().select(["revision", "_distance"]).to_arrow()
-                found.update(table["revision"].unique().to_pylist())
-        return found
-
     def check_index(self) -> None:
-        """Raise ``StoreError`` unless all of the index can be read. Its contents are not compared with anything."""
-        with self._readable(_ROWS):
-            vector = np.ones(self._rows.schema.field(_VECTOR).type.list_size, dtype=np.float32)
-            query = self._rows.search(vector, vector_column_name=_VECTOR).distance_type("cosine")
-            query.nprobes(_ALL_PROBES).limit(1).fast_search().select(["revision", "_distance"]).to_arrow()
+        """Raise ``StoreError`` unless the index can be read. Its contents are not compared with anything."""
+        self._rows.check_index()
 
     def num_indexed_rows(self) -> int:
-        """Rows in the approximate index, 0 where there is none."""
-        with self._readable(_ROWS):
-            return sum(int(index.num_indexed_rows or 0) for index in self._rows.list_indices())
+        """Rows in the index, 0 where there is none."""
+        return self._rows.num_indexed()
 
     def commit(self, described: Sequence[tuple[Entry, Descriptors]]) -> None:
         """Add videos with all their rows, in place of those with the same ids; readers see all of it or nothing."""
-        with self._writable():
-            self._rows.add(_rows_table(described, schema=self._rows.schema))
+        self._rows.add([(entry.revision, video) for entry, video in described])
         self.put([entry for entry, _ in described])
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Write entries, whose rows are there, in place of those with the same ids."""
-        with self._writable():
+        with writable(self._folder):
             table = pa.Table.from_pylist([_values(entry) for entry in entries], schema=self._videos.schema)
             self._videos.merge_insert("video_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
     def remove(self, revisions: Collection[int]) -> None:
         """Take videos away, all at once; their rows become orphans."""
-        with self._writable():
-            self._videos.delete(_among(revisions))
+        with writable(self._folder):
+            self._videos.delete(among(revisions))
 
     def remove_orphans(self) -> None:
         """Delete rows that belong to no video. For the one writer: those of another would look the same."""
         orphans = self.orphans()
         if orphans:
-            with self._writable():
-                self._rows.delete(_among(orphans))
+            self._rows.delete(orphans)
 
     def orphans(self) -> dict[int, int]:
         """How many rows there are of each revision that belongs to no video."""
-        with self._readable(_ROWS):
-            counts = self._rows.search().select(["revision"]).to_arrow()["revision"].value_counts().to_pylist()
-        with self._readable(_VIDEOS):
-            known = set(self._videos.search().select(["revision"]).to_arrow()["revision"].to_pylist())
-        return {count["values"]: count["counts"] for count in counts if count["values"] not in known}
+        with readable(self._folder, _VIDEOS):
+            table = self._videos.search().select(["revision", "num_rows"]).to_arrow()
+            known = dict(zip(table["revision"].to_pylist(), table["num_rows"].to_pylist(), strict=True))
+        return self._rows.orphans(known)
 
     def tend(self, *, index_above: int, merge: bool = False) -> None:
         """Keep searches fast, for the one writer: index the rows if there are more than ``index_above``, and bring the
         index up to date and merge small files if that is due, or at once with ``merge``. Frees what nobody reads.
-
-        IVF_RQ takes dimensions that 8 divides; others have no index.
         """
-        indexed_through = self.refresh().indexed_through
-        with self._writable():
-            num_rows = self._rows.count_rows()
-            num_recent = self._rows.count_rows(indexed_through and f"revision > {indexed_through}")
-            max_recent = max(_MIN_RECENT_ROWS, min(index_above, int(num_rows * _RECENT_SHARE)))
-            is_due = indexed_through is not None and num_recent > max_recent
-            num_trained = 0 if indexed_through is None else self._read_indexed().get("num_trained", index_above)
-            can_index = self._rows.schema.field(_VECTOR).type.list_size % 8 == 0
-            if can_index and num_rows > index_above and num_rows > num_trained * _MAX_GROWTH:
-                self._rows.create_index(_VECTOR, config=IvfRq(distance_type="cosine"))
-                num_trained, is_due = num_rows, False
-                self._note_indexed(num_trained=num_trained)
-            num_small = self._rows.stats()["fragment_stats"]["num_small_fragments"]
-            if merge or is_due or num_small > _MAX_SMALL_FRAGMENTS:
-                self._rows.optimize(cleanup_older_than=_KEPT_VERSIONS)
-                self._note_indexed(num_trained=num_trained)
-            self._videos.optimize(cleanup_older_than=_KEPT_VERSIONS)
+        self._rows.tend(index_above=index_above, merge=merge)
+        with writable(self._folder):
+            self._videos.optimize(cleanup_older_than=KEPT_VERSIONS)
 
-    def _note_indexed(self, *, num_trained: int) -> None:
-        """Say which rows are in the index, and how many it was trained for: all are, or nothing is said."""
-        indices = self._rows.list_indices()
-        if indices and not any(index.num_unindexed_rows for index in indices):
-            revisions = self._rows.search().select(["revision"]).to_arrow()["revision"].to_numpy()
-            through = int(revisions.max(initial=0))
-            with written_aside(self._folder / _INDEXED) as aside:
-                facts = {"indexed_through": through, "num_trained": num_trained}
-                aside.write_text(json.dumps(facts), encoding="utf-8")
+    def copy_rows(self, folder: Path, *, num_dims: int) -> None:
+        """Write the rows of all videos into a folder that has none, in LanceDB.
 
-    def _readable(self, table: str) -> AbstractContextManager[None]:
-        return _readable(self._folder, table)
-
-    @contextmanager
-    def _writable(self) -> Iterator[None]:
-        with _one_line(
-            f"cannot write the tables of the catalogue {self._folder}", advice="what was written before is whole"
-        ):
-            yield
+        Raises ``StoreError`` where rows of a video are missing.
+        """
+        entries, copies = list(self.entries().values()), LanceRows.create(folder, num_dims=num_dims)
+        for start in range(0, len(entries), _VIDEOS_AT_ONCE):
+            some = entries[start : start + _VIDEOS_AT_ONCE]
+            found = self.read_rows([entry.revision for entry in some])
+            copies.add([(entry.revision, _described(entry, found.get(entry.revision))) for entry in some])
 
 
-def _connected(folder: Location) -> Any:
-    """The database of a folder, or of an object store, whose credentials LanceDB finds where its tools do."""
-    if isinstance(folder, Path):
-        return lancedb.connect(folder)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    options = {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://"))} if endpoint else {}
-    return lancedb.connect(str(folder), storage_options=options)
-
-
-def _readable(folder: Location, table: str) -> AbstractContextManager[None]:
-    advice = f"restore the folder {folder} from a copy, or make a new catalogue"
-    return _one_line(f"the table {folder / table}.lance is damaged", advice=advice)
-
-
-@contextmanager
-def _one_line(what: str, *, advice: str) -> Iterator[None]:
-    """Errors of LanceDB as a ``StoreError`` of one line, without the places in its source."""
-    try:
-        yield
-    except Exception as error:
-        # The class of what went wrong inside its Rust code has a name, but no module to import it from.
-        if not isinstance(error, _BROKEN) and type(error).__name__ != "RustPanic":
-            raise
-        reason = str(error).splitlines()[0].partition(", /")[0].removeprefix("lance error: ")
-        raise StoreError(f"{what}: {reason}; {advice}") from error
-
-
-def _among(revisions: Iterable[int]) -> str:
-    return f"revision IN ({', '.join(map(str, revisions))})"
+def _described(entry: Entry, rows: Rows | None) -> Descriptors:
+    video_id = entry.video.video_id
+    if rows is None or len(rows.descriptors) != entry.video.num_rows:
+        raise StoreError(f"rows of {video_id!r} are missing in the catalogue; remove it and add it again")
+    return Descriptors(video_id, rows.timestamps, rows.descriptors)
 
 
 def _videos_schema() -> pa.Schema:
@@ -364,18 +218,6 @@ def _videos_schema() -> pa.Schema:
             pa.field("size_bytes", pa.int64()),
             pa.field("mtime_ns", pa.int64()),
             pa.field(_CHECKSUM, pa.string(), nullable=False),
-        ]
-    )
-
-
-def _rows_schema(num_dims: int) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("revision", pa.int64(), nullable=False),
-            pa.field("row", pa.int32(), nullable=False),
-            pa.field("start_s", pa.float32(), nullable=False),
-            pa.field("end_s", pa.float32(), nullable=False),
-            pa.field(_VECTOR, pa.list_(pa.float32(), num_dims), nullable=False),
         ]
     )
 
@@ -419,17 +261,3 @@ def _entry(values: dict[str, Any]) -> Entry:
         fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
         is_intact=_values_sha256(values) == values[_CHECKSUM],
     )
-
-
-def _rows_table(described: Sequence[tuple[Entry, Descriptors]], *, schema: pa.Schema) -> pa.Table:
-    videos = [descriptors for _, descriptors in described]
-    times = np.concatenate([video.timestamps for video in videos])
-    rows = np.concatenate([video.descriptors for video in videos])
-    columns = {
-        "revision": np.repeat([entry.revision for entry, _ in described], [len(video) for video in videos]),
-        "row": np.concatenate([np.arange(len(video), dtype=np.int32) for video in videos]),
-        "start_s": times[:, 0],
-        "end_s": times[:, 1],
-        _VECTOR: pa.FixedSizeListArray.from_arrays(rows.ravel(), type=schema.field(_VECTOR).type),
-    }
-    return pa.table(columns, schema=schema)

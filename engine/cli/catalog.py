@@ -68,6 +68,13 @@ def create(
     shares: Annotated[
         int, typer.Option(min=1, help="Spread the videos over so many folders, which other machines can search.")
     ] = 1,
+    milvus: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep and search the rows in this Milvus server; its token is read from MILVUS_TOKEN.",
+            metavar="http://HOST:19530[/DATABASE]",
+        ),
+    ] = None,
 ) -> None:
     """Make an empty catalogue; engines, settings and norm set are kept in it, and hold for all its videos and uploads.
 
@@ -85,6 +92,7 @@ def create(
         norm_set=norm_set,
         use_score_norm=score_norm,
         num_shares=shares,
+        milvus=milvus,
     )
     say(f"{folder} is a catalogue now, for engines {made.manifest.identity['engines']}")
 

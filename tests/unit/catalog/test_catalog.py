@@ -22,16 +22,21 @@ from engine.files import exclusive
 from engine.records import Descriptors, Failure
 from engine.store.shards import Fingerprint
 from engine.store.store import StoreWriter
-from tests.catalogs import contents, copy_of, npz, video
+from tests.catalogs import contents, copy_of, delete_row, npz, video
 from tests.packaged import norm_rows, tiny_preset, write_packaged
 from tests.videos import moving_frames, write_video
 
 FPS = 5
 
 
-@pytest.fixture
-def catalog(tiny_engines: Path, tmp_path: Path) -> Catalog:
-    return Catalog.create(tmp_path / "catalogue", engines=tiny_engines)
+IN_FOLDER = pytest.mark.parametrize("catalog", ["folder"], indirect=True)
+"""For what is about the files of rows."""
+
+
+@pytest.fixture(params=["folder", "milvus"])
+def catalog(request: pytest.FixtureRequest, tiny_engines: Path, tmp_path: Path) -> Catalog:
+    milvus = request.getfixturevalue("milvus") if request.param == "milvus" else None
+    return Catalog.create(tmp_path / "catalogue", engines=tiny_engines, milvus=milvus)
 
 
 @pytest.fixture
@@ -221,10 +226,10 @@ def test_folders_that_are_no_catalogue(tmp_path: Path, tiny_engines: Path) -> No
 
 def test_a_newer_version_is_refused(catalog: Catalog) -> None:
     path = catalog.folder / "catalog.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 3, "shards": []}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 4, "shards": []}))
     with pytest.raises(StoreError) as error:
         Catalog.open(catalog.folder)
-    assert_one_line(error, r"written by a newer version of vsc-engine \(format 3, this one reads 2\)")
+    assert_one_line(error, r"written by a newer version of vsc-engine \(format 4, this one reads 3\)")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format_version": 1, "x": 0}', '{"format_version": "1"}'])
@@ -281,6 +286,7 @@ def test_engines_without_pca_are_refused(lite_engines: Path, tmp_path: Path) -> 
     assert_one_line(error, "has no PCA yet")
 
 
+@IN_FOLDER
 def test_verify_finds_rows_that_are_not_those_that_were_added(catalog: Catalog, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
     assert catalog.verify().problems == ()
@@ -321,7 +327,7 @@ def test_a_path_that_is_not_utf8_costs_no_other_video_its_place(catalog: Catalog
 def test_verify_names_missing_rows_and_counts_orphans(catalog: Catalog, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "r.npz", video("a"), video("b"))])
     entries = catalog._shares.entries()
-    catalog._shares.tables[0]._rows.delete(f"revision = {entries['a'].revision} AND row = 3")
+    delete_row(catalog, entries["a"].revision, 3)
     catalog._shares.remove([entries["b"].revision])
     found = catalog.verify()
     assert found.problems == ("'a': rows are missing; remove it and add it again",)
@@ -330,6 +336,7 @@ def test_verify_names_missing_rows_and_counts_orphans(catalog: Catalog, tmp_path
         catalog.match_descriptors(video("q"))
 
 
+@IN_FOLDER
 def test_a_damaged_index_is_one_line_and_can_be_made_anew(catalog: Catalog, tmp_path: Path) -> None:
     source = npz(tmp_path / "r.npz", *(video(f"v{n}", 50) for n in range(5)))
     Catalog.open(catalog.folder, index_above=100).add([source])
@@ -355,9 +362,11 @@ def test_info_counts(catalog: Catalog, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "r.npz", video("a"), video("b", 4))])
     info = catalog.info()
     assert (info.num_videos, info.num_rows, info.num_dims, info.duration_s) == (2, 13, 8, 13.0)
-    assert (info.preset, info.fps, info.norm_rows, info.num_indexed_rows) == ("tiny", 1.0, len(norm_rows()), 0)
+    assert (info.preset, info.fps, info.norm_rows) == ("tiny", 1.0, len(norm_rows()))
+    at = catalog.manifest.milvus
+    assert (info.num_indexed_rows, info.milvus) == ((0, None) if at is None else (13, f"{at.uri} {at.collection}"))
     assert info.engines == catalog.manifest.identity["engines"]
-    assert info.size_bytes > 13 * 5 * 4
+    assert info.size_bytes > (13 * 5 * 4 if at is None else 0)
 
 
 @pytest.mark.parametrize(
@@ -506,7 +515,7 @@ def test_the_rows_of_a_catalogue_of_the_same_identity_are_taken(
 def test_damaged_rows_of_another_catalogue_are_a_failure(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
     catalog.add([npz(tmp_path / "a.npz", video("a"), video("b"))])
     entries = catalog._shares.entries()
-    catalog._shares.tables[0]._rows.delete(f"revision = {entries['a'].revision}")
+    catalog._shares.tables[0]._rows.delete([entries["a"].revision])
     other = Catalog.create(tmp_path / "other", engines=tiny_engines)
     report = other.add([catalog.folder])
     assert report.added == ("b",)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,22 +50,38 @@ def run(
     return candidates, sorted(matches, key=lambda match: match.score, reverse=True)
 
 
-def made(tmp_path: Path, engines: Path, *, use_score_norm: bool = True, index_above: int = 10_000) -> Catalog:
+@pytest.fixture(params=["memory", "index", "milvus"])
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How the nearest rows are found, as `made` takes it."""
+    if request.param == "milvus":
+        return {"milvus": request.getfixturevalue("milvus")}
+    return {"index_above": NO_ROWS} if request.param == "index" else {}
+
+
+def made(
+    tmp_path: Path,
+    engines: Path,
+    *,
+    use_score_norm: bool = True,
+    index_above: int = 10_000,
+    milvus: str | None = None,
+) -> Catalog:
     """The last reference is added after the index was made, if one is."""
-    Catalog.create(tmp_path / "catalogue", engines=engines, use_score_norm=use_score_norm)
+    Catalog.create(tmp_path / "catalogue", engines=engines, use_score_norm=use_score_norm, milvus=milvus)
     catalog = Catalog.open(tmp_path / "catalogue", index_above=index_above)
     catalog.add([npz(tmp_path / "r.npz", *REFERENCES[:0:-1])])
     catalog.add([npz(tmp_path / "r0.npz", REFERENCES[0])])
-    assert catalog.info().num_indexed_rows == (sum(map(len, REFERENCES[1:])) if index_above == NO_ROWS else 0)
+    num_rows = [len(item) for item in REFERENCES]
+    of_index = sum(num_rows[1:]) if index_above == NO_ROWS else 0
+    assert catalog.info().num_indexed_rows == (of_index if milvus is None else sum(num_rows))
     return catalog
 
 
-@pytest.mark.parametrize("index_above", [10_000, NO_ROWS])
 @pytest.mark.parametrize("use_score_norm", [True, False])
 def test_the_answer_is_that_of_a_run(
-    tiny_engines: Path, tmp_path: Path, use_score_norm: bool, index_above: int
+    tiny_engines: Path, tmp_path: Path, use_score_norm: bool, where: dict[str, Any]
 ) -> None:
-    catalog = made(tmp_path, tiny_engines, use_score_norm=use_score_norm, index_above=index_above)
+    catalog = made(tmp_path, tiny_engines, use_score_norm=use_score_norm, **where)
     num_matches = 0
     for query in QUERIES:
         candidates, matches = run([query], BY_ID, preset=tiny_preset(), use_score_norm=use_score_norm)
@@ -92,8 +109,10 @@ def test_scores_of_different_uploads_are_those_of_one_run_with_all(tiny_engines:
     assert set(found) == set(candidates)
 
 
-def test_an_open_catalogue_sees_what_was_added_replaced_and_removed(tiny_engines: Path, tmp_path: Path) -> None:
-    catalog, writer = made(tmp_path, tiny_engines), Catalog.open(tmp_path / "catalogue")
+def test_an_open_catalogue_sees_what_was_added_replaced_and_removed(
+    tiny_engines: Path, tmp_path: Path, where: dict[str, Any]
+) -> None:
+    catalog, writer = made(tmp_path, tiny_engines, **where), Catalog.open(tmp_path / "catalogue")
     query = copy_of(REFERENCES[0], "q")
     assert catalog.match_descriptors(query).candidates[0].ref_id == "r0"
     writer.remove(["r0"])
@@ -107,14 +126,19 @@ def test_an_open_catalogue_sees_what_was_added_replaced_and_removed(tiny_engines
     assert (list(answer.candidates), list(answer.matches)) == (candidates, matches)
 
 
-def test_an_empty_catalogue_has_nothing_to_offer(tiny_engines: Path, tmp_path: Path) -> None:
-    answer = Catalog.create(tmp_path / "c", engines=tiny_engines).match_descriptors(video("q"))
+@pytest.mark.parametrize("is_in_milvus", [False, True])
+def test_an_empty_catalogue_has_nothing_to_offer(
+    tiny_engines: Path, tmp_path: Path, milvus: str, is_in_milvus: bool
+) -> None:
+    rows_at = milvus if is_in_milvus else None
+    answer = Catalog.create(tmp_path / "c", engines=tiny_engines, milvus=rows_at).match_descriptors(video("q"))
     assert (answer.candidates, answer.matches, answer.paths) == ((), (), {})
 
 
-@pytest.mark.parametrize("index_above", [10_000, NO_ROWS])
-def test_a_stopped_upload_counts_only_as_an_exact_copy(tiny_engines: Path, tmp_path: Path, index_above: int) -> None:
-    catalog = made(tmp_path, tiny_engines, index_above=index_above)
+def test_a_stopped_upload_counts_only_as_an_exact_copy(
+    tiny_engines: Path, tmp_path: Path, where: dict[str, Any]
+) -> None:
+    catalog = made(tmp_path, tiny_engines, **where)
     gate = load_preset("lite").gate.model_dump() | {"mode": "vsc", "model": "tiny_4", "near_identical_cosine": 0.99}
     preset = Preset.model_validate(tiny_preset().model_dump() | {"gate": gate})
     normalizer = ScoreNormalizer.fit(norm_rows(), beta=preset.score_norm.beta, nk=preset.score_norm.nk)

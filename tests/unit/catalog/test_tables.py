@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.catalog.manifest import MilvusRowsAt
 from engine.catalog.records import CatalogVideo
+from engine.catalog.rows import ALL_REVISIONS
 from engine.catalog.tables import Entry, Tables
 from engine.errors import StoreError
 from engine.records import Descriptors
@@ -33,16 +35,29 @@ def commit(tables: Tables, *videos: Descriptors) -> list[Entry]:
     return entries
 
 
+IN_FOLDER = pytest.mark.parametrize("rows_at", ["folder"], indirect=True)
+"""For what is about LanceDB's index and files."""
+
+
+@pytest.fixture(params=["folder", "milvus"])
+def rows_at(request: pytest.FixtureRequest, tmp_path: Path) -> MilvusRowsAt | None:
+    if request.param == "folder":
+        return None
+    from engine.catalog.milvus_rows import new_place
+
+    return new_place(request.getfixturevalue("milvus"), tmp_path)
+
+
 @pytest.fixture
-def tables(tmp_path: Path) -> Tables:
-    return Tables.create(tmp_path, num_dims=NUM_DIMS)
+def tables(tmp_path: Path, rows_at: MilvusRowsAt | None) -> Tables:
+    return Tables.create(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
 
 
-def test_what_is_committed_is_read_again(tables: Tables, tmp_path: Path) -> None:
+def test_what_is_committed_is_read_again(tables: Tables, tmp_path: Path, rows_at: MilvusRowsAt | None) -> None:
     videos = [video("it's", 4), video('a"b; --', 1), video("été", 7)]
     entries = [entry(tables, item, warnings=("lost 3 frames", "")) for item in videos]
     tables.commit(list(zip(entries, videos, strict=True)))
-    found = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    found = Tables.open(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
     assert found.entries() == {item.video.video_id: item for item in entries}
     assert list(found.entries()) == sorted(item.video_id for item in videos)
     rows = found.read_rows()
@@ -75,8 +90,10 @@ def test_removed_videos_leave_orphans_until_they_are_removed(tables: Tables) -> 
     assert tables.read_rows().keys() == {b.revision}
 
 
-def test_an_open_reader_stays_on_its_version_until_it_is_refreshed(tables: Tables, tmp_path: Path) -> None:
-    reader = Tables.open(tmp_path, num_dims=NUM_DIMS)
+def test_an_open_reader_stays_on_its_version_until_it_is_refreshed(
+    tables: Tables, tmp_path: Path, rows_at: MilvusRowsAt | None
+) -> None:
+    reader = Tables.open(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
     before = reader.refresh()
     commit(tables, video("a"))
     assert reader.entries() == {}
@@ -84,25 +101,25 @@ def test_an_open_reader_stays_on_its_version_until_it_is_refreshed(tables: Table
     assert list(reader.entries()) == ["a"]
 
 
-def test_revisions_rise(tables: Tables, tmp_path: Path) -> None:
+def test_revisions_rise(tables: Tables, tmp_path: Path, rows_at: MilvusRowsAt | None) -> None:
     entries = commit(tables, *(video(f"v{n}") for n in range(5)))
-    other = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    other = Tables.open(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
     other.entries()
     revisions = [*(item.revision for item in entries), other.new_revision(), other.new_revision()]
     assert revisions == sorted(set(revisions))
 
 
-def test_nearest_are_those_of_highest_cosine(tables: Tables) -> None:
+def test_nearest_are_those_of_highest_cosine(tables: Tables, rows_at: MilvusRowsAt | None) -> None:
     videos = [video(f"v{n}", 40) for n in range(20)]
     scale = np.float32([[0.2], [5.0]])  # lengths must not count
     described = [
         Descriptors(item.video_id, item.timestamps, item.descriptors * scale[n % 2]) for n, item in enumerate(videos)
     ]
     entries = commit(tables, *described)
-    assert tables.refresh().indexed_through is None
+    assert tables.refresh().indexed_through == (None if rows_at is None else ALL_REVISIONS)
     tables.tend(index_above=100)
     assert tables.num_indexed_rows() == 800
-    assert tables.refresh().indexed_through == entries[-1].revision
+    assert tables.refresh().indexed_through == (entries[-1].revision if rows_at is None else ALL_REVISIONS)
     query = copy_of(videos[3], "q", noise=0.01).descriptors
     cosines = query @ np.concatenate([item.descriptors for item in videos]).T
     best = {int(row) // 40 for row in cosines.argmax(axis=1)}
@@ -125,6 +142,7 @@ def test_orphans_do_not_take_the_places_of_neighbours(tables: Tables) -> None:
     assert found <= known.difference(gone)
 
 
+@IN_FOLDER
 def test_rows_added_after_the_index_was_made_are_recent_until_it_is_brought_up_to_date(tables: Tables) -> None:
     commit(tables, *(video(f"v{n}", 40) for n in range(20)))
     tables.tend(index_above=100)
@@ -142,13 +160,15 @@ def test_rows_added_after_the_index_was_made_are_recent_until_it_is_brought_up_t
     assert entry_of_late.revision in tables.nearest(late.descriptors, k=10, known=known)
 
 
+@IN_FOLDER
 def test_without_the_index_all_rows_are_recent(tables: Tables, tmp_path: Path) -> None:
     commit(tables, video("a", 300))
     tables.tend(index_above=100)
-    tables._rows.drop_index("descriptor_idx")
+    tables._rows._table.drop_index("descriptor_idx")
     assert Tables.open(tmp_path, num_dims=NUM_DIMS).refresh().indexed_through is None
 
 
+@IN_FOLDER
 @pytest.mark.parametrize("content", ["", "[]", "{}"])
 def test_a_damaged_note_on_the_index_is_one_line(tables: Tables, tmp_path: Path, content: str) -> None:
     (tmp_path / "indexed.json").write_text(content)
@@ -157,6 +177,7 @@ def test_a_damaged_note_on_the_index_is_one_line(tables: Tables, tmp_path: Path,
         tables.refresh()
 
 
+@IN_FOLDER
 @pytest.mark.parametrize("table", ["videos", "rows"])
 def test_a_damaged_table_is_one_line(tables: Tables, tmp_path: Path, table: str) -> None:
     commit(tables, video("a"))
@@ -169,24 +190,29 @@ def test_a_damaged_table_is_one_line(tables: Tables, tmp_path: Path, table: str)
         damaged.entries() if table == "videos" else damaged.read_rows()
 
 
+@IN_FOLDER
 def test_a_missing_table_is_one_line(tables: Tables, tmp_path: Path) -> None:
     (tmp_path / "rows.lance").rename(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match=r"rows\.lance is damaged: Table 'rows' was not found; restore"):
         Tables.open(tmp_path, num_dims=NUM_DIMS)
 
 
+@IN_FOLDER
 def test_tables_of_another_dimension_are_refused(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="it has other columns"):
         Tables.open(tmp_path, num_dims=NUM_DIMS + 1)
 
 
-def test_making_tables_goes_on_after_a_kill_but_never_over_videos(tables: Tables, tmp_path: Path) -> None:
-    again = Tables.create(tmp_path, num_dims=NUM_DIMS)
+def test_making_tables_goes_on_after_a_kill_but_never_over_videos(
+    tables: Tables, tmp_path: Path, rows_at: MilvusRowsAt | None
+) -> None:
+    again = Tables.create(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
     commit(again, video("a"))
     with pytest.raises(StoreError, match=r"without its catalog\.json"):
-        Tables.create(tmp_path, num_dims=NUM_DIMS)
+        Tables.create(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
 
 
+@IN_FOLDER
 def test_rows_that_are_incomplete_or_there_twice_are_left_out(tables: Tables) -> None:
     described = video("a")
     whole = entry(tables, described)
@@ -203,6 +229,7 @@ def test_dimensions_that_the_index_cannot_take_have_none(tmp_path: Path) -> None
     assert tables.refresh().indexed_through is None
 
 
+@IN_FOLDER
 def test_an_index_is_trained_anew_for_four_times_its_rows(tables: Tables, tmp_path: Path) -> None:
     commit(tables, *(video(f"v{n}", 40) for n in range(10)))
     tables.tend(index_above=100)
@@ -216,6 +243,7 @@ def test_an_index_is_trained_anew_for_four_times_its_rows(tables: Tables, tmp_pa
     assert json.loads((tmp_path / "indexed.json").read_text())["num_trained"] == 1640
 
 
+@IN_FOLDER
 def test_the_note_of_an_older_version_on_the_index_is_read(tables: Tables, tmp_path: Path) -> None:
     entries = commit(tables, *(video(f"v{n}", 40) for n in range(10)))
     tables.tend(index_above=100)
