@@ -38,6 +38,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of nothing that a pers
 try:
     import lancedb
     import pyarrow as pa
+    import pyarrow.compute as pc
     from lancedb.index import IvfRq
 except ImportError as _error:
     raise BackendUnavailable("a catalogue needs lancedb: pip install 'vsc-engine[catalog]'") from _error
@@ -66,15 +67,13 @@ _BROKEN = (RuntimeError, ValueError, OSError, pa.ArrowException)
 class Entry:
     """A video as the table holds it: with the revision of its rows, their checksum, and the state of its file.
 
-    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``. ``is_intact``: whether all this is
-    what was written, by its own checksum.
+    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``.
     """
 
     video: CatalogVideo
     revision: int
     rows_sha256: str
     fingerprint: Fingerprint | None
-    is_intact: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +103,7 @@ class Tables:
         self._videos = videos
         self._rows = rows
         self._last_revision = 0
+        self._read_entries: dict[str, Entry] = {}  # by checksum
 
     @classmethod
     def create(cls, folder: Location, *, num_dims: int) -> Self:
@@ -169,14 +169,28 @@ class Tables:
         return self._last_revision
 
     def entries(self) -> dict[str, Entry]:
-        """All videos by id, sorted. Raises ``StoreError`` for a damaged table, and for an id that is there twice."""
+        """All videos by id, sorted. Raises ``StoreError`` for a damaged table, and for an id that is there twice.
+
+        Entries that the last call gave are not made again, so that few changes of many videos are soon read.
+        """
         with self._readable(_VIDEOS):
-            found = [_entry(values) for values in self._videos.to_arrow().to_pylist()]
-        entries = {entry.video.video_id: entry for entry in sorted(found, key=lambda entry: entry.video.video_id)}
+            table = self._videos.to_arrow()
+            checksums = table[_CHECKSUM].to_pylist()
+            new = pa.array([checksum not in self._read_entries for checksum in checksums], pa.bool_())
+            made = {values[_CHECKSUM]: _entry(values) for values in table.filter(new).to_pylist()}
+        self._read_entries = {checksum: made.get(checksum) or self._read_entries[checksum] for checksum in checksums}
+        found = sorted(self._read_entries.values(), key=lambda entry: entry.video.video_id)
+        entries = {entry.video.video_id: entry for entry in found}
         self._last_revision = max([self._last_revision, *(entry.revision for entry in found)])
-        if len(entries) != len(found):
+        if len(entries) != len(checksums):
             raise StoreError(f"the table of videos of {self._folder} holds an id twice; restore it from a copy")
         return entries
+
+    def damaged_entries(self) -> set[str]:
+        """The ids of videos of which the table says other things than what was written, by a checksum of each."""
+        with self._readable(_VIDEOS):
+            found = self._videos.to_arrow().to_pylist()
+        return {values["video_id"] for values in found if _values_sha256(values) != values[_CHECKSUM]}
 
     def read_rows(self, revisions: Collection[int] | None = None) -> dict[int, Rows]:
         """The rows of some revisions, or of all; one without rows is left out. Raises ``StoreError``."""
@@ -261,7 +275,12 @@ class Tables:
 
     def remove_orphans(self) -> None:
         """Delete rows that belong to no video. For the one writer: those of another would look the same."""
-        orphans = self.orphans()
+        with self._readable(_VIDEOS):
+            num_known = pc.sum(self._videos.search().select(["num_rows"]).to_arrow()["num_rows"]).as_py() or 0
+        with self._readable(_ROWS):
+            num_rows = self._rows.count_rows()
+        # The files say how many there are; which they are takes reading a column of all rows.
+        orphans = self.orphans() if num_rows != num_known else {}
         if orphans:
             with self._writable():
                 self._rows.delete(_among(orphans))
@@ -269,10 +288,11 @@ class Tables:
     def orphans(self) -> dict[int, int]:
         """How many rows there are of each revision that belongs to no video."""
         with self._readable(_ROWS):
-            counts = self._rows.search().select(["revision"]).to_arrow()["revision"].value_counts().to_pylist()
+            revisions = self._rows.search().select(["revision"]).to_arrow()["revision"]
         with self._readable(_VIDEOS):
-            known = set(self._videos.search().select(["revision"]).to_arrow()["revision"].to_pylist())
-        return {count["values"]: count["counts"] for count in counts if count["values"] not in known}
+            known = self._videos.search().select(["revision"]).to_arrow()["revision"]
+        orphans = revisions.filter(pc.invert(pc.is_in(revisions, value_set=known)))
+        return {count["values"]: count["counts"] for count in orphans.value_counts().to_pylist()}
 
     def tend(self, *, index_above: int, merge: bool = False) -> None:
         """Keep searches fast, for the one writer: index the rows if there are more than ``index_above``, and bring the
@@ -417,7 +437,6 @@ def _entry(values: dict[str, Any]) -> Entry:
         revision=values["revision"],
         rows_sha256=values["rows_sha256"],
         fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
-        is_intact=_values_sha256(values) == values[_CHECKSUM],
     )
 
 
