@@ -20,6 +20,7 @@ import typer
 
 from benchmarks.harness import OutputOption, command_line, report
 from engine.catalog.catalog import Catalog
+from engine.console import say
 from engine.projection import l2_normalize
 from engine.records import Descriptors, FloatArray
 from engine.store.challenge_npz import write_npz
@@ -35,12 +36,12 @@ COPY_COSINE = 0.7
 
 @dataclass(frozen=True)
 class Result:
-    """One size: seconds of all adds, of adding one video more, of the first match (which loads the rows if they are
-    held in memory), and of those that follow, with the median of their CPU seconds."""
+    """One size: seconds to add a million rows (as they were added on the way to it) and one video more, of the first
+    match (which loads the rows that are held in memory) and of those that follow, with the median of CPU seconds."""
 
     num_rows: int
     num_indexed_rows: int
-    add_s: float
+    add_1m_s: float
     one_video_s: float
     first_match_s: float
     p50_s: float
@@ -92,7 +93,7 @@ def grow(catalog: Catalog, *, first: int, end: int, scratch: Path) -> Iterator[f
         source.unlink()
 
 
-def measure(catalog: Catalog, *, num_videos: int, num_uploads: int, add_s: float, one_video_s: float) -> Result:
+def measure(catalog: Catalog, *, num_videos: int, num_uploads: int, add_1m_s: float, one_video_s: float) -> Result:
     """Match uploads of videos all over the catalogue."""
     seconds, cpu_s, num_right = [], [], 0
     rng = np.random.default_rng(3)
@@ -108,7 +109,7 @@ def measure(catalog: Catalog, *, num_videos: int, num_uploads: int, add_s: float
     return Result(
         num_rows=info.num_rows,
         num_indexed_rows=info.num_indexed_rows,
-        add_s=add_s,
+        add_1m_s=add_1m_s,
         one_video_s=one_video_s,
         first_match_s=first_s,
         p50_s=float(np.percentile(rest, 50)),
@@ -120,48 +121,67 @@ def measure(catalog: Catalog, *, num_videos: int, num_uploads: int, add_s: float
     )
 
 
+HEADER = (
+    f"{'rows':>9}{'indexed':>9}{'add 1M, s':>11}{'one, s':>9}{'first, s':>10}{'p50, s':>9}{'p95, s':>9}{'CPU, s':>9}"
+    f"{'right':>8}{'bytes/row':>11}"
+)
+
+
+def row_line(it: Result) -> str:
+    """One size as a line under `HEADER`."""
+    return (
+        f"{it.num_rows:>9}{it.num_indexed_rows:>9}{it.add_1m_s:>11.1f}{it.one_video_s:>9.2f}{it.first_match_s:>10.2f}"
+        f"{it.p50_s:>9.3f}{it.p95_s:>9.3f}{it.p50_cpu_s:>9.3f}{it.num_right_first / it.num_uploads:>8.1%}"
+        f"{it.bytes_per_row:>11.0f}"
+    )
+
+
 def main(
     rows: Annotated[
         list[int] | None, typer.Option(min=ROWS_PER_VIDEO, help="May be repeated; default: 10000, 100000.")
     ] = None,
     uploads: Annotated[int, typer.Option(min=1, help="Uploads that are matched at each size.")] = 100,
-    scratch: Annotated[Path | None, typer.Option(help="Folder for the catalogue; it is removed at the end.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Catalogue to make, or to go on with, and to keep; default: one that is removed."),
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Grow a catalogue of simulated videos, and match uploads at each size.
 
     Example: python -m benchmarks.bench_catalog --rows 10000 --rows 100000 --rows 1000000
     """
-    results, add_s, num_videos = [], 0.0, 0
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, Catalog.create(Path(folder) / "catalogue") as catalog:
-        for size in sorted(rows or (10_000, 100_000)):
-            wanted = size // ROWS_PER_VIDEO
-            add_s += sum(grow(catalog, first=num_videos, end=wanted, scratch=Path(folder)))
-            one_video_s = [
-                second
-                for number in range(wanted, wanted + NUM_SINGLE_ADDS)
-                for second in grow(catalog, first=number, end=number + 1, scratch=Path(folder))
-            ]
-            num_videos = wanted + NUM_SINGLE_ADDS
-            results.append(
-                measure(
-                    catalog,
-                    num_videos=num_videos,
-                    num_uploads=uploads,
-                    add_s=add_s,
-                    one_video_s=float(np.median(one_video_s)),
+    results = []
+    with tempfile.TemporaryDirectory() as scratch:
+        path = folder or Path(scratch) / "catalogue"
+        with Catalog.open(path) if path.exists() else Catalog.create(path) as catalog:
+            num_videos = catalog.info().num_videos
+            for size in sorted(rows or (10_000, 100_000)):
+                wanted = size // ROWS_PER_VIDEO
+                say(f"{num_videos * ROWS_PER_VIDEO} rows; growing to {size}")
+                add_s = sum(grow(catalog, first=num_videos, end=wanted, scratch=Path(scratch)))
+                num_added = max(1, wanted - num_videos) * ROWS_PER_VIDEO
+                one_video_s = [
+                    second
+                    for number in range(wanted, wanted + NUM_SINGLE_ADDS)
+                    for second in grow(catalog, first=number, end=number + 1, scratch=Path(scratch))
+                ]
+                num_videos = wanted + NUM_SINGLE_ADDS
+                results.append(
+                    measure(
+                        catalog,
+                        num_videos=num_videos,
+                        num_uploads=uploads,
+                        add_1m_s=1e6 * add_s / num_added,
+                        one_video_s=float(np.median(one_video_s)),
+                    )
                 )
-            )
+                say(row_line(results[-1]))
     lines = [
         f"videos of {ROWS_PER_VIDEO} rows, added {ROWS_PER_ADD} rows at a time; {uploads} uploads of {ROWS_PER_UPLOAD} "
         f"rows with a cosine of {COPY_COSINE}; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}",
-        f"{'rows':>9}{'indexed':>9}{'add, s':>9}{'one, s':>9}{'first, s':>10}{'p50, s':>9}{'p95, s':>9}"
-        f"{'CPU, s':>9}{'right':>8}",
-        *(
-            f"{it.num_rows:>9}{it.num_indexed_rows:>9}{it.add_s:>9.1f}{it.one_video_s:>9.2f}{it.first_match_s:>10.2f}"
-            f"{it.p50_s:>9.3f}{it.p95_s:>9.3f}{it.p50_cpu_s:>9.3f}{it.num_right_first / it.num_uploads:>8.1%}"
-            for it in results
-        ),
+        HEADER,
+        *map(row_line, results),
     ]
     figures = {"rows_per_upload": ROWS_PER_UPLOAD, "results": [asdict(result) for result in results]}
     report("bench_catalog", lines=lines, figures=figures, output=output)

@@ -36,15 +36,13 @@ _VIDEOS_AT_ONCE = 256
 class Entry:
     """A video as the table holds it: with the revision of its rows, their checksum, and the state of its file.
 
-    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``. ``is_intact``: whether all this is
-    what was written, by its own checksum.
+    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``.
     """
 
     video: CatalogVideo
     revision: int
     rows_sha256: str
     fingerprint: Fingerprint | None
-    is_intact: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,7 @@ class Tables:
         self._videos = videos
         self._rows = rows
         self._last_revision = 0
+        self._read_entries: dict[str, Entry] = {}  # by checksum
 
     @classmethod
     def create(cls, folder: Location, *, num_dims: int, milvus: MilvusRowsAt | None = None) -> Self:
@@ -114,14 +113,28 @@ class Tables:
         return self._last_revision
 
     def entries(self) -> dict[str, Entry]:
-        """All videos by id, sorted. Raises ``StoreError`` for a damaged table, and for an id that is there twice."""
+        """All videos by id, sorted. Raises ``StoreError`` for a damaged table, and for an id that is there twice.
+
+        Entries that the last call gave are not made again, so that few changes of many videos are soon read.
+        """
         with readable(self._folder, _VIDEOS):
-            found = [_entry(values) for values in self._videos.to_arrow().to_pylist()]
-        entries = {entry.video.video_id: entry for entry in sorted(found, key=lambda entry: entry.video.video_id)}
+            table = self._videos.to_arrow()
+            checksums = table[_CHECKSUM].to_pylist()
+            new = pa.array([checksum not in self._read_entries for checksum in checksums], pa.bool_())
+            made = {values[_CHECKSUM]: _entry(values) for values in table.filter(new).to_pylist()}
+        self._read_entries = {checksum: made.get(checksum) or self._read_entries[checksum] for checksum in checksums}
+        found = sorted(self._read_entries.values(), key=lambda entry: entry.video.video_id)
+        entries = {entry.video.video_id: entry for entry in found}
         self._last_revision = max([self._last_revision, *(entry.revision for entry in found)])
-        if len(entries) != len(found):
+        if len(entries) != len(checksums):
             raise StoreError(f"the table of videos of {self._folder} holds an id twice; restore it from a copy")
         return entries
+
+    def damaged_entries(self) -> set[str]:
+        """The ids of videos of which the table says other things than what was written, by a checksum of each."""
+        with readable(self._folder, _VIDEOS):
+            found = self._videos.to_arrow().to_pylist()
+        return {values["video_id"] for values in found if _values_sha256(values) != values[_CHECKSUM]}
 
     def read_rows(self, revisions: Collection[int] | None = None) -> dict[int, Rows]:
         """The rows of some revisions, or of all; one without all its rows is left out. Raises ``StoreError``."""
@@ -259,5 +272,4 @@ def _entry(values: dict[str, Any]) -> Entry:
         revision=values["revision"],
         rows_sha256=values["rows_sha256"],
         fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
-        is_intact=_values_sha256(values) == values[_CHECKSUM],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.catalog.adding import rows_sha256
 from engine.catalog.records import Verification
@@ -33,10 +33,10 @@ def verify_shares(shares: Shares) -> Verification:
 
 
 def _verify(tables: Tables) -> Verification:
-    entries = sorted(tables.entries().values(), key=lambda entry: entry.revision)
+    entries, damaged = sorted(tables.entries().values(), key=lambda entry: entry.revision), tables.damaged_entries()
     problems: list[str] = []
     for start in range(0, len(entries), _VIDEOS_AT_ONCE):
-        problems += _problems(tables, entries[start : start + _VIDEOS_AT_ONCE])
+        problems += _problems(tables, entries[start : start + _VIDEOS_AT_ONCE], damaged=damaged)
     num_orphan_rows = 0
     try:
         if tables.num_indexed_rows():
@@ -51,17 +51,17 @@ def _verify(tables: Tables) -> Verification:
     return Verification(len(entries), num_rows, num_orphan_rows, tuple(problems))
 
 
-def _problems(tables: Tables, entries: Sequence[Entry]) -> list[str]:
+def _problems(tables: Tables, entries: Sequence[Entry], *, damaged: Collection[str]) -> list[str]:
     try:
         found = tables.read_rows([entry.revision for entry in entries])
     except StoreError as error:
         if len(entries) == 1:
             return [f"{entries[0].video.video_id!r}: {error}"]
-        return [problem for entry in entries for problem in _problems(tables, [entry])]
+        return [problem for entry in entries for problem in _problems(tables, [entry], damaged=damaged)]
     problems = []
     for entry in entries:
         video_id, rows = entry.video.video_id, found.get(entry.revision)
-        if not entry.is_intact:
+        if video_id in damaged:
             problems.append(f"{video_id!r}: what the table says of it is not what was written; {_AGAIN}")
         elif rows is None or len(rows.descriptors) != entry.video.num_rows:
             problems.append(f"{video_id!r}: rows are missing; {_AGAIN}")

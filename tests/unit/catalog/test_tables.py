@@ -81,6 +81,20 @@ def test_a_new_revision_takes_the_place_of_the_old_one_in_one_commit(tables: Tab
     assert tables.read_rows([old.revision, new.revision]).keys() == {new.revision}
 
 
+def test_entries_that_did_not_change_are_not_made_again(tables: Tables) -> None:
+    _, kept = commit(tables, video("a"), video("b"))
+    before = tables.entries()
+    (new,) = commit(tables, video("a", 5, seed=1))
+    tables.refresh()
+    after = tables.entries()
+    assert after == {"a": new, "b": kept}
+    assert after["b"] is before["b"]
+    tables.remove([new.revision, kept.revision])
+    tables.refresh()
+    assert tables.entries() == {}
+    assert tables.orphans().keys() >= {new.revision, kept.revision}
+
+
 def test_removed_videos_leave_orphans_until_they_are_removed(tables: Tables) -> None:
     a, b = commit(tables, video("a"), video("b"))
     tables.remove([a.revision])
