@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -76,6 +76,13 @@ def extract(
         str | None,
         typer.Option(help="Describe only this share of the videos, such as 3/8, into a store of its own; see merge."),
     ] = None,
+    store_dtype: Annotated[
+        Literal["float32", "float16"] | None,
+        typer.Option(
+            help="Keep descriptors so in the store: float16 takes half the space and rounds to 3 digits; default: as "
+            "the store does, float32 in a new one.",
+        ),
+    ] = None,
 ) -> None:
     """Describe videos, beside those that the store holds already.
 
@@ -99,6 +106,8 @@ def extract(
         raise ConfigError(
             f"--shard writes a store, and {output} is no folder; `vsc-engine merge` makes one of them all"
         )
+    if store_dtype is not None and target.suffix == ".npz":
+        raise ConfigError(f"--store-dtype is of a store, and {output} is no folder; an .npz holds float32")
     web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
     found = discover(map(location, paths), is_recursive=recursive, web=web)
     if share is not None:
@@ -123,7 +132,9 @@ def extract(
     if not engine.use_pca and not raw_embeddings:
         say(f"{opened.folder} has no PCA yet: writing raw embeddings (fit one with `vsc-engine fit-pca`)")
     write = extract_to_npz if target.suffix == ".npz" else extract_to_store
-    options = ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune, shard=share)
+    options = ExtractionOptions(
+        video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune, shard=share, dtype=store_dtype
+    )
     with progress("extract", len(media)) as advance:
         summary = write(engine, media, role=role, output=target, workers=chosen, options=options, on_done=advance)
     failures = [*found.failures, *summary.failures]

@@ -118,7 +118,7 @@ class Describer:
         if not views:
             return whole
         scenes = self._run_ensemble(source, views, clock)
-        # Each is let go as soon as it is joined: a long video has tens of MB of each output.
+        # Each is let go as soon as it is joined.
         names = list(whole.outputs)
         outputs = {name: np.concatenate([whole.outputs.pop(name), scenes.outputs.pop(name)]) for name in names}
         timestamps = np.concatenate([whole.timestamps, scenes.timestamps])
@@ -142,7 +142,8 @@ class Describer:
         if features is not None:
             features = features[submitted.rows[:num_features]]
         order = np.argsort(submitted.views, kind="stable")
-        rows = {name: values[submitted.rows[order]] for name, values in outputs.items()}
+        places = submitted.rows[order]
+        rows = {name: outputs.pop(name)[places] for name in list(outputs)}  # a long video has tens of MB of each
         return _EnsembleRows(
             submitted.timestamps[order], rows, submitted.blank[order], _NO_FEATURES if features is None else features
         )

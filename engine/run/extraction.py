@@ -32,7 +32,7 @@ from engine.storage.location import Location, RemotePath
 from engine.storage.ranged import Traffic
 from engine.store.challenge_npz import write_npz
 from engine.store.input_shard import InputShard
-from engine.store.shards import Fingerprint
+from engine.store.shards import Fingerprint, StoreDtype
 from engine.store.staging import staged
 from engine.store.store import StoreWriter, read_descriptors, read_manifest
 from engine.timing import stages_line
@@ -52,13 +52,15 @@ _USUAL_BYTES_PER_S = 100_000
 @dataclass(frozen=True)
 class ExtractionOptions:
     """``video_timeout_s``: see `VIDEO_TIMEOUT_S`; ``retry_failed``: try files again that are known to give nothing;
-    ``prune``: drop stored videos that are not among the inputs; ``shard``: the share of all inputs that these are.
+    ``prune``: drop stored videos that are not among the inputs; ``shard``: the share of all inputs that these are;
+    ``dtype``: the type in which descriptors are kept, None for that of the store, float32 for a new one.
     """
 
     video_timeout_s: float = VIDEO_TIMEOUT_S
     retry_failed: bool = False
     prune: bool = False
     shard: InputShard | None = None
+    dtype: StoreDtype | None = None
 
     def limit_s(self, duration_s: float, *, size_bytes: int) -> float:
         """Seconds that a video may take whose header claims a length (0: none); headers lie, sizes do not."""
@@ -106,12 +108,13 @@ def extract_to_store(
     whose file is unchanged since they were stored are not described again; those of a changed file are replaced. A file
     that gave nothing for a reason that lies in its content is not tried again under any name, until it or the version
     of what reads it changes, or the options ask for it. Raises ``StoreError`` if ``output`` holds descriptors of other
-    engines or settings. One in an object store is written as `engine.store.staging.staged` says.
+    engines or settings, or keeps them in another type. One in an object store is written as
+    `engine.store.staging.staged` says.
     """
     fingerprints = _fingerprints(media)
     with (
         staged(output, cache=cache_folder) as folder,
-        StoreWriter(folder, identity=engine.identity(role=role), shard=options.shard) as writer,
+        StoreWriter(folder, identity=engine.identity(role=role), shard=options.shard, dtype=options.dtype) as writer,
     ):
         inputs = {item.video_id for item in media}
         dropped = [key for key in writer.finished if options.prune and key not in inputs]

@@ -158,6 +158,7 @@ class RowStream:
     def results(self) -> Outputs:
         """Wait for all submitted rows: ``{output name: (rows, ...)}`` in the order of submission, of what is kept.
 
+        To be called once, at the end: the arrays are the caller's, and nothing else holds them.
         Raises what the runner raised on a batch with rows of this stream; ``ValueError`` if nothing was submitted.
         """
         if self._num_submitted == 0:
@@ -165,7 +166,8 @@ class RowStream:
         self._shared._wait(self)
         if self._error is not None:
             raise self._error
-        return {name: rows[: self._num_done] for name, rows in self._outputs.items()}
+        outputs, self._outputs = self._outputs, {}
+        return {name: rows[: self._num_done] for name, rows in outputs.items()}
 
     def _accept(self, start: int, outputs: Outputs, error: Exception | None) -> None:
         if error is not None:

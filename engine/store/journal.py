@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.files import flush_to_disk, naming
-from engine.store.shards import StoredVideo, from_bytes, to_bytes
+from engine.store.shards import StoreDtype, StoredVideo, from_bytes, to_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +25,14 @@ _HEADER = struct.Struct("<QI")  # bytes of the record, and their CRC-32
 class Journal:
     """A journal for one process at a time, made on disk by the first `append`; ``videos`` are those found in it.
 
-    What is damaged or half-written, and all after it, is left out and said. Raises ``StoreError`` for videos of another
-    ``origin``, see `engine.store.shards.read_shard`.
+    What is damaged or half-written, and all after it, is left out and said. ``origin``, ``dtype``: see
+    `engine.store.shards.write_shard`. Raises ``StoreError`` for videos of another ``origin``.
     """
 
-    def __init__(self, path: Path, *, origin: str | None = None) -> None:
+    def __init__(self, path: Path, *, origin: str | None = None, dtype: StoreDtype = "float32") -> None:
         self._path = path
         self._origin = origin
+        self._dtype = dtype
         self._file: BinaryIO | None = None
         self.videos: list[StoredVideo] = []
         if path.exists():
@@ -40,12 +41,12 @@ class Journal:
             self.videos = [video for record in records for video in from_bytes(record, source=path, origin=origin)]
 
     def append(self, video: StoredVideo) -> None:
-        """Add a video; when this returns it is on the disk."""
+        """Add a video; when this returns it is on the disk. Raises ``StoreError`` as `write_shard` does."""
+        content = to_bytes([video], origin=self._origin, dtype=self._dtype)
         is_new = self._file is None
         if self._file is None:
             self._file = self._path.open("xb")
             self._file.write(_MAGIC)
-        content = to_bytes([video], origin=self._origin)
         with naming(self._path):
             self._file.write(_HEADER.pack(len(content), zlib.crc32(content)) + content)
             self._file.flush()

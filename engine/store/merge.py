@@ -39,12 +39,12 @@ class MergeSummary:
 
 
 def merge_stores(paths: Sequence[Location], output: Path, *, allow_missing: bool = False) -> MergeSummary:
-    """Write the videos of complete stores of one identity into the store ``output``; the others are only read.
+    """Write the videos of complete stores of one identity and dtype into the store ``output``; they are only read.
 
     A video that several hold is kept once. ``output`` counts as incomplete until all is there; after an interruption
     the same merge goes on. ``allow_missing``: go on where shares of the inputs are missing. Raises ``StoreError`` for
-    stores of different identities, counts of shares or versions, for a missing share and for one id with different
-    contents, before anything is written; and as `read_descriptors` and `StoreWriter` do.
+    stores of different identities, dtypes, counts of shares or versions, for a missing share and for one id with
+    different contents, before anything is written; and as `read_descriptors` and `StoreWriter` do.
     """
     if any(path.resolve() == output.resolve() for path in paths):
         raise StoreError(f"{output} is one of the stores that are merged; name a new folder as the output")
@@ -61,7 +61,8 @@ def merge_stores(paths: Sequence[Location], output: Path, *, allow_missing: bool
     repeated = {video_id for video_id, count in counts.items() if count > 1}
     of_stores = {path: stored_videos(path) for path, found in ids.items() if found & repeated}
     _check_equal(of_stores, video_ids=repeated)
-    with StoreWriter(output, identity=next(iter(stores.values())).identity) as writer:
+    first = next(iter(stores.values()))
+    with StoreWriter(output, identity=first.identity, dtype=first.dtype) as writer:
         kept = counts.keys() & writer.finished
         of_stores = {path: stored_videos(path) for path, found in ids.items() if found & kept}
         _check_equal({output: writer.videos(), **of_stores}, video_ids=kept)
@@ -85,6 +86,11 @@ def _check_alike(stores: Stores) -> None:
             raise StoreError(
                 f"{first} and {path} hold descriptors of different origin, which are never mixed; different are "
                 f"{', '.join(differing)}"
+            )
+        if manifest.dtype != expected.dtype:
+            raise StoreError(
+                f"{first} keeps descriptors as {expected.dtype}, {path} as {manifest.dtype}, which are never mixed; "
+                "extract one of them again, into a new folder"
             )
     shards = {path: manifest.shard for path, manifest in stores.items() if manifest.shard is not None}
     if not shards:

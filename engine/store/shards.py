@@ -1,4 +1,4 @@
-"""One Parquet file of whole videos, a row per descriptor.
+"""One Parquet file of whole videos, a row per descriptor, as float32 or rounded to float16; read, all are float32.
 
 Pages have checksums. The rest of a file has none of its own, so that whoever keeps one also keeps that of the file.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ from engine.errors import StoreError
 from engine.files import written_aside
 from engine.records import Descriptors
 from engine.storage.location import Location, RemotePath
+
+StoreDtype = Literal["float32", "float16"]
+"""The type in which a store keeps descriptors."""
 
 _ORIGIN = b"vsc-engine origin"
 _OF_VIDEO = ["video_id", "edit_score", "gate", "warnings", "size_bytes", "mtime_ns"]
@@ -59,12 +62,15 @@ class StoredVideo(NamedTuple):
     fingerprint: Fingerprint
 
 
-def write_shard(path: Path, videos: Sequence[StoredVideo], *, origin: str | None = None) -> int:
+def write_shard(
+    path: Path, videos: Sequence[StoredVideo], *, origin: str | None = None, dtype: StoreDtype = "float32"
+) -> int:
     """Write at least one video, all of one dimension; returns the CRC-32 of the file.
 
-    ``origin`` names what made the descriptors. The same arguments give the same bytes.
+    ``origin`` names what made the descriptors. The same arguments give the same bytes. Raises ``StoreError`` for values
+    that float16 does not hold, where they are to be kept so.
     """
-    content = to_bytes(videos, origin=origin)
+    content = to_bytes(videos, origin=origin, dtype=dtype)
     with written_aside(path) as aside:
         aside.write_bytes(content)
     return zlib.crc32(content)
@@ -83,10 +89,10 @@ def read_shard(path: Location, *, origin: str | None = None, crc32: int | None =
     return from_bytes(content, source=path, origin=origin)
 
 
-def to_bytes(videos: Sequence[StoredVideo], *, origin: str | None = None) -> bytes:
-    """What `write_shard` writes."""
+def to_bytes(videos: Sequence[StoredVideo], *, origin: str | None = None, dtype: StoreDtype = "float32") -> bytes:
+    """What `write_shard` writes; raises as it does."""
     file = io.BytesIO()
-    _write(file, videos, origin=origin)
+    _write(file, videos, origin=origin, dtype=dtype)
     return file.getvalue()
 
 
@@ -95,12 +101,12 @@ def from_bytes(content: bytes, *, source: Location, origin: str | None = None) -
     return _read(io.BytesIO(content), source=source, origin=origin)
 
 
-def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None) -> None:
+def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None, dtype: StoreDtype) -> None:
     all_descriptors = [video.descriptors for video in videos]
     fingerprints = [video.fingerprint for video in videos]
-    rows = np.concatenate([video.descriptors for video in all_descriptors])
+    rows = np.concatenate([_as_stored(video, dtype) for video in all_descriptors])
     times = np.concatenate([video.timestamps for video in all_descriptors])
-    schema = _schema(rows.shape[1])
+    schema = _schema(rows.shape[1], dtype)
     if origin is not None:
         schema = schema.with_metadata({_ORIGIN: origin})
     of_video = {
@@ -129,12 +135,25 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None)
     )
 
 
+def _as_stored(video: Descriptors, dtype: StoreDtype) -> NDArray[np.floating[Any]]:
+    """The descriptors of a video in the type in which they are kept."""
+    limit = np.finfo(dtype).max
+    largest = np.abs(video.descriptors).max()
+    if largest > limit:
+        raise StoreError(
+            f"{video.video_id!r} has descriptors with values up to {largest:.6g}, and {dtype} holds none above "
+            f"{limit:.6g}; keep them as float32"
+        )
+    return video.descriptors.astype(dtype, copy=False)
+
+
 def _read(file: BinaryIO, *, source: Location, origin: str | None) -> list[StoredVideo]:
     with _readable(source):
         table = pq.read_table(file, page_checksum_verification=True)
         num_dims = _num_dims(table.schema, source)
         _check_origin(table.schema, source, origin)
-        descriptors = table["descriptor"].combine_chunks().flatten().to_numpy().reshape(len(table), num_dims)
+        values = table["descriptor"].combine_chunks().flatten().to_numpy()
+        descriptors = values.astype(np.float32, copy=False).reshape(len(table), num_dims)
         times = np.stack([table["start_s"].to_numpy(), table["end_s"].to_numpy()], axis=1)
         starts = _starts(table, source)
         stops = [*starts[1:], len(table)]
@@ -142,15 +161,15 @@ def _read(file: BinaryIO, *, source: Location, origin: str | None) -> list[Store
         blank = table[_BLANK.name].combine_chunks() if is_new else pa.nulls(len(table), pa.bool_())
         of_video = table.select(_OF_VIDEO).take(starts).to_pylist()
     videos = []
-    for values, start, stop in zip(of_video, starts, stops, strict=True):
-        fingerprint = Fingerprint(values.pop("size_bytes"), values.pop("mtime_ns"))
-        values["warnings"] = tuple(values["warnings"])
+    for facts, start, stop in zip(of_video, starts, stops, strict=True):
+        fingerprint = Fingerprint(facts.pop("size_bytes"), facts.pop("mtime_ns"))
+        facts["warnings"] = tuple(facts["warnings"])
         try:
             video = Descriptors(
                 timestamps=times[start:stop],
                 descriptors=descriptors[start:stop],
                 blank=_flags(blank[start:stop]),
-                **values,
+                **facts,
             )
         except ValueError as error:
             raise StoreError(f"{source} is damaged: {error}; {_AGAIN}") from error
@@ -183,8 +202,8 @@ def _num_dims(schema: pa.Schema, source: Location) -> int:
 
 
 def _is_known(schema: pa.Schema, num_dims: int) -> bool:
-    known = _schema(num_dims)
-    return schema in (known, known.remove(known.get_field_index(_BLANK.name)))
+    known = [_schema(num_dims, dtype) for dtype in get_args(StoreDtype)]
+    return schema in known or schema in [item.remove(item.get_field_index(_BLANK.name)) for item in known]
 
 
 def _flags(column: pa.BooleanArray) -> NDArray[np.bool_] | None:
@@ -195,7 +214,10 @@ def _flags(column: pa.BooleanArray) -> NDArray[np.bool_] | None:
 def _check_origin(schema: pa.Schema, source: Location, origin: str | None) -> None:
     found = (schema.metadata or {}).get(_ORIGIN)
     if None not in (found, origin) and found != str(origin).encode():
-        raise StoreError(f"{source} was made with other engines or settings than the rest of the store; {_AGAIN}")
+        raise StoreError(
+            f"{source} was made with other engines or settings, or is kept in another type, than the rest of the "
+            f"store; {_AGAIN}"
+        )
 
 
 def _starts(table: pa.Table, source: Location) -> list[int]:
@@ -206,8 +228,8 @@ def _starts(table: pa.Table, source: Location) -> list[int]:
     return [row for row, video_id in enumerate(video_ids) if row == 0 or video_id != video_ids[row - 1]]
 
 
-def _schema(num_dims: int) -> pa.Schema:
-    element = pa.field("element", pa.float32(), nullable=False)
+def _schema(num_dims: int, dtype: StoreDtype) -> pa.Schema:
+    element = pa.field("element", pa.from_numpy_dtype(dtype), nullable=False)
     return pa.schema(
         [
             pa.field("video_id", pa.string(), nullable=False),

@@ -25,7 +25,7 @@ from engine.storage.location import Location
 from engine.store.challenge_npz import read_npz
 from engine.store.input_shard import InputShard
 from engine.store.journal import Journal
-from engine.store.shards import Fingerprint, StoredVideo, read_index, read_shard, write_shard
+from engine.store.shards import Fingerprint, StoreDtype, StoredVideo, read_index, read_shard, write_shard
 
 Json = Any
 
@@ -67,7 +67,8 @@ class StoreManifest(BaseModel):
 
     ``shards``, by file name; in stores of version 2 the number of videos alone. ``failures``: the videos that gave
     nothing the last time, those of ``known_bad`` among the inputs included. ``shard``: the share of the inputs that the
-    store is for; None for all of them, and then it is not written, so that older versions can read the store.
+    store is for; None for all of them. ``dtype``: the type in which descriptors are kept. What older versions do not
+    know is written only where it is not the default, so that they can read all other stores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,11 +83,15 @@ class StoreManifest(BaseModel):
     failures: tuple[Failure, ...] = ()
     known_bad: tuple[KnownBad, ...] = ()
     shard: InputShard | None = None
+    dtype: StoreDtype = "float32"
 
     @property
     def origin(self) -> str:
-        """The identity as one word, which every shard and every record of the journal repeats."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        """The identity and the dtype as one word, which every shard and every record of the journal repeats."""
+        facts = json.dumps(self.identity, sort_keys=True)
+        if self.dtype != "float32":  # the word of stores from before it could be chosen stays what it is
+            facts += self.dtype
+        return hashlib.sha256(facts.encode()).hexdigest()
 
 
 class StoreWriter:
@@ -97,8 +102,9 @@ class StoreWriter:
     shard of ``rows_per_shard`` rows. What was added stays whatever happens; only `finish` completes the store. A new or
     empty folder starts a store; one of the same ``identity`` is gone on with. That is whatever decides the descriptors
     (engines, settings), as JSON can hold it: results of different ones are never mixed, and neither are those of
-    different shares of the inputs (``shard``). Raises ``StoreError`` for a folder with other things in it, another
-    identity or share, a damaged shard, or while another process writes there.
+    different shares of the inputs (``shard``), nor rows of different ``dtype``: that of a new store is float32 unless
+    another is given, and without one a store is gone on with in its own. Raises ``StoreError`` for a folder with other
+    things in it, another identity, share or dtype, a damaged shard, or while another process writes there.
     """
 
     def __init__(
@@ -107,6 +113,7 @@ class StoreWriter:
         *,
         identity: Mapping[str, Json],
         shard: InputShard | None = None,
+        dtype: StoreDtype | None = None,
         rows_per_shard: int = ROWS_PER_SHARD,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,13 +128,13 @@ class StoreWriter:
                 raise StoreError(
                     f"another process is writing to {folder}; wait for it or choose another folder"
                 ) from error
-            self._manifest = _claim(folder, json.loads(json.dumps(identity)), shard=shard)
+            self._manifest = _claim(folder, json.loads(json.dumps(identity)), shard=shard, dtype=dtype)
             self._num_dims = self._manifest.num_dims
             self._records = {key: value for key, value in self._manifest.shards.items() if (folder / key).exists()}
             self.known_bad = self._manifest.known_bad
             for path in sorted(folder.glob(_SHARDS)):
                 self._take_in(path)
-            self._journal = Journal(folder / _JOURNAL, origin=self._manifest.origin)
+            self._journal = Journal(folder / _JOURNAL, origin=self._manifest.origin, dtype=self._manifest.dtype)
             stack.callback(self._journal.close)
             self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self.finished]
             for video in self._waiting:
@@ -138,7 +145,8 @@ class StoreWriter:
     def add(self, descriptors: Descriptors, fingerprint: Fingerprint) -> None:
         """Take one whole video. Until `finish`, the store then says that it is not complete.
 
-        Raises ``StoreError`` for a video that is there already, and for another dimension than that of the others.
+        Raises ``StoreError`` for a video that is there already, for another dimension than that of the others, and for
+        values that the dtype of the store does not hold.
         """
         self._check_new(descriptors)
         self._announce_change()
@@ -228,7 +236,7 @@ class StoreWriter:
         self._journal.clear()
 
     def _keep_shard(self, path: Path, videos: Sequence[StoredVideo]) -> None:
-        crc32 = write_shard(path, videos, origin=self._manifest.origin)
+        crc32 = write_shard(path, videos, origin=self._manifest.origin, dtype=self._manifest.dtype)
         self._records[path.name] = ShardRecord(num_videos=len(videos), crc32=crc32)
 
     def _read_shard(self, path: Path) -> list[StoredVideo]:
@@ -324,12 +332,15 @@ def identity_differences(stored: Mapping[str, Json], now: Mapping[str, Json]) ->
     ]
 
 
-def _claim(folder: Path, identity: dict[str, Json], *, shard: InputShard | None) -> StoreManifest:
-    """Make ``folder`` a store of this identity and share of the inputs, or check that it is one."""
+def _claim(
+    folder: Path, identity: dict[str, Json], *, shard: InputShard | None, dtype: StoreDtype | None
+) -> StoreManifest:
+    """Make ``folder`` a store of this identity, share of the inputs and dtype, or check that it is one."""
     if not (folder / MANIFEST_NAME).exists():
         if any(entry.name != _LOCK and entry.suffix != ".aside" for entry in folder.iterdir()):
             raise StoreError(f"{folder} holds other files; choose a new or empty folder for the descriptors")
-        _write_manifest(folder, StoreManifest(complete=False, identity=identity, shard=shard))
+        started = StoreManifest(complete=False, identity=identity, shard=shard, dtype=dtype or "float32")
+        _write_manifest(folder, started)
     manifest = read_manifest(folder)
     differing = identity_differences(manifest.identity, identity)
     if differing:
@@ -341,6 +352,11 @@ def _claim(folder: Path, identity: dict[str, Json], *, shard: InputShard | None)
         raise StoreError(
             f"{folder} holds {_share(manifest.shard)}, this run is for {_share(shard)}, and they are never mixed; "
             "choose another folder"
+        )
+    if dtype not in (None, manifest.dtype):
+        raise StoreError(
+            f"{folder} keeps descriptors as {manifest.dtype}, {dtype} was asked for, and they are never mixed; go on "
+            f"with {manifest.dtype}, or choose another folder"
         )
     _remove_leftovers(folder)
     return manifest
@@ -362,7 +378,8 @@ def _remove_leftovers(folder: Path) -> None:
 
 def dump_manifest(manifest: StoreManifest) -> str:
     """The text of ``manifest.json``."""
-    values = manifest.model_dump(exclude={"shard"} if manifest.shard is None else None)
+    defaults = {"shard": None, "dtype": "float32"}
+    values = manifest.model_dump(exclude={name for name, value in defaults.items() if getattr(manifest, name) == value})
     return json.dumps(values, default=str, indent=1) + "\n"
 
 

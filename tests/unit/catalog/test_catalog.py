@@ -20,7 +20,7 @@ from engine.describe.engine import Engine
 from engine.errors import ConfigError, EngineError, MediaError, StoreError
 from engine.files import exclusive
 from engine.records import Descriptors, Failure
-from engine.store.shards import Fingerprint
+from engine.store.shards import Fingerprint, StoreDtype
 from engine.store.store import StoreWriter
 from tests.catalogs import contents, copy_of, delete_row, npz, video
 from tests.packaged import norm_rows, tiny_preset, write_packaged
@@ -48,9 +48,15 @@ def footage(tmp_path: Path) -> Path:
     return folder
 
 
-def write_store(folder: Path, engines: Path, *videos: Descriptors, role: str = "reference") -> Path:
+def write_store(
+    folder: Path,
+    engines: Path,
+    *videos: Descriptors,
+    role: str = "reference",
+    dtype: StoreDtype | None = None,
+) -> Path:
     identity = Engine.open(engines).identity(role=role)  # type: ignore[arg-type]
-    with StoreWriter(folder, identity=identity) as writer:
+    with StoreWriter(folder, identity=identity, dtype=dtype) as writer:
         for item in videos:
             writer.add(item, Fingerprint(1, 2))
         writer.finish()
@@ -147,6 +153,23 @@ def test_stores_and_challenge_files_are_taken(catalog: Catalog, tiny_engines: Pa
     npz(tmp_path / "b.npz", video("b"), video("c", seed=1))
     report = catalog.add([store, tmp_path / "b.npz"])
     assert (report.kept, report.replaced) == (("a", "b"), ("c",))
+
+
+def test_stores_of_float16_and_float32_are_taken(catalog: Catalog, tiny_engines: Path, tmp_path: Path) -> None:
+    stores = [
+        write_store(tmp_path / dtype, tiny_engines, video(name), dtype=dtype)
+        for name, dtype in (("a", "float16"), ("b", "float32"))
+    ]
+    with catalog:
+        assert catalog.add(stores).added == ("a", "b")
+        assert catalog.add(stores).kept == ("a", "b")
+        found = contents(catalog)
+        assert found["a"][2] == video("a").descriptors.astype(np.float16).astype(np.float32).tobytes()
+        assert found["b"][2] == video("b").descriptors.tobytes()
+        assert catalog.verify().problems == ()
+        for name in "ab":
+            answer = catalog.match(copy_of(video(name), "q"))
+            assert answer.candidates[0].ref_id == name
 
 
 def test_a_query_that_a_gate_stopped_is_no_reference(catalog: Catalog, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def test_each_view_is_compared_with_itself() -> None:
 def test_all_inputs_must_be_equal() -> None:
     repeats = Repeats()
     assert [left(repeats.new_inputs(chunk(1, b=b))) for b in (7, 8, 8)] == [[1], [1], []]
+
+
+def test_no_pixels_are_kept() -> None:
+    """A long film has a view for each shot."""
+    repeats = Repeats()
+    given = chunk(1, 2)
+    pixels = weakref.ref(given.inputs["a"].base)
+    repeats.new_inputs(given)
+    del given
+    assert pixels() is None
+    assert left(repeats.new_inputs(chunk(2, 3))) == [3]
 
 
 def test_pictures_on_a_gpu_are_all_new() -> None:

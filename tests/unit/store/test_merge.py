@@ -12,7 +12,7 @@ from engine.records import Descriptors, Failure
 from engine.store import merge
 from engine.store.input_shard import InputShard
 from engine.store.merge import merge_stores
-from engine.store.shards import Fingerprint, StoredVideo
+from engine.store.shards import Fingerprint, StoreDtype, StoredVideo
 from engine.store.store import KnownBad, StoreWriter, read_descriptors, read_manifest
 from engine.store.tables import write_failures
 
@@ -33,9 +33,10 @@ def write(
     identity: dict[str, object] = IDENTITY,
     failures: tuple[Failure, ...] = (),
     known_bad: tuple[KnownBad, ...] = (),
+    dtype: StoreDtype | None = None,
 ) -> Path:
     parsed = InputShard.parse(shard) if isinstance(shard, str) else shard
-    with StoreWriter(folder, identity=identity, shard=parsed, rows_per_shard=6) as writer:
+    with StoreWriter(folder, identity=identity, shard=parsed, dtype=dtype, rows_per_shard=6) as writer:
         for item in videos:
             descriptors = video(item) if isinstance(item, str) else item
             writer.add(descriptors, Fingerprint(len(descriptors.video_id), 17))
@@ -137,6 +138,14 @@ class TestOneIdInSeveralStores:
         assert merge_stores(paths, tmp_path / "all").failures == (failure("c"),)
 
 
+def test_stores_of_float16_become_one(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "1", "a", "b", dtype="float16"), write(tmp_path / "2", "b", "c", dtype="float16")]
+    assert merge_stores(paths, tmp_path / "all").num_repeated == 1
+    assert read_manifest(tmp_path / "all").dtype == "float16"
+    for item in read_descriptors(tmp_path / "all"):
+        np.testing.assert_array_equal(item.descriptors, video(item.video_id).descriptors.astype(np.float16))
+
+
 def test_tables_of_failures_are_merged(tmp_path: Path) -> None:
     """They also name files that could not be found, which are no matter of the store."""
     paths = [write(tmp_path / name, name, failures=(failure("y"),)) for name in "ab"]
@@ -220,6 +229,23 @@ class TestWhatDoesNotBelongTogether:
         text = refusal(paths, tmp_path / "all")
         assert "settings ({'fps': 1.0} in" in text
         assert "role" not in text
+
+    @pytest.mark.parametrize("dtypes", [("float16", "float32"), ("float32", "float16")])
+    def test_stores_of_different_dtypes(self, tmp_path: Path, dtypes: tuple[StoreDtype, StoreDtype]) -> None:
+        paths = [
+            write(tmp_path / dtype, name, shard=f"{place}/2", dtype=dtype)
+            for place, (name, dtype) in enumerate(zip("ab", dtypes, strict=True), start=1)
+        ]
+        text = refusal(paths, tmp_path / "all")
+        assert f"{paths[0]} keeps descriptors as {dtypes[0]}, {paths[1]} as {dtypes[1]}, which are never mixed" in text
+        assert not (tmp_path / "all").exists()
+
+    def test_an_output_of_another_dtype(self, tmp_path: Path) -> None:
+        write(tmp_path / "all", "z")
+        before = bytes_of(tmp_path / "all")
+        text = refusal([write(tmp_path / "1", "a", dtype="float16")], tmp_path / "all")
+        assert "keeps descriptors as float32, float16 was asked for" in text
+        assert bytes_of(tmp_path / "all") == before
 
     def test_an_output_of_other_settings(self, tmp_path: Path) -> None:
         write(tmp_path / "all", "z", identity={**IDENTITY, "role": "query"})

@@ -49,6 +49,34 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
 
 
+def test_float16_rounds_descriptors_and_nothing_else(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a.parquet", VIDEOS, dtype="float16")
+    assert pq.read_schema(tmp_path / "a.parquet").field("descriptor").type.value_type == pa.float16()
+    assert read_index(tmp_path / "a.parquet")[0] == 5
+    for found, expected in zip(read_shard(tmp_path / "a.parquet"), VIDEOS, strict=True):
+        rows = found.descriptors.descriptors
+        assert rows.dtype == np.float32
+        np.testing.assert_array_equal(rows, expected.descriptors.descriptors.astype(np.float16))
+        np.testing.assert_array_equal(found.descriptors.timestamps, expected.descriptors.timestamps)
+        assert found.descriptors.edit_score == expected.descriptors.edit_score
+    write_shard(tmp_path / "b.parquet", read_shard(tmp_path / "a.parquet"), dtype="float16")
+    assert (tmp_path / "b.parquet").read_bytes() == (tmp_path / "a.parquet").read_bytes(), "it rounds once"
+
+
+def test_float16_takes_half_the_space() -> None:
+    videos = [stored("Q1", 400, num_dims=512)]
+    assert len(to_bytes(videos, dtype="float16")) < 0.55 * len(to_bytes(videos))
+
+
+def test_values_that_float16_does_not_hold_are_refused(tmp_path: Path) -> None:
+    video = stored("Q1")
+    video.descriptors.descriptors[1, 1] = -70_000
+    write_shard(tmp_path / "a.parquet", [video])
+    with pytest.raises(StoreError, match=r"'Q1' has descriptors with values up to 70000, and float16 holds none above"):
+        write_shard(tmp_path / "b.parquet", [video], dtype="float16")
+    assert not (tmp_path / "b.parquet").exists()
+
+
 def test_dimension_and_fingerprints_alone(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.parquet", VIDEOS)
     expected = {video.descriptors.video_id: video.fingerprint for video in VIDEOS}

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,7 +16,7 @@ from engine.errors import StoreError
 from engine.records import Descriptors, Failure
 from engine.store.challenge_npz import write_npz
 from engine.store.journal import Journal
-from engine.store.shards import Fingerprint, StoredVideo, read_shard, write_shard
+from engine.store.shards import Fingerprint, StoreDtype, StoredVideo, read_shard, write_shard
 from engine.store.store import ShardRecord, StoreWriter, check_same_dimensions, read_descriptors, read_manifest
 from tests.conftest import REPOSITORY
 
@@ -335,6 +336,72 @@ class TestReading:
         make_version_2(tmp_path)
         with pytest.raises(StoreError, match=message):
             read_descriptors(tmp_path)
+
+
+def rounded(video_id: str) -> np.ndarray:
+    return video(video_id).descriptors.astype(np.float16).astype(np.float32)
+
+
+def open_float16(folder: Path, dtype: StoreDtype | None = "float16") -> StoreWriter:
+    return StoreWriter(folder, identity=IDENTITY, dtype=dtype, rows_per_shard=6)
+
+
+class TestFloat16:
+    def test_a_store_keeps_its_dtype(self, tmp_path: Path) -> None:
+        """Also in the journal, and in a shard that loses a video; nobody has to ask for it again."""
+        with open_float16(tmp_path) as writer:
+            add(writer, "a", "b", "c")
+            assert (tmp_path / "journal").exists()
+        with open_float16(tmp_path, dtype=None) as writer:
+            writer.discard(["a"])
+            add(writer, "d")
+            writer.finish()
+        assert read_manifest(tmp_path).dtype == "float16"
+        for path in tmp_path.glob("shard-*.parquet"):
+            assert pq.read_schema(path).field("descriptor").type.value_type == pa.float16()
+        found = read_descriptors(tmp_path)
+        assert [item.video_id for item in found] == ["b", "c", "d"]
+        for item in found:
+            assert item.descriptors.dtype == np.float32
+            np.testing.assert_array_equal(item.descriptors, rounded(item.video_id))
+
+    @pytest.mark.parametrize(("first", "second"), [("float16", "float32"), ("float32", "float16"), (None, "float16")])
+    def test_another_one_is_refused(self, tmp_path: Path, first: StoreDtype | None, second: StoreDtype) -> None:
+        with open_float16(tmp_path, dtype=first) as writer:
+            add(writer, "a")
+            writer.finish()
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(StoreError, match=f"as {first or 'float32'}, {second} was asked for, and they are never"):
+            open_float16(tmp_path, dtype=second)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize(("dtype", "other"), [("float16", "float32"), ("float32", "float16")])
+    def test_a_shard_of_another_one_is_refused(self, tmp_path: Path, dtype: StoreDtype, other: StoreDtype) -> None:
+        """One that was copied from a store of the same engines and settings."""
+        for folder, kept_as, video_id in (("one", dtype, "a"), ("two", other, "b")):
+            with open_float16(tmp_path / folder, dtype=kept_as) as writer:
+                add(writer, video_id)
+                writer.finish()
+        shutil.copy(tmp_path / "two" / "shard-00000.parquet", tmp_path / "one" / "shard-00001.parquet")
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet was made with .* or is kept in another type"):
+            open_float16(tmp_path / "one", dtype=None)
+
+    def test_a_store_of_float32_is_written_as_before(self, tmp_path: Path) -> None:
+        """Versions that know no other dtype read it."""
+        with open_float16(tmp_path, dtype="float32") as writer:
+            add(writer, "a")
+            writer.finish()
+        assert "dtype" not in json.loads((tmp_path / "manifest.json").read_text())
+
+    def test_a_video_with_values_that_do_not_fit_is_refused_and_the_others_stay(self, tmp_path: Path) -> None:
+        large = video("b")
+        large.descriptors[0, 0] = 1e5
+        with open_float16(tmp_path) as writer:
+            add(writer, "a")
+            with pytest.raises(StoreError, match="'b' has descriptors with values up to 100000"):
+                writer.add(large, fingerprint("b"))
+        with open_float16(tmp_path) as writer:
+            assert set(writer.finished) == {"a"}
 
 
 class TestDamage:
