@@ -31,7 +31,6 @@ from engine.cli.options import (
     chosen_preset,
     chosen_workers,
     finish,
-    only_local,
     open_engines,
     web_access,
 )
@@ -192,7 +191,7 @@ def verify(folder: FolderArgument) -> None:
 @catalog.command()
 def backup(
     folder: FolderArgument,
-    output: Annotated[Path, typer.Argument(help="New folder for the copy.", metavar="NEW_FOLDER", callback=only_local)],
+    output: Annotated[str, typer.Argument(help="New folder or URL for the copy.", metavar="NEW_FOLDER")],
 ) -> None:
     """Copy the catalogue while nobody writes to it; the copy is a catalogue too, and is used in its place to restore.
 
@@ -201,7 +200,7 @@ def backup(
     from engine.catalog.catalog import Catalog
 
     Catalog.open(folder).backup(output)
-    print(json.dumps({"catalog": str(folder), "backup": str(output)}))
+    print(json.dumps({"catalog": folder, "backup": output}))
 
 
 @catalog.command()

@@ -93,6 +93,16 @@ def upload(local: Path, path: RemotePath) -> None:
         file_system.put_file(str(local), name)
 
 
+def download(path: RemotePath, local: Path) -> None:
+    """See `RemotePath.download`. Raises ``RemoteError``."""
+    expected = path.stat()
+    with _one_line(path):
+        file_system, name = _opened(path)
+        file_system.get_file(name, str(local))
+    if local.stat().st_size != expected.size_bytes:
+        raise RemoteError(f"{path}: got {local.stat().st_size} bytes of {expected.size_bytes}; try again")
+
+
 def create(path: RemotePath, content: bytes) -> bool:
     """See `RemotePath.create`; the store decides between two who try. Raises ``RemoteError``."""
     with _one_line(path, verb="written"):

@@ -41,7 +41,7 @@ def staged(folder: Location, *, cache: Callable[[], Path]) -> Iterator[Path]:
     if isinstance(folder, Path):
         yield folder
         return
-    staging = cache() / "stores" / hashlib.sha256(folder.url.rstrip("/").encode()).hexdigest()[:_DIGITS]
+    staging = staging_folder(folder, cache=cache)
     staging.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(staging / ".lock"):
@@ -54,6 +54,11 @@ def staged(folder: Location, *, cache: Callable[[], Path]) -> Iterator[Path]:
         raise StoreError(str(error).replace(str(staging / "store"), str(folder))) from error
     except BlockingIOError as error:
         raise StoreError(f"another process is writing to {folder}; wait for it or choose another folder") from error
+
+
+def staging_folder(place: RemotePath, *, cache: Callable[[], Path]) -> Path:
+    """The folder below ``cache()`` in which what is to be written to a URL is made; nothing makes it here."""
+    return cache() / "stores" / hashlib.sha256(place.url.rstrip("/").encode()).hexdigest()[:_DIGITS]
 
 
 def _fetch(folder: RemotePath, staging: Path) -> bytes | None:
