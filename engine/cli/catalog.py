@@ -31,6 +31,7 @@ from engine.cli.options import (
     chosen_preset,
     chosen_workers,
     finish,
+    not_of_the_web,
     open_engines,
     web_access,
 )
@@ -191,7 +192,9 @@ def verify(folder: FolderArgument) -> None:
 @catalog.command()
 def backup(
     folder: FolderArgument,
-    output: Annotated[str, typer.Argument(help="New folder or URL for the copy.", metavar="NEW_FOLDER")],
+    output: Annotated[
+        str, typer.Argument(help="New folder or URL for the copy.", metavar="NEW_FOLDER", callback=not_of_the_web)
+    ],
 ) -> None:
     """Copy the catalogue while nobody writes to it; the copy is a catalogue too, and is used in its place to restore.
 
@@ -213,7 +216,9 @@ def match(
     every: Annotated[
         bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
     ] = False,
-    report: Annotated[str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.", callback=not_of_the_web)
+    ] = None,
     exit_code: Annotated[
         bool,
         typer.Option(

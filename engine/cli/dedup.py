@@ -17,6 +17,7 @@ from engine.cli.options import (
     VideoTimeoutOption,
     WorkersOption,
     finish,
+    not_of_the_web,
     open_engines,
 )
 from engine.console import progress, say
@@ -37,7 +38,10 @@ def dedup(
         ),
     ],
     output: Annotated[
-        str, typer.Option(help="Folder or URL for tables and descriptors; a job that was cut short goes on.")
+        str,
+        typer.Option(
+            help="Folder or URL for tables and descriptors; a job that was cut short goes on.", callback=not_of_the_web
+        ),
     ],
     preset: EnginesPresetOption = None,
     engines: EnginesOption = None,

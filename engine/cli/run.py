@@ -26,6 +26,7 @@ from engine.cli.options import (
     WorkersOption,
     chosen_preset,
     finish,
+    not_of_the_web,
     open_engines,
     web_access,
 )
@@ -41,7 +42,12 @@ _TOLD = ("copy", "review")
 def run(
     queries: Annotated[str, typer.Option(help="Folder or URL of query videos, or @FILE with a path a line.")],
     references: Annotated[str, typer.Option(help="The same for reference videos.")],
-    output: Annotated[str, typer.Option(help="Folder or URL for everything; a run in it that was cut short goes on.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            help="Folder or URL for everything; a run in it that was cut short goes on.", callback=not_of_the_web
+        ),
+    ],
     norm_set: Annotated[
         str | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
     ] = None,
@@ -57,7 +63,9 @@ def run(
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
-    report: Annotated[str | None, typer.Option(help="HTML page of the matches to write, with pictures.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="HTML page of the matches to write, with pictures.", callback=not_of_the_web)
+    ] = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
     video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,
     retry_failed: RetryFailedOption = False,
