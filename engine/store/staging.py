@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _DIGITS = 16
 _BASE = "base.json"
+_UPLOADED = re.compile(r"shard-\d+-[0-9a-f]{8}\.parquet")
+"""Names as `_remote_name` makes them: without a manifest, what a first upload left that was cut short."""
 
 
 @contextmanager
@@ -67,7 +70,8 @@ def _fetch(folder: RemotePath, staging: Path) -> bytes | None:
     try:
         base = (folder / MANIFEST_NAME).read_bytes()
     except RemoteMissingError:
-        if folder.is_dir():
+        names = (path.url.removeprefix(f"{folder.url.rstrip('/')}/") for path in folder.below())
+        if not all(map(_UPLOADED.fullmatch, names)):
             raise StoreError(
                 f"{folder} holds other objects; choose a new or empty prefix for the descriptors"
             ) from None
