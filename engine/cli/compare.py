@@ -19,6 +19,7 @@ from engine.cli.options import (
     EnginesOption,
     EnginesPresetOption,
     NormSetOption,
+    not_of_the_web,
     open_engines,
     web_access,
 )
@@ -41,7 +42,10 @@ def compare(
         bool, typer.Option("--all", help="Also print the segments of a pair whose verdict is `no match`.")
     ] = False,
     report: Annotated[
-        str | None, typer.Option(help="HTML page of the segments that are told of, with pictures, to write.")
+        str | None,
+        typer.Option(
+            help="HTML page of the segments that are told of, with pictures, to write.", callback=not_of_the_web
+        ),
     ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 0 for a copy, 10 for a review, 11 for no match.")

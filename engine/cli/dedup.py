@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,7 @@ from engine.cli.options import (
     VideoTimeoutOption,
     WorkersOption,
     finish,
-    only_local,
+    not_of_the_web,
     open_engines,
 )
 from engine.console import progress, say
@@ -27,16 +26,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.run.duplicates import DuplicatePair, Member
+    from engine.storage.location import Location
 
 
 def dedup(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Video files, folders, @FILE with a path a line, - for stdin.", metavar="PATH..."),
+        typer.Argument(
+            help="Video files, folders, URLs (s3://, gs://, az://), @FILE with a path a line, - for stdin.",
+            metavar="PATH...",
+        ),
     ],
     output: Annotated[
-        Path,
-        typer.Option(help="Folder for tables and descriptors; a job that was cut short goes on.", callback=only_local),
+        str,
+        typer.Option(
+            help="Folder or URL for tables and descriptors; a job that was cut short goes on.", callback=not_of_the_web
+        ),
     ],
     preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
@@ -55,7 +60,8 @@ def dedup(
 
     OUTPUT/pairs.csv has each pair whose verdict is `copy` or `review`, with the seconds that they share;
     OUTPUT/clusters.csv the videos that copies connect, with the one to keep: of most pixels, then the longest, then
-    the first by path. Files of the same bytes are pairs of the first of them with each of the others.
+    the first by path. Files of the same bytes are pairs of the first of them with each of the others;
+    objects are not compared by their bytes.
 
     Example: vsc-engine dedup videos/ --output out/
     """
@@ -67,6 +73,7 @@ def dedup(
     from engine.storage.location import location
     from engine.video.discovery import discover
 
+    folder = location(output)
     found = discover(map(location, paths), is_recursive=recursive, ids_are_paths=True)
     opened = open_engines(engines, preset_name=preset)
     chosen = opened.manifest.preset if preset is None else load_preset(preset)
@@ -75,13 +82,13 @@ def dedup(
     duplicates = find_duplicates(
         Engine.open(opened, preset=chosen, decoder=decoder),
         found.media,
-        output=output,
+        output=folder,
         workers=choose_workers(opened.manifest, num_workers=workers, num_gpus=gpus),
         options=ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed),
         use_scenes=scenes,
         progress=progress,
     )
-    _write(output, duplicates.pairs, duplicates.clusters)
+    _write(folder, duplicates.pairs, duplicates.clusters)
     verdicts = [pair.verdict for pair in duplicates.pairs]
     say(
         f"{duplicates.num_videos} videos: {verdicts.count('copy')} pairs of copies in {len(duplicates.clusters)} "
@@ -90,9 +97,9 @@ def dedup(
     finish(
         [*found.failures, *duplicates.failures],
         known_failures=duplicates.known_failures,
-        failures_csv=output / "failures.csv",
+        failures_csv=folder / "failures.csv",
         result={
-            "output": str(output),
+            "output": output,
             "num_videos": duplicates.num_videos,
             "num_copy": verdicts.count("copy"),
             "num_same_bytes": sum(pair.has_same_bytes for pair in duplicates.pairs),
@@ -105,7 +112,7 @@ def dedup(
     )
 
 
-def _write(output: Path, pairs: Sequence[DuplicatePair], clusters: Sequence[Sequence[Member]]) -> None:
+def _write(output: Location, pairs: Sequence[DuplicatePair], clusters: Sequence[Sequence[Member]]) -> None:
     from engine.store.tables import write_rows
 
     times = ("first_start", "first_end", "second_start", "second_end")

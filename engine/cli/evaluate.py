@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.options import only_local
+from engine.cli.options import not_of_the_web
 from engine.console import say
 from engine.errors import ConfigError
 
@@ -30,7 +29,7 @@ def evaluate(
         list[float] | None, typer.Option(help="Also print the score that has this precision (0-1); may be repeated.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG of the precision-recall curve to write.", callback=only_local)
+        str | None, typer.Option(help="PNG of the precision-recall curve to write.", callback=not_of_the_web)
     ] = None,
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth.
@@ -52,6 +51,7 @@ def evaluate(
     if sum(given) != 1 or (queries is None) != (references is None):
         raise ConfigError("give exactly one of --candidates, --matches, or --queries with --references")
     truth = read_ground_truth(location(ground_truth))
+    picture = None if plot is None else location(plot)
 
     def truth_for(found: Sequence[CandidatePair] | Sequence[Match], among: str) -> GroundTruth:
         query_ids, ref_ids = {item.query_id for item in found}, {item.ref_id for item in found}
@@ -63,7 +63,7 @@ def evaluate(
     if matches is not None:
         segments = read_matches(location(matches))
         known = truth_for(segments, "the matches")
-        figures: dict[str, object] = {**match_figures(segments, known, plot=plot)}
+        figures: dict[str, object] = {**match_figures(segments, known, plot=picture)}
         pairs = best_per_pair(segments)
     else:
         pairs = []
@@ -72,7 +72,7 @@ def evaluate(
         elif queries is not None and references is not None:
             pairs = find_candidates(*read_sides(location(queries), location(references)))
         known = truth_for(pairs, "the candidates")
-        figures = {**candidate_figures(pairs, known, plot=plot)}
+        figures = {**candidate_figures(pairs, known, plot=picture)}
     if precision:
         points = operating_points(pairs, known.pairs, precisions=precision)
         figures["operating_points"] = [asdict(point) for point in points]

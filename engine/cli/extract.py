@@ -30,6 +30,7 @@ from engine.cli.options import (
     chosen_preset,
     chosen_workers,
     finish,
+    not_of_the_web,
     open_engines,
     web_access,
 )
@@ -49,7 +50,9 @@ def extract(
         ),
     ],
     role: Annotated[RoleName, typer.Option(help="Queries pass the gate and are split into scenes.")],
-    output: Annotated[str, typer.Option(help="Store folder or URL, or a challenge file ending in .npz.")],
+    output: Annotated[
+        str, typer.Option(help="Store folder or URL, or a challenge file ending in .npz.", callback=not_of_the_web)
+    ],
     engines: EnginesOption = None,
     fps: FpsOption = None,
     sampling: SamplingOption = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import PresetOption, QueriesOption, ReferencesOption
+from engine.cli.options import PresetOption, QueriesOption, ReferencesOption, not_of_the_web
 from engine.console import say
 
 
@@ -14,7 +14,7 @@ def localize(
     queries: QueriesOption,
     references: ReferencesOption,
     candidates: Annotated[str, typer.Option(help="Table of candidate pairs: .csv, .jsonl or .parquet.")],
-    output: Annotated[str, typer.Option(help="Table of matches to write, in the same forms.")],
+    output: Annotated[str, typer.Option(help="Table of matches to write, in the same forms.", callback=not_of_the_web)],
     preset: PresetOption = "lite",
     rescored: Annotated[
         str | None, typer.Option(help="Table of candidate pairs to write, with the scores that `run` gives them.")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from engine.cli.options import not_of_the_web
 from engine.console import say
 
 
@@ -14,7 +15,9 @@ def merge(
     stores: Annotated[
         list[str], typer.Argument(help="Store folders or URLs, as `extract --shard` writes them.", metavar="STORE...")
     ],
-    output: Annotated[str, typer.Option(help="Store folder or URL to write; what it holds already is kept.")],
+    output: Annotated[
+        str, typer.Option(help="Store folder or URL to write; what it holds already is kept.", callback=not_of_the_web)
+    ],
     partial: Annotated[bool, typer.Option("--partial", help="Go on where shards of the inputs are missing.")] = False,
 ) -> None:
     """Make one store of several that were made with the same engines and settings; they stay as they are.

@@ -12,6 +12,7 @@ from engine.cli.options import (
     NormSetOption,
     QueriesOption,
     ReferencesOption,
+    not_of_the_web,
     open_engines,
     search_device,
 )
@@ -21,7 +22,9 @@ from engine.console import say
 def normalize(
     queries: QueriesOption,
     references: ReferencesOption,
-    output: Annotated[str, typer.Option(help="Folder or URL for queries.npz and references.npz.")],
+    output: Annotated[
+        str, typer.Option(help="Folder or URL for queries.npz and references.npz.", callback=not_of_the_web)
+    ],
     norm_set: NormSetOption = None,
     engines: EnginesOption = None,
     beta: Annotated[

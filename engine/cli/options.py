@@ -124,6 +124,17 @@ def web_access(*, allow_http: bool, allow_private: bool) -> WebAccess | None:
     return WebAccess(allow_private=allow_private) if allow_http else None
 
 
+def not_of_the_web(place: str | None) -> str | None:
+    """Refuse a URL of the web where something is written, before anything is computed."""
+    from engine.errors import ConfigError
+    from engine.storage.location import RemotePath, location
+
+    found = None if place is None else location(place)
+    if isinstance(found, RemotePath) and found.is_web:
+        raise ConfigError(f"{found}: files of the web are only read; write to an object store or a folder")
+    return place
+
+
 def only_local(path: Path | None) -> Path | None:
     """Refuse a URL where only a path of this machine is taken: as a path it would be a folder with a colon."""
     from engine.errors import ConfigError

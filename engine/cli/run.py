@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +26,7 @@ from engine.cli.options import (
     WorkersOption,
     chosen_preset,
     finish,
-    only_local,
+    not_of_the_web,
     open_engines,
     web_access,
 )
@@ -35,6 +34,7 @@ from engine.console import progress, say
 
 if TYPE_CHECKING:
     from engine.evaluate.figures import Figures
+    from engine.storage.location import Location
 
 _TOLD = ("copy", "review")
 
@@ -43,15 +43,15 @@ def run(
     queries: Annotated[str, typer.Option(help="Folder or URL of query videos, or @FILE with a path a line.")],
     references: Annotated[str, typer.Option(help="The same for reference videos.")],
     output: Annotated[
-        Path,
-        typer.Option(help="Folder for everything; a run in it that was cut short goes on.", callback=only_local),
+        str,
+        typer.Option(
+            help="Folder or URL for everything; a run in it that was cut short goes on.", callback=not_of_the_web
+        ),
     ],
     norm_set: Annotated[
         str | None, typer.Option(help="Folder of videos unrelated to both. Default: what came with the engines.")
     ] = None,
-    ground_truth: Annotated[
-        Path | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")
-    ] = None,
+    ground_truth: Annotated[str | None, typer.Option(help="Ground-truth CSV: adds uAP and the segment metric.")] = None,
     preset: EnginesPresetOption = None,
     engines: EnginesOption = None,
     fps: FpsOption = None,
@@ -63,7 +63,9 @@ def run(
     decoder: DecoderOption = None,
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
-    report: Annotated[str | None, typer.Option(help="HTML page of the matches to write, with pictures.")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="HTML page of the matches to write, with pictures.", callback=not_of_the_web)
+    ] = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
     video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,
     retry_failed: RetryFailedOption = False,
@@ -83,14 +85,15 @@ def run(
     from engine.storage.location import location
     from engine.store.tables import read_ground_truth
 
-    truth = None if ground_truth is None else read_ground_truth(ground_truth)
+    truth = None if ground_truth is None else read_ground_truth(location(ground_truth))
+    folder = location(output)
     opened = open_engines(engines, preset_name=preset)
     asked = opened.manifest.preset if preset is None else load_preset(preset)
     settings = RunSettings(
         queries=location(queries),
         references=location(references),
         norm_set=None if norm_set is None else location(norm_set),
-        output=output,
+        output=folder,
         engines=opened,
         preset=chosen_preset(asked, fps=fps, sampling=sampling, scenes=scenes, gate=gate, max_pixels=max_pixels),
         use_score_norm=score_norm,
@@ -108,28 +111,28 @@ def run(
         known = in_ids_of(truth, query_ids=result.query_ids, ref_ids=result.ref_ids)
         for line in unmatched_lines(known, query_ids=result.query_ids, ref_ids=result.ref_ids, among="the videos"):
             say(line)
-        plot = output / "precision_recall.png" if is_installed("matplotlib") else None
+        plot = folder / "precision_recall.png" if is_installed("matplotlib") else None
         figures |= candidate_figures(result.candidates, known, plot=plot)
         if known.matches is not None:
             figures |= match_figures(result.matches, known)
     if result.verdicts:
-        say(_summary(result.verdicts, num_queries=len(result.query_ids), output=output))
+        say(_summary(result.verdicts, num_queries=len(result.query_ids), output=folder))
     figures |= {
         "num_queries": len(result.query_ids),
         "num_references": len(result.ref_ids),
         "num_candidates": len(result.candidates),
         "num_matches": len(result.matches),
-        "output": str(output),
+        "output": output,
     }
     finish(
         result.failures,
         known_failures=result.known_failures,
-        failures_csv=output / "failures.csv",
+        failures_csv=folder / "failures.csv",
         result=figures,
     )
 
 
-def _summary(verdicts: Mapping[tuple[str, str], str], *, num_queries: int, output: Path) -> str:
+def _summary(verdicts: Mapping[tuple[str, str], str], *, num_queries: int, output: Location) -> str:
     """How many queries hold a copy, and how many somebody should look at, by their strongest verdict."""
     copies, reviews = ({query_id for (query_id, _), word in verdicts.items() if word == wanted} for wanted in _TOLD)
     counts = f"with a copy: {len(copies)}, to review: {len(reviews - copies)}"

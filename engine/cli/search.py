@@ -13,6 +13,7 @@ from engine.cli.options import (
     QueriesOption,
     ReferencesOption,
     SearchClusterOption,
+    not_of_the_web,
     search_device,
 )
 from engine.console import say
@@ -21,7 +22,9 @@ from engine.console import say
 def search(
     queries: QueriesOption,
     references: ReferencesOption,
-    output: Annotated[str, typer.Option(help="Table of candidate pairs to write: .csv, .jsonl or .parquet.")],
+    output: Annotated[
+        str, typer.Option(help="Table of candidate pairs to write: .csv, .jsonl or .parquet.", callback=not_of_the_web)
+    ],
     preset: PresetOption = "lite",
     retrieve_per_query: Annotated[
         int | None, typer.Option(min=1, help="Frame pairs per query, on average; default: as in the preset, 1200.")

@@ -55,7 +55,7 @@ def _hash(chunk: FrameChunk, number: int) -> bytes | None:
     row = _row(chunk, number)
     digest = hashlib.sha256()
     for name in sorted(row):
-        digest.update(np.ascontiguousarray(row[name]))
+        digest.update(np.ascontiguousarray(row[name]).data)
     return digest.digest() if row else None
 
 

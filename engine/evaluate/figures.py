@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.evaluate.metrics import best_per_pair, micro_average_precision, segment_average_precision
 from engine.evaluate.plots import save_precision_recall_plot
 from engine.records import CandidatePair, Match
+from engine.storage.location import Location
 from engine.store.tables import GroundTruth
 
 Figures = dict[str, float | int | str | None]
 
 
 def candidate_figures(
-    candidates: Sequence[CandidatePair], ground_truth: GroundTruth, *, plot: Path | None = None
+    candidates: Sequence[CandidatePair], ground_truth: GroundTruth, *, plot: Location | None = None
 ) -> Figures:
     """uAP of pairs of videos, and the recall that a threshold with 90% precision reaches; ``plot`` is a PNG to write.
 
@@ -31,7 +31,7 @@ def candidate_figures(
     }
 
 
-def match_figures(matches: Sequence[Match], ground_truth: GroundTruth, *, plot: Path | None = None) -> Figures:
+def match_figures(matches: Sequence[Match], ground_truth: GroundTruth, *, plot: Location | None = None) -> Figures:
     """The segment metric of the matching track, and uAP of the pairs that have matches (score: their best match).
 
     Raises ``ConfigError`` if the ground truth has no segments, ``BackendUnavailable`` as `candidate_figures`.

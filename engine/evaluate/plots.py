@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from engine.errors import BackendUnavailable
 from engine.evaluate.metrics import PrecisionRecall
+from engine.files import written_aside
+from engine.storage.location import Location
 
 
-def save_precision_recall_plot(curve: PrecisionRecall, path: Path, *, title: str) -> None:
+def save_precision_recall_plot(curve: PrecisionRecall, path: Location, *, title: str) -> None:
     """Write a PNG of precision over recall, with the average precision and the largest recall in its legend.
 
-    Works without a display. Raises ``BackendUnavailable`` where matplotlib is missing.
+    Works without a display. Raises ``BackendUnavailable`` where matplotlib is missing, ``RemoteError`` where an object
+    cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -24,4 +25,5 @@ def save_precision_recall_plot(curve: PrecisionRecall, path: Path, *, title: str
     axes.set(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(path, format="png", dpi=150)
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=150)

@@ -2,7 +2,7 @@
 
 A video is described once, as a reference: rows of its whole frames serve as either side of a pair. Scenes, which would
 also find a video that fills a part of another's picture, need a second description as a query, and are asked for.
-Videos of the same bytes are found by their hash, and described once.
+Files of this machine with the same bytes are found by their hash, and described once; objects are not read for that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine.config import FalseMatches, Preset
 from engine.describe.engine import Engine
-from engine.errors import ConfigError, MediaError
+from engine.errors import ConfigError, MediaError, RemoteError
 from engine.evaluate.calibration import Verdict, VerdictScores
 from engine.files import file_sha256
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
@@ -25,6 +25,7 @@ from engine.run.protocol import Progress, no_progress
 from engine.search.candidates import find_candidates
 from engine.search.comparison import prepare
 from engine.search.localization import localize_candidates, rescore
+from engine.storage.location import Location
 from engine.store.store import read_descriptors
 from engine.video.media import claimed_size
 
@@ -50,7 +51,7 @@ class Member:
     """A video of a cluster. ``size_px``: width and height, (0, 0) where the file can no longer be read."""
 
     video_id: str
-    path: Path
+    path: Location
     size_px: tuple[int, int]
     duration_s: float
 
@@ -74,7 +75,7 @@ def find_duplicates(
     engine: Engine,
     media: Sequence[Media],
     *,
-    output: Path,
+    output: Location,
     workers: Workers,
     options: ExtractionOptions = DEFAULT_OPTIONS,
     use_scenes: bool = False,
@@ -84,7 +85,8 @@ def find_duplicates(
 
     Descriptors are kept in stores in ``output``, as `engine.run.extraction.extract_to_store` keeps them, so that a job
     that was cut short goes on. Raises ``ConfigError`` for engines without a PCA, a norm set or a calibration, or with
-    an edit gate that is on: it stops what was not edited, such as another encoding.
+    an edit gate that is on: it stops what was not edited, such as another encoding. Stores in an object store are read
+    and written as `engine.store.staging.staged` says.
     """
     false_matches = engine.preset.false_matches
     if false_matches is None or engine.preset.gate.mode != "off" or not engine.use_pca:
@@ -135,11 +137,11 @@ def _of_all(failures: Mapping[str, Failure], groups: Iterable[Sequence[Media]]) 
 
 def once_each(media: Sequence[Media]) -> list[Media]:
     """Without further names of one file: links to it must not look like copies, of which one could be deleted."""
+    files, others = _files_and_objects(media)
     found: dict[tuple[int, int], Media] = {}
-    others = []
-    for item in sorted(media, key=lambda item: (item.local_path.is_symlink(), item.video_id)):
+    for path, item in sorted(files, key=lambda file: (file[0].is_symlink(), file[1].video_id)):
         try:
-            status = item.local_path.stat()
+            status = path.stat()
         except OSError:
             others.append(item)  # describing it will say why
         else:
@@ -147,20 +149,26 @@ def once_each(media: Sequence[Media]) -> list[Media]:
     return sorted([*found.values(), *others], key=lambda item: item.video_id)
 
 
+def _files_and_objects(media: Sequence[Media]) -> tuple[list[tuple[Path, Media]], list[Media]]:
+    """Those on this machine, with their paths, and those elsewhere."""
+    files = [(item.path, item) for item in media if isinstance(item.path, Path)]
+    return files, [item for item in media if not isinstance(item.path, Path)]
+
+
 def group_same_bytes(media: Sequence[Media]) -> list[list[Media]]:
     """Videos whose files have the same bytes, together; only files of one size are read. Order as given."""
-    sizes: dict[int, list[Media]] = defaultdict(list)
-    groups: dict[object, list[Media]] = {}
-    for item in media:
+    sizes: dict[int, list[tuple[Path, Media]]] = defaultdict(list)
+    for path, item in _files_and_objects(media)[0]:
         with suppress(OSError):
-            sizes[item.local_path.stat().st_size].append(item)
-    hashed = {item.video_id for same in sizes.values() if len(same) > 1 for item in same}
+            sizes[path.stat().st_size].append((path, item))
+    digests: dict[str, str] = {}
+    for path, item in (file for same in sizes.values() if len(same) > 1 for file in same):
+        with suppress(OSError):
+            digests[item.video_id] = file_sha256(path)
+    groups: dict[tuple[str, bool], list[Media]] = {}
     for item in media:
-        key: object = item.video_id
-        if item.video_id in hashed:
-            with suppress(OSError):
-                key = (file_sha256(item.local_path),)
-        groups.setdefault(key, []).append(item)
+        is_hashed = item.video_id in digests
+        groups.setdefault((digests.get(item.video_id, item.video_id), is_hashed), []).append(item)
     return list(groups.values())
 
 
@@ -258,10 +266,7 @@ def find_clusters(
     members = [
         tuple(
             sorted(
-                (
-                    Member(name, media[name].local_path, _size(media[name]), durations_s.get(name, 0.0))
-                    for name in names
-                ),
+                (Member(name, media[name].path, _size(media[name]), durations_s.get(name, 0.0)) for name in names),
                 key=lambda member: (-member.size_px[0] * member.size_px[1], -member.duration_s, member.video_id),
             )
         )
@@ -273,5 +278,5 @@ def find_clusters(
 def _size(media: Media) -> tuple[int, int]:
     try:
         return claimed_size(media)
-    except MediaError:
+    except (MediaError, RemoteError):
         return 0, 0

@@ -33,7 +33,7 @@ from engine.storage.ranged import Traffic
 from engine.store.challenge_npz import write_npz
 from engine.store.input_shard import InputShard
 from engine.store.shards import Fingerprint, StoreDtype
-from engine.store.staging import staged
+from engine.store.staging import staged, staging_folder
 from engine.store.store import StoreWriter, read_descriptors, read_manifest
 from engine.timing import stages_line
 from engine.video.decoder import decoders_line
@@ -181,21 +181,18 @@ def extract_to_npz(
 ) -> ExtractionSummary:
     """Describe videos into one challenge ``.npz``, written when all are done.
 
-    What an interrupted run described is kept in a hidden folder beside ``output`` until then, and gone on with if
-    engines and settings are the same. A placeholder stands for each query that the gate stopped, because other programs
-    search all rows of the file.
+    What an interrupted run described is kept until then in a hidden folder beside ``output``, of an object in the cache
+    of this machine, and gone on with if engines and settings are the same. A placeholder stands for each query that the
+    gate stopped, because other programs search all rows of the file.
 
-    Raises ``ConfigError``, and writes nothing, if no video could be described or ``output`` is a folder, and
-    ``StoreError`` while another process writes it.
+    Raises ``ConfigError``, and writes nothing, if no video could be described or ``output`` is a folder, ``StoreError``
+    while another process of this machine writes it, and ``RemoteError`` where an object cannot be written.
     """
-    if isinstance(output, RemotePath):
-        raise ConfigError(f"{output}: an .npz is written to a folder of this machine; write a store, or copy it there")
     if output.is_dir():
         raise ConfigError(f"{output} is a folder; name a file for the descriptors, or the folder of a store")
-    output.parent.mkdir(parents=True, exist_ok=True)
     options = replace(options, prune=True, retry_failed=True)  # the file has what was asked for this time
-    with _alone_with(output):
-        store = output.with_name(f".{output.name}.partial")
+    store = _partial_store(output)
+    with _alone_with(output, lock=store.with_suffix(".lock")):
         if store.exists() and not _is_store_of(store, engine.identity(role=role)):
             shutil.rmtree(store)
         summary = extract_to_store(
@@ -210,9 +207,15 @@ def extract_to_npz(
     return summary
 
 
+def _partial_store(output: Location) -> Path:
+    """Where what was described for an ``.npz`` is kept until that is written; the folder around it is made."""
+    beside = staging_folder(output, cache=cache_folder) if isinstance(output, RemotePath) else output
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    return beside.with_name(f".{beside.name}.partial")
+
+
 @contextmanager
-def _alone_with(output: Path) -> Iterator[None]:
-    lock = output.with_name(f".{output.name}.lock")
+def _alone_with(output: Location, *, lock: Path) -> Iterator[None]:
     try:
         with exclusive(lock):
             try:

@@ -60,15 +60,15 @@ class RunSettings:
     """What a run is made of. ``preset`` holds the settings to use; its models must be those of ``engines``.
 
     ``queries``, ``references`` and ``norm_set`` are folders of videos, or lists, see `engine.video.discovery.discover`;
-    None as ``norm_set`` takes the one that came with the engines. ``num_workers`` and ``num_gpus``: see
-    `engine.run.plan.choose_workers`. ``report``: an HTML page of the matches to write. ``web``: what URLs of the web
-    may do; None refuses them.
+    None as ``norm_set`` takes the one that came with the engines. ``output``: a folder, or a prefix of an object store;
+    there each store and table appears whole. ``num_workers`` and ``num_gpus``: see `engine.run.plan.choose_workers`.
+    ``report``: an HTML page of the matches to write. ``web``: what URLs of the web may do; None refuses them.
     """
 
     queries: Location
     references: Location
     norm_set: Location | None
-    output: Path
+    output: Location
     engines: EnginesDirectory
     preset: Preset
     use_score_norm: bool = True
@@ -112,8 +112,8 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     settings). The PCA is fitted on the norm set unless the engines have one. With the norm set that
     came with the engines, ``norm_set/`` and ``engines/`` are not made.
 
-    Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed; a video that fails is only
-    recorded in the result.
+    Raises ``ConfigError`` or ``StoreError`` where nothing sensible can be computed, and ``RemoteError`` where an object
+    store cannot be read or written; a video that fails is only recorded in the result.
     """
     run = _Run(settings, progress)
     engines, norm_rows = run.norm_set()
@@ -153,6 +153,8 @@ class _Run:
         }
         self.media = {name: side.media for name, side in found.items()}
         _check_norm_set(self.media.get("norm_set", []), self.media["references"])
+        if settings.norm_set is not None and settings.engines.pca() is None:
+            _fitted_folder(settings)
         self._workers = choose_workers(
             settings.engines.manifest, num_workers=settings.num_workers, num_gpus=settings.num_gpus
         )
@@ -268,7 +270,7 @@ def _claim(settings: RunSettings, norm_set: Sequence[Media] | None) -> None:
         "norm_set": None if norm_set is None else _content_of(norm_set),
     }
     path = settings.output / "run.json"
-    if path.exists():
+    if path.is_file():
         stored = _read_json(path)
         differing = sorted(key for key in identity if stored.get(key) != identity[key])
         if differing:
@@ -295,7 +297,7 @@ def _content_of(media: Sequence[Media]) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Location) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
@@ -307,7 +309,8 @@ def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[EnginesDir
     pca = settings.engines.pca()
     if pca is not None:
         return settings.engines, pca
-    folder, aside = (settings.output / name for name in ("engines", ".engines.aside"))
+    folder = _fitted_folder(settings)
+    aside = folder.with_name(".engines.aside")
     fitted = EnginesDirectory.open(folder) if folder.is_dir() else None
     pca = None if fitted is None else fitted.pca()
     if fitted is None or pca is None:
@@ -319,6 +322,16 @@ def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[EnginesDir
         aside.rename(folder)
         fitted = EnginesDirectory(folder, manifest)
     return fitted, pca
+
+
+def _fitted_folder(settings: RunSettings) -> Path:
+    """Where engines are put whose PCA is fitted here. Raises ``ConfigError`` for a URL: engines lie on this machine."""
+    if isinstance(settings.output, RemotePath):
+        raise ConfigError(
+            f"{settings.engines.folder} has no PCA yet, and engines with one that is fitted on the norm set lie on "
+            "this machine; fit one with `vsc-engine fit-pca`, or give --output a folder of this machine"
+        )
+    return settings.output / "engines"
 
 
 def _num_components(preset: Preset, embeddings: FloatArray) -> int:

@@ -161,6 +161,10 @@ class RemotePath:
         """Write a file of this machine to the object, which appears all at once."""
         self._store.upload(local, self)
 
+    def download(self, local: Path) -> None:
+        """Write the object to a file of this machine, in pieces. Raises ``RemoteError``, also if it is cut short."""
+        self._store.download(self, local)
+
     def create(self, content: bytes) -> bool:
         """Write the object only if there is none, and say whether that was so."""
         return self._store.create(self, content)  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """Object stores, through fsspec: S3 and what speaks like it, Google Cloud Storage, Azure, and others that it knows.
 
 Credentials, regions and endpoints come from where the tools of each store look for them (for S3: ``AWS_*``, profiles,
-the role of the machine).
+the role of the machine; for Azure ``AZURE_STORAGE_*``; for Google its application default credentials).
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _NO_STORES = frozenset((
 """What fsspec knows and is no place of its own, lies on this machine, or has a door of its own here."""
 
 _PACKAGES = {"s3": "vsc-engine[objects]", "s3a": "vsc-engine[objects]", "gs": "gcsfs", "gcs": "gcsfs"}
-_PACKAGES |= dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs")
-_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
+_AZURE = ("az", "abfs", "abfss")
+_PACKAGES |= dict.fromkeys((*_AZURE, "adl"), "adlfs")
+_VERSIONS = ("generation", "ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
+_NOT_AS_EXPECTED = ("PreconditionFailed", "ConditionalRequestConflict", "ConditionNotMet", "412", "409")
 _REASONS = {
     "ExpiredToken": "the credentials have expired; renew them",
     "InvalidAccessKeyId": "the store does not know these credentials; check them",
@@ -38,12 +40,24 @@ _REASONS = {
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_DEFAULT_REGION",
     "301": "the bucket is in another region; set AWS_DEFAULT_REGION",
     "NoSuchBucket": "there is no such bucket",
+    "ContainerNotFound": "there is no such container",
+    "AuthenticationFailed": "the store does not take these credentials; check them",
+    "AuthorizationFailure": "access is denied to these credentials",
+    "AuthorizationPermissionMismatch": "access is denied to these credentials",
+    "401": "the store asks for credentials, and takes none that were found; set those of the store",
     "SlowDown": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
     "503": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
+    "ServerBusy": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
+    "429": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
 }
+_FORBIDDEN = "Forbidden: "
+"""How gcsfs begins what it says of status 403, which has no class of its own there."""
+
 _BY_CLASS = {
     "NoCredentialsError": "no credentials were found; set those of the store (for S3: AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)",
+    "ClientAuthenticationError": "the store takes no credentials that were found; set those of the store (for Azure: "
+    "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY)",
     "FileExpired": "it changed while it was read; read it again when it is complete",
 }
 
@@ -93,6 +107,16 @@ def upload(local: Path, path: RemotePath) -> None:
         file_system.put_file(str(local), name)
 
 
+def download(path: RemotePath, local: Path) -> None:
+    """See `RemotePath.download`. Raises ``RemoteError``."""
+    expected = path.stat()
+    with _one_line(path):
+        file_system, name = _opened(path)
+        file_system.get_file(name, str(local))
+    if local.stat().st_size != expected.size_bytes:
+        raise RemoteError(f"{path}: got {local.stat().st_size} bytes of {expected.size_bytes}; try again")
+
+
 def create(path: RemotePath, content: bytes) -> bool:
     """See `RemotePath.create`; the store decides between two who try. Raises ``RemoteError``."""
     with _one_line(path, verb="written"):
@@ -105,7 +129,7 @@ def create(path: RemotePath, content: bytes) -> bool:
 
 
 def replace(path: RemotePath, content: bytes, *, expected: bytes | None) -> bool:
-    """See `RemotePath.replace`; S3 decides between two who try, other stores only where there was nothing."""
+    """See `RemotePath.replace`; S3 and Azure decide between two who try, others only where there was nothing."""
     if expected is None:
         return create(path, content)
     with _one_line(path, verb="written"):
@@ -113,14 +137,24 @@ def replace(path: RemotePath, content: bytes, *, expected: bytes | None) -> bool
         found = _as_info(_info(path))
         if file_system.cat_file(name) != expected:
             return False
-        condition = {"IfMatch": found.version} if path.scheme in ("s3", "s3a") else {}
         try:
-            file_system.pipe_file(name, content, **condition)
-        except OSError as error:
-            if _code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+            file_system.pipe_file(name, content, **_only_if(path, found.version))
+        except Exception as error:
+            if _code(error) in _NOT_AS_EXPECTED:
                 return False
             raise
     return True
+
+
+def _only_if(path: RemotePath, version: str) -> dict[str, Any]:
+    """What tells a store to write an object only while it has this version; empty where its library cannot say that."""
+    if path.scheme in ("s3", "s3a"):
+        return {"IfMatch": version}
+    if path.scheme in _AZURE:
+        from azure.core import MatchConditions
+
+        return {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified}
+    return {}
 
 
 def remove(path: RemotePath, *, missing_ok: bool = False) -> None:
@@ -152,9 +186,13 @@ class ObjectSource:
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes of a range that lies inside the object."""
-        with _one_line(self._path):
-            self._file.seek(start)
-            content: bytes = self._file.read(stop - start)
+        try:
+            with _one_line(self._path):
+                self._file.seek(start)
+                content: bytes = self._file.read(stop - start)
+        except RemoteError:
+            self.check_unchanged()  # which is why there may be no such range any more
+            raise
         self.num_read_bytes += len(content)
         if len(content) != stop - start:
             raise RemoteError(f"{self._path}: got {len(content)} bytes of a range of {stop - start}; try again")
@@ -205,9 +243,15 @@ def _as_info(entry: dict[str, Any]) -> ObjectInfo:
 
 
 def _code(error: BaseException) -> str | None:
-    """What S3 calls an error."""
-    response = getattr(error.__cause__ or error, "response", None)
-    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    """What a store calls an error: S3 and Azure a word, or where there is none, and Google always, a number."""
+    cause = error.__cause__ or error
+    response = getattr(cause, "response", None)
+    if isinstance(response, dict):
+        code = response.get("Error", {}).get("Code")
+    else:
+        codes = (getattr(cause, name, None) for name in ("error_code", "status_code", "code"))
+        code = next(filter(None, codes), None)
+    return None if code is None else str(getattr(code, "value", code))
 
 
 @contextmanager
@@ -222,7 +266,7 @@ def _one_line(path: RemotePath, *, verb: str = "read") -> Iterator[None]:
         raise RemoteMissingError(f"{path}: {missing}") from error
     except Exception as error:
         reason = _REASONS.get(_code(error) or "") or _BY_CLASS.get(type(error).__name__)
-        if reason is None and isinstance(error, PermissionError):
+        if reason is None and (isinstance(error, PermissionError) or str(error).startswith(_FORBIDDEN)):
             reason = _REASONS["AccessDenied"]
         said = " ".join(str(error).split()) or type(error).__name__
         raise RemoteError(f"{path}: cannot be {verb}: {reason or said}") from error

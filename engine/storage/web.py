@@ -65,6 +65,11 @@ def upload(local: Path, path: RemotePath) -> NoReturn:  # noqa: ARG001
     _refuse_writing(path)
 
 
+def download(path: RemotePath, local: Path) -> None:
+    """See `RemotePath.download`. Raises ``RemoteError``."""
+    local.write_bytes(read_bytes(path))
+
+
 def create(path: RemotePath, content: bytes) -> NoReturn:  # noqa: ARG001
     """Nothing is written to the web. Raises ``ConfigError``."""
     _refuse_writing(path)

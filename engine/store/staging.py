@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _DIGITS = 16
 _BASE = "base.json"
+_UPLOADED = re.compile(r"shard-\d+-[0-9a-f]{8}\.parquet")
+"""Names as `_remote_name` makes them: without a manifest, what a first upload left that was cut short."""
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def staged(folder: Location, *, cache: Callable[[], Path]) -> Iterator[Path]:
     if isinstance(folder, Path):
         yield folder
         return
-    staging = cache() / "stores" / hashlib.sha256(folder.url.rstrip("/").encode()).hexdigest()[:_DIGITS]
+    staging = staging_folder(folder, cache=cache)
     staging.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(staging / ".lock"):
@@ -56,13 +59,19 @@ def staged(folder: Location, *, cache: Callable[[], Path]) -> Iterator[Path]:
         raise StoreError(f"another process is writing to {folder}; wait for it or choose another folder") from error
 
 
+def staging_folder(place: RemotePath, *, cache: Callable[[], Path]) -> Path:
+    """The folder below ``cache()`` in which what is to be written to a URL is made; nothing makes it here."""
+    return cache() / "stores" / hashlib.sha256(place.url.rstrip("/").encode()).hexdigest()[:_DIGITS]
+
+
 def _fetch(folder: RemotePath, staging: Path) -> bytes | None:
     """Bring the copy to the state of the store, unless it is one of that state already; returns its manifest."""
     base: bytes | None = None
     try:
         base = (folder / MANIFEST_NAME).read_bytes()
     except RemoteMissingError:
-        if folder.is_dir():
+        names = (path.url.removeprefix(f"{folder.url.rstrip('/')}/") for path in folder.below())
+        if not all(map(_UPLOADED.fullmatch, names)):
             raise StoreError(
                 f"{folder} holds other objects; choose a new or empty prefix for the descriptors"
             ) from None

@@ -32,6 +32,7 @@ ROOMS = [
 ]
 # Where each heavy library may be imported. `models` and `build` are the rooms of torch and timm.
 HOMES = {
+    "azure": {"engine.storage.objects"},
     "av": {"engine.video.container", "engine.video.media", "engine.video.pyav", "engine.video.stills"},
     "cv2": {"engine.evidence.geometry", "engine.video.statistics"},
     "fastapi": {"engine.serve.app", "engine.serve.receiving", "engine.serve.telling"},

@@ -103,6 +103,23 @@ def test_an_upload_that_fails_changes_nothing_and_is_tried_again(object_store: O
     assert found(folder) == expected("a", "b")
 
 
+def test_a_first_upload_that_fails_is_tried_again_here_and_elsewhere(object_store: ObjectStore, tmp_path: Path) -> None:
+    folder = object_store.path("first")
+    object_store.failures["first/manifest.json"] = Failure(403, "AccessDenied", methods=("PUT",))
+    with pytest.raises(RemoteError, match="cannot be written: access is denied"):
+        write(folder, "a", cache=tmp_path / "one")
+    object_store.failures.clear()
+    assert [key for key in object_store.keys("first") if key.endswith(".parquet")]
+    write(folder, "b", cache=tmp_path / "one")
+    assert found(folder) == expected("a", "b")
+
+    other = object_store.path("second")
+    object_store.put("second/shard-00000-0123abcd.parquet", b"of a process that was killed")
+    write(other, "a", cache=tmp_path / "two")
+    assert found(other) == expected("a")
+    assert object_store.keys("second/shard-00000-0123abcd") == []
+
+
 @pytest.mark.parametrize("when", ["manifest", "shard"])
 def test_of_two_writers_the_one_that_ends_later_is_refused(
     object_store: ObjectStore, tmp_path: Path, when: str
