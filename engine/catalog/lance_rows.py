@@ -79,6 +79,8 @@ class LanceRows:
             elif revisions is not None:
                 query = query.where(f"revision BETWEEN {min(revisions)} AND {max(revisions)}")
             table = query.to_arrow()
+            if len(table) == 0:
+                return {}
             of_row, number, start_s, end_s = (table[name].to_numpy() for name in _COLUMNS)
             flat = table[_VECTOR].combine_chunks().flatten().to_numpy()
         found = by_revision(of_row, number, np.stack([start_s, end_s], axis=1), flat.reshape(len(of_row), -1))

@@ -81,6 +81,12 @@ def test_a_new_revision_takes_the_place_of_the_old_one_in_one_commit(tables: Tab
     assert tables.read_rows([old.revision, new.revision]).keys() == {new.revision}
 
 
+def test_revisions_without_rows_are_left_out(tables: Tables) -> None:
+    assert tables.read_rows() == {}
+    (entry,) = commit(tables, video("a"))
+    assert tables.read_rows([entry.revision + 1]) == {}
+
+
 def test_entries_that_did_not_change_are_not_made_again(tables: Tables) -> None:
     _, kept = commit(tables, video("a"), video("b"))
     before = tables.entries()
