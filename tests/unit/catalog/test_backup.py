@@ -42,20 +42,20 @@ def test_a_copy_that_fails_in_between_is_no_catalogue(
 ) -> None:
     catalog = Catalog.create(tmp_path / "catalogue", engines=tiny_engines)
     catalog.add([npz(tmp_path / "a.npz", video("a"))])
-    target = object_store.path("broken")
-    object_store.failures["broken/videos.lance/"] = Failure(403, "AccessDenied", methods=("PUT", "POST"))
+    target = object_store.path("backup_cut")
+    object_store.failures["backup_cut/videos.lance/"] = Failure(403, "AccessDenied", methods=("PUT", "POST"))
     with pytest.raises(RemoteError, match="cannot be written: access is denied"):
         catalog.backup(target)
     object_store.failures.clear()
-    assert object_store.keys("broken")
+    assert object_store.keys("backup_cut")
     with pytest.raises(StoreError, match="not a catalogue"):
         Catalog.open(target)
-    with pytest.raises(StoreError, match="broken exists already"):
+    with pytest.raises(StoreError, match="backup_cut exists already"):
         catalog.backup(target)
 
-    whole = object_store.path("whole")
+    whole = object_store.path("backup_whole")
     catalog.backup(whole)
-    object_store.failures["whole/videos.lance/"] = Failure(403, "AccessDenied", methods=("GET",))
+    object_store.failures["backup_whole/videos.lance/"] = Failure(403, "AccessDenied", methods=("GET",))
     with pytest.raises(EngineError):
         Catalog.open(whole).backup(tmp_path / "restored")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "catalogue"]

@@ -18,7 +18,7 @@ from engine.config import load_preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
 from engine.records import Descriptors, Failure, Media
-from engine.run.messages import Broken, Described, Done, Job, LogLine, Message, Probed, Ready
+from engine.run.messages import Alive, Broken, Described, Done, Job, LogLine, Message, Probed, Ready
 from engine.run.worker import WorkerSettings, serve, serve_probes
 from engine.runtime.engines_directory import EnginesDirectory
 from tests.videos import moving_frames, write_video
@@ -39,7 +39,7 @@ def started(target: Callable[..., None], settings: Any) -> Iterator[tuple[Connec
 
 
 def answer(connection: Connection) -> Message:
-    while isinstance(message := connection.recv(), LogLine):
+    while isinstance(message := connection.recv(), LogLine | Alive):
         pass
     found: Message = message
     return found
