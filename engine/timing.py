@@ -30,6 +30,15 @@ class StageTimes:
             return dict(self._seconds)
 
 
+def total_by_stage(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The seconds of several processes, added up by stage."""
+    total: dict[str, float] = defaultdict(float)
+    for part in parts:
+        for stage, seconds in part.items():
+            total[stage] += seconds
+    return dict(total)
+
+
 def stages_line(seconds: Mapping[str, float]) -> str:
     """Seconds by stage as one line for people."""
     stages = ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items())

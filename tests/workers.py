@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.records import Descriptors, Failure, Media
-from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Ready, die_with_parent
+from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Ready, Result, die_with_parent
 from engine.run.remote_worker import Answer
 
 
@@ -138,3 +138,16 @@ def sleep_late() -> None:
     time.sleep(1)
     die_with_parent()
     time.sleep(10_000)
+
+
+def whole(found: list[tuple[str, Result]]) -> dict[str, Result]:
+    """The results by id; each came once, and those of described videos are whole."""
+    assert len({video_id for video_id, _ in found}) == len(found)
+    for video_id, result in found:
+        if isinstance(result, Described):
+            np.testing.assert_array_equal(result.descriptors.descriptors, descriptors(video_id).descriptors)
+    return dict(found)
+
+
+def failures(results: dict[str, Result]) -> dict[str, Failure]:
+    return {video_id: result for video_id, result in results.items() if isinstance(result, Failure)}

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.catalog.found import Found, ShareAnswer, nothing_found
 from engine.catalog.records import CatalogVideo
-from engine.catalog.tables import Entry, Tables, Version
+from engine.catalog.tables import Entry, Tables, Version, described
 from engine.config import Preset
 from engine.errors import StoreError
 from engine.records import Descriptors, FloatArray
@@ -167,15 +167,12 @@ class ShareSearch:
         if not entries:
             return []
         found = self._tables.read_rows([entry.revision for entry in entries])
-        videos = []
-        for entry in entries:
-            rows, video_id = found.get(entry.revision), entry.video.video_id
-            if rows is None or len(rows.descriptors) != entry.video.num_rows:
-                if self._tables.refresh() != version:
-                    raise _Superseded
-                raise StoreError(f"rows of {video_id!r} are missing in the catalogue; remove it and add it again")
-            videos.append(Descriptors(video_id, rows.timestamps, rows.descriptors))
-        return videos
+        try:
+            return [described(entry, found.get(entry.revision)) for entry in entries]
+        except StoreError:
+            if self._tables.refresh() != version:
+                raise _Superseded from None
+            raise
 
     def _normalized(self, references: Sequence[Descriptors]) -> list[Descriptors]:
         return unit_length(references) if self._normalizer is None else self._normalizer.references(references)

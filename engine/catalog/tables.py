@@ -207,10 +207,11 @@ class Tables:
         for start in range(0, len(entries), _VIDEOS_AT_ONCE):
             some = entries[start : start + _VIDEOS_AT_ONCE]
             found = self.read_rows([entry.revision for entry in some])
-            copies.add([(entry.revision, _described(entry, found.get(entry.revision))) for entry in some])
+            copies.add([(entry.revision, described(entry, found.get(entry.revision))) for entry in some])
 
 
-def _described(entry: Entry, rows: Rows | None) -> Descriptors:
+def described(entry: Entry, rows: Rows | None) -> Descriptors:
+    """A video with its rows, as the engines gave them. Raises ``StoreError`` where rows are missing."""
     video_id = entry.video.video_id
     if rows is None or len(rows.descriptors) != entry.video.num_rows:
         raise StoreError(f"rows of {video_id!r} are missing in the catalogue; remove it and add it again")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,7 @@ from engine.run.ray_connection import connect, last_line
 from engine.run.remote_worker import Answer
 from engine.run.signals import sigterm_is_an_exception
 from engine.storage.location import Location
+from engine.timing import total_by_stage
 
 logger = logging.getLogger(__name__)
 
@@ -122,11 +123,7 @@ class RayExecutor(Generic[Settings]):
     @property
     def stages_s(self) -> dict[str, float]:
         """Seconds per stage, added up over all actors, those that died included."""
-        total: dict[str, float] = defaultdict(float)
-        for stages_s in self._stages_s.values():
-            for stage, seconds in stages_s.items():
-                total[stage] += seconds
-        return dict(total)
+        return total_by_stage(self._stages_s.values())
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

@@ -10,7 +10,6 @@ import logging
 import multiprocessing
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from engine.errors import EngineError
 from engine.run.job_queue import JobQueue
 from engine.run.messages import HEARTBEAT_S, Alive, Broken, Done, Job, LogLine, Message, Ready, Result
 from engine.run.signals import sigterm_is_an_exception
+from engine.timing import total_by_stage
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +92,7 @@ class Supervisor(Generic[Settings]):
     @property
     def stages_s(self) -> dict[str, float]:
         """Seconds per stage, added up over all workers, those that died included."""
-        total: dict[str, float] = defaultdict(float)
-        for stages_s in self._stages_s.values():
-            for stage, seconds in stages_s.items():
-                total[stage] += seconds
-        return dict(total)
+        return total_by_stage(self._stages_s.values())
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engine.errors import ConfigError, EngineError
 from engine.records import Failure
 from engine.run import ray_connection
-from engine.run.messages import Described, Job, Result
+from engine.run.messages import Job, Result
 from engine.run.plan import ClusterWorkers
 from engine.run.ray_executor import RayExecutor
 from tests.ray_clusters import add_node, kill_node, ray_cluster
-from tests.workers import ScriptWorker, descriptors, is_alive, job
+from tests.workers import ScriptWorker, failures, is_alive, job, whole
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +39,6 @@ def run(cluster: Any, folder: Path, *jobs: str | Job) -> dict[str, Result]:
     with executor(cluster, folder) as actors:
         given = [job(item) if isinstance(item, str) else item for item in jobs]
         return whole([(item.media.video_id, result) for item, result in actors.run(given)])
-
-
-def whole(found: list[tuple[str, Result]]) -> dict[str, Result]:
-    assert len({video_id for video_id, _ in found}) == len(found)
-    for video_id, result in found:
-        if isinstance(result, Described):
-            np.testing.assert_array_equal(result.descriptors.descriptors, descriptors(video_id).descriptors)
-    return dict(found)
-
-
-def failures(results: dict[str, Result]) -> dict[str, Failure]:
-    return {video_id: result for video_id, result in results.items() if isinstance(result, Failure)}
 
 
 def begun(folder: Path) -> Counter[str]:

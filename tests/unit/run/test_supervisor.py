@@ -7,22 +7,22 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from engine.errors import ConfigError, EngineError
 from engine.records import Failure
-from engine.run.messages import HEARTBEAT_S, Described, Job, Result
+from engine.run.messages import HEARTBEAT_S, Job, Result
 from engine.run.supervisor import MAX_SILENCE_S, Supervisor
 from tests.workers import (
     children,
-    descriptors,
+    failures,
     is_alive,
     job,
     serve_nothing,
     serve_refusal,
     serve_script,
     serve_silence,
+    whole,
 )
 
 SILENCE_S = 2 * HEARTBEAT_S
@@ -42,16 +42,7 @@ def supervisor(
 def run(folder: Path, *video_ids: str, num_workers: int = 2, jobs_at_once: int = 2) -> dict[str, Result]:
     """The results by id; each came once, and those of described videos are whole."""
     with supervisor(folder, num_workers=num_workers, jobs_at_once=jobs_at_once) as workers:
-        found = [(item.media.video_id, result) for item, result in workers.run(map(job, video_ids))]
-    assert len({video_id for video_id, _ in found}) == len(found)
-    for video_id, result in found:
-        if isinstance(result, Described):
-            np.testing.assert_array_equal(result.descriptors.descriptors, descriptors(video_id).descriptors)
-    return dict(found)
-
-
-def failures(results: dict[str, Result]) -> dict[str, Failure]:
-    return {video_id: result for video_id, result in results.items() if isinstance(result, Failure)}
+        return whole([(item.media.video_id, result) for item, result in workers.run(map(job, video_ids))])
 
 
 @pytest.mark.parametrize(("num_workers", "jobs_at_once"), [(1, 1), (3, 2)])
