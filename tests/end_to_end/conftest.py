@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.command_line import run_command
 from tests.conftest import MakeOnce
 from tests.videos import write_video
 
@@ -131,10 +131,5 @@ def trained_engines(make_once: MakeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def run_cli() -> RunCli:
-    def run(*arguments: str | Path, expect: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "engine", *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
-        assert result.returncode == expect, f"{command}\nstdout: {result.stdout}\nstderr: {result.stderr}"
-        return result  # type: ignore[no-any-return]
-
-    return run
+    """Runs a command and checks its exit status; see `tests.command_line`."""
+    return run_command
