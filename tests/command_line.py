@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from engine import console
 from engine.cli import main
@@ -25,14 +25,14 @@ def run_command(
     *arguments: str | Path,
     expect: int = 0,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
     process: bool = False,
+    **of_process: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and check its exit status. It is a process of its own where ``env`` is given, too."""
+    """Run a command and check its exit status. More options are those of a process, and ask for one."""
     command = [*map(str, arguments)]
-    if process or env is not None:
+    if process or of_process:
         started = [sys.executable, "-m", "engine", *command]
-        done = subprocess.run(started, capture_output=True, text=True, check=False, cwd=cwd, env=env)
+        done = subprocess.run(started, capture_output=True, text=True, check=False, cwd=cwd, **of_process)
     else:
         with chdir(cwd or Path.cwd()):
             done = run_here(command)

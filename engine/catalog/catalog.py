@@ -20,7 +20,7 @@ import numpy as np
 from engine.build.cache import user_engines
 from engine.catalog.adding import Addition, Describe
 from engine.catalog.backup import LOCK_NAME, copy_catalog
-from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs, read_norm_set
+from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs
 from engine.catalog.manifest import (
     MANIFEST_NAME,
     MILVUS_STATE,
@@ -47,6 +47,7 @@ from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.score_norm import ScoreNormalizer
 from engine.storage.location import Location, RemotePath, WebAccess, location
+from engine.store.norm_set import read_norm_set
 from engine.video import DecoderName
 from engine.video.discovery import one_video
 
@@ -132,7 +133,8 @@ class Catalog:
         )
         rows = None
         if use_score_norm:
-            rows = opened.norm_set() if norm_set is None else read_norm_set(location(norm_set), opened.manifest)
+            identity = opened.manifest.identity
+            rows = opened.norm_set() if norm_set is None else read_norm_set(location(norm_set), engines=identity)
             _fitted(rows, engine.preset, num_dims=num_dims)
         manifest = CatalogManifest(
             identity=engine.identity(role="reference"),

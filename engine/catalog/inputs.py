@@ -11,15 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest
 from engine.catalog.manifest import read_manifest as read_catalog_manifest
 from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
 from engine.errors import ConfigError, MediaError, StoreError
-from engine.records import Descriptors, Failure, FloatArray, Media
-from engine.runtime.manifest import Manifest
+from engine.records import Descriptors, Failure, Media
 from engine.storage.location import Location, RemotePath, WebAccess
 from engine.store.store import identity_differences, read_descriptors, read_manifest
 from engine.video.discovery import discover
@@ -124,18 +121,6 @@ def _read(path: Location, manifest: CatalogManifest) -> list[Descriptors]:
                 f"{manifest.num_dims}; both must come from the same engines"
             )
     return videos
-
-
-def read_norm_set(path: Location, engines: Manifest) -> FloatArray:
-    """All rows of a store or an ``.npz``, float32 ``(M, D)``. Raises ``StoreError``, too, for a store of others."""
-    if path.is_dir():
-        found = read_manifest(path).identity
-        if found.get("engines") != engines.identity:
-            raise StoreError(
-                f"the norm set {path} was described by engines {found.get('engines')}, the catalogue is for "
-                f"{engines.identity}; describe it with the same engines"
-            )
-    return np.concatenate([video.descriptors for video in read_descriptors(path, role="reference")])
 
 
 @contextmanager

@@ -64,18 +64,19 @@ def compare(
 
     Example: vsc-engine compare upload.mp4 film.mp4 --report page.html --exit-code
     """
-    from engine.catalog.inputs import read_norm_set
     from engine.config import load_preset
     from engine.describe.engine import Engine
     from engine.errors import ConfigError, MediaError
     from engine.run.pair import compare_files
     from engine.storage.location import location
+    from engine.store.norm_set import read_norm_set
     from engine.video.discovery import one_video
 
     web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
     first, second = (one_video(location(path, web=web)).path for path in (query, reference))
     opened = open_engines(engines, preset_name=preset)
-    norm_rows = opened.norm_set() if norm_set is None else read_norm_set(location(norm_set), opened.manifest)
+    identity = opened.manifest.identity
+    norm_rows = opened.norm_set() if norm_set is None else read_norm_set(location(norm_set), engines=identity)
     start_s = time.perf_counter()
     with Engine.open(opened, preset=None if preset is None else load_preset(preset), decoder=decoder) as engine:
         try:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StoreError
 from engine.files import load_arrays, save_arrays
 from engine.records import FloatArray
+from engine.storage.location import Location
+from engine.store.store import read_descriptors, read_manifest
 
 _ARRAY = "descriptors"
 
@@ -28,3 +30,18 @@ def load_norm_set(path: Path) -> FloatArray:
     if len(arrays) != 1 or rows is None or rows.ndim != 2 or rows.dtype != np.float16 or not np.isfinite(rows).all():
         raise ConfigError(f"{path} is not a norm set: expected finite float16 rows {_ARRAY!r}, got {sorted(arrays)}")
     return rows.astype(np.float32)
+
+
+def read_norm_set(path: Location, *, engines: str) -> FloatArray:
+    """All rows of a store or an ``.npz``, float32 ``(M, D)``, for engines of this identity.
+
+    Raises ``StoreError``, too, for a store of other engines; an ``.npz`` does not say which made it.
+    """
+    if path.is_dir():
+        found = read_manifest(path).identity.get("engines")
+        if found != engines:
+            raise StoreError(
+                f"the norm set {path} was described by engines {found}, these are {engines}; describe it with the same "
+                "engines"
+            )
+    return np.concatenate([video.descriptors for video in read_descriptors(path, role="reference")])

@@ -10,13 +10,11 @@ import tomli_w
 
 from benchmarks.ablation import Bench, gate_rows, planned_rows, table
 from benchmarks.data_sets import DataSet
-from engine.build.engines import build_engines
 from engine.cli import main
 from engine.config import Localization, Search
 from engine.errors import ConfigError
 from engine.runtime.engines_directory import EnginesDirectory
 from tests.end_to_end.conftest import Catalogue
-from tests.packaged import tiny_preset, write_packaged
 
 SWITCHES = {
     "base": ["--no-scenes", "--no-score-norm"],
@@ -31,11 +29,9 @@ OF_A_PRESET_FILE = ("base", "+ score normalization", "+ scenes", "+ shots", "+ i
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> EnginesDirectory:
+def engines(tiny_engines: Path) -> EnginesDirectory:
     """Engines of two tiny models that bring a norm set; they also stand for those of the first model alone."""
-    folder = tmp_path_factory.mktemp("tiny")
-    build_engines(tiny_preset(), folder / "engines", packaged=write_packaged(folder / "weights"))
-    return EnginesDirectory.open(folder / "engines")
+    return EnginesDirectory.open(tiny_engines)
 
 
 def test_rows_equal_runs_with_the_same_switches(

@@ -9,25 +9,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.builds import REPOSITORY, STORES, Build, origins, parse_builds, run_build
-from engine.build.engines import build_engines
 from engine.errors import ConfigError
 from engine.store.tables import read_candidates
 from tests.end_to_end.conftest import Catalogue, RunCli
-from tests.packaged import tiny_preset, write_packaged
 
 
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    build_engines(tiny_preset(), folder / "engines", packaged=write_packaged(folder / "weights"))
-    return folder / "engines"
-
-
-def test_a_path_is_an_engines_directory_or_a_checkout(engines: Path, tmp_path: Path) -> None:
-    builds = parse_builds([f"tiny={engines}", f"here={REPOSITORY}"])
-    assert builds == [Build("tiny", REPOSITORY, engines), Build("here", REPOSITORY)]
+def test_a_path_is_an_engines_directory_or_a_checkout(tiny_engines: Path, tmp_path: Path) -> None:
+    builds = parse_builds([f"tiny={tiny_engines}", f"here={REPOSITORY}"])
+    assert builds == [Build("tiny", REPOSITORY, tiny_engines), Build("here", REPOSITORY)]
     first, second = origins(builds)
-    assert first == "tiny: engines directory engines"
+    assert first == "tiny: engines directory tiny_engines"
     assert second.startswith("here: lite of commit ")
     assert parse_builds(None) == parse_builds([]) == [Build("now", REPOSITORY)]
     with pytest.raises(ConfigError, match=r"no engines directory .* and no checkout"):
@@ -35,13 +26,13 @@ def test_a_path_is_an_engines_directory_or_a_checkout(engines: Path, tmp_path: P
     with pytest.raises(ConfigError, match="expected --build NAME=PATH, got 'here'"):
         parse_builds(["here"])
     with pytest.raises(ConfigError, match="a name of its own, got a, a"):
-        parse_builds([f"a={REPOSITORY}", f"a={engines}"])
+        parse_builds([f"a={REPOSITORY}", f"a={tiny_engines}"])
 
 
 @pytest.mark.parametrize("score_norm", [True, False])
 def test_a_run_equals_that_of_the_command_line(
     catalogue: Catalogue,
-    engines: Path,
+    tiny_engines: Path,
     tmp_path: Path,
     run_cli: RunCli,
     monkeypatch: pytest.MonkeyPatch,
@@ -50,10 +41,12 @@ def test_a_run_equals_that_of_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sides = {"queries": catalogue.queries, "references": catalogue.references}
-    build = Build("tiny", REPOSITORY, engines)
+    build = Build("tiny", REPOSITORY, tiny_engines)
     first = run_build(build, **sides, output=Path("first"), cache=tmp_path, score_norm=score_norm)
     words = [str(word) for name, path in sides.items() for word in (f"--{name}", path)]
-    words += ["--engines", str(engines), "--output", str(tmp_path / "cli")] + ["--no-score-norm"] * (not score_norm)
+    words += ["--engines", str(tiny_engines), "--output", str(tmp_path / "cli")] + ["--no-score-norm"] * (
+        not score_norm
+    )
     printed = json.loads(run_cli("run", *words).stdout.splitlines()[-1])
     assert first == printed | {"output": str(tmp_path / "first")}
     expected = read_candidates(tmp_path / "cli" / "candidates.csv")
@@ -64,9 +57,9 @@ def test_a_run_equals_that_of_the_command_line(
 
 
 def test_a_finished_run_is_not_repeated_and_a_failed_one_is(
-    catalogue: Catalogue, engines: Path, tmp_path: Path
+    catalogue: Catalogue, tiny_engines: Path, tmp_path: Path
 ) -> None:
-    build, output = Build("tiny", REPOSITORY, engines), tmp_path / "run"
+    build, output = Build("tiny", REPOSITORY, tiny_engines), tmp_path / "run"
     queries = tmp_path / "queries"
     queries.mkdir()
     (queries / "broken.mp4").write_bytes(b"no video")

@@ -81,7 +81,7 @@ def test_a_folder_is_searched_and_what_is_left_out_is_said(
 def test_lists_of_paths(folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
     common = ["--engines", lite_engines, "--role", "reference", "--output"]
     (tmp_path / "list.txt").write_text("videos/a.mp4\nvideos/s1/deep\nvideos/nowhere.mp4\n", encoding="utf-8")
-    run_cli("extract", "@list.txt", *common, tmp_path / "listed", expect=3, cwd=tmp_path, env=environment())
+    run_cli("extract", "@list.txt", *common, tmp_path / "listed", expect=3, cwd=tmp_path)
     assert ids(tmp_path / "listed") == ["a", "tape"]
     assert failures(tmp_path / "listed" / "failures.csv") == {"nowhere": "find"}
     piped = {"input": "videos/a.mp4\n", "cwd": tmp_path, "env": environment()}

@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.build.engines import build_engines
-from engine.config import load_preset
 from engine.store.tables import read_matches
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, run_cli: RunCli) -> Path:
+def finished(trained_engines: Path, tmp_path_factory: pytest.TempPathFactory, run_cli: RunCli) -> Path:
     root = tmp_path_factory.mktemp("evidence")
-    build_engines(load_preset("lite"), root / "engines")
     for side in ("queries", "references"):
         (root / side).mkdir()
     for seed, query_id in ((1, "plain"), (5, "mirrored")):
@@ -28,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, run_cli: RunCli) -> Path:
         shown = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames] if query_id == "mirrored" else frames
         write_video(root / "queries" / f"{query_id}.mp4", shown, fps=FPS)
     folders = ["--queries", root / "queries", "--references", root / "references"]
-    more = ["--engines", root / "engines", "--output", root / "out", "--report", root / "pages" / "report.html"]
+    more = ["--engines", trained_engines, "--output", root / "out", "--report", root / "pages" / "report.html"]
     result = run_cli("run", *folders, *more)
     assert re.search(r"verification: the pictures of \d of \d matches were compared", result.stderr)
     return root

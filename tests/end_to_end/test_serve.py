@@ -20,7 +20,7 @@ import pytest
 from engine.build.engines import build_engines
 from engine.catalog.catalog import Catalog
 from tests.catalogs import contents
-from tests.conftest import REPOSITORY, MakeOnce
+from tests.conftest import MakeOnce
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage, montage
 from tests.packaged import tiny_preset, write_packaged
 from tests.services import Server, reply_on, serving
@@ -421,9 +421,7 @@ def test_a_service_that_cannot_begin_says_why(
 ) -> None:
     (tmp_path / "short").write_text("secret\n")
     (tmp_path / "none").write_text("# to be filled in\n")
-    result = run_cli(
-        "serve", folder, *options, expect=1, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    )
+    result = run_cli("serve", folder, *options, expect=1, cwd=tmp_path)
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
 

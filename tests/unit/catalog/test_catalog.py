@@ -296,7 +296,7 @@ def test_a_norm_set_of_ones_own_is_kept_and_one_of_other_engines_refused(tiny_en
     other = write_store(tmp_path / "other", tmp_path / "others", video("n0", 30))
     with pytest.raises(StoreError) as error:
         Catalog.create(tmp_path / "d", engines=tiny_engines, norm_set=other)
-    assert_one_line(error, "was described by engines [0-9a-f]{16}, the catalogue is for [0-9a-f]{16}")
+    assert_one_line(error, "was described by engines [0-9a-f]{16}, these are [0-9a-f]{16}")
     with pytest.raises(ConfigError) as error:
         Catalog.create(tmp_path / "d", engines=tiny_engines, norm_set=npz(tmp_path / "n.npz", video("n", num_dims=7)))
     assert_one_line(error, r"the norm set has rows of shape \(9, 7\)")
