@@ -1,5 +1,6 @@
 # make demo    copies found in real footage, from nothing, with a measured uAP (VIDEOS=folder uses your own)
 # make test    the test suite                make check   lint, types and tests
+# make test-long  the tests that `make test` leaves out, in a few minutes more
 # make test-gpu   the tests that need a GPU; fails where there is none
 # make faults     kills, full disks and damaged files, a thousand times; an hour
 # make docs       the documentation with the reference of the Python API, as a site in site/
@@ -9,17 +10,21 @@ BIN := .venv/bin
 DEMO_OUTPUT ?= demo
 VIDEOS ?=
 
-.PHONY: demo test test-gpu faults docs gpu-lines lint check clean
+.PHONY: demo test test-long test-gpu faults docs gpu-lines lint check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo-ready
 	$(BIN)/python -m benchmarks.demo --output $(DEMO_OUTPUT) $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 # Two processes, each with whole files: most tests use one core. `gpu-lines` counts lines in one process.
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile
 test: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST) -m "not gpu and not long"
 
-# What `make test` does once, with other seeds: FAULTS times as often. Its counts are in the lines that start with "faults:".
+test-long: .venv/ready
+	$(PYTEST) -m "not gpu and long"
+
+# What `make test-long` does once, with other seeds: FAULTS times as often. Its counts are in the lines that start with "faults:".
 FAULTS ?= 20
 faults: .venv/ready
 	FAULTS=$(FAULTS) $(BIN)/python -m pytest -q -rP tests/faults

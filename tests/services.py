@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from tests.forked import Forked, run_command_line
 
 _START_S = 120
 _BOUNDARY = "a-boundary-that-no-video-holds"
@@ -33,7 +36,7 @@ class Reply:
 class Server:
     """A running service."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     url: str
     log: Path
 
@@ -85,7 +88,7 @@ class Server:
 @contextmanager
 def serving(folder: Path, *options: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Start a service of a catalogue and wait until it is ready; it is killed when the block ends."""
-    arguments = ["--log-format", "json", "serve", str(folder), "--port", "0", *map(str, options)]
+    arguments = _arguments(folder, options)
     with tempfile.TemporaryDirectory() as temporary:
         log = Path(temporary) / "log"
         with (
@@ -101,6 +104,28 @@ def serving(folder: Path, *options: str | Path, env: Mapping[str, str] | None = 
                 yield Server(process, json.loads(line)["url"], log)
             finally:
                 process.kill()
+
+
+@contextmanager
+def forked_service(folder: Path, *options: str | Path) -> Iterator[Server]:
+    """The same for a process that need not load the libraries."""
+    with tempfile.TemporaryDirectory() as temporary:
+        stdout, log = Path(temporary) / "stdout", Path(temporary) / "log"
+        process = Forked(run_command_line, _arguments(folder, options), stdout, log)
+        try:
+            end_s = time.monotonic() + _START_S
+            while not (stdout.exists() and stdout.read_bytes().endswith(b"\n")):
+                assert time.monotonic() < end_s, log.read_text(encoding="utf-8")
+                assert process.is_alive(), log.read_text(encoding="utf-8")
+                time.sleep(0.02)
+            yield Server(process, json.loads(stdout.read_bytes())["url"], log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _arguments(folder: Path, options: Sequence[str | Path]) -> list[str]:
+    return ["--log-format", "json", "serve", str(folder), "--port", "0", *map(str, options)]
 
 
 def reply_on(connection: socket.socket) -> Reply:

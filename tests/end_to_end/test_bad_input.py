@@ -19,8 +19,6 @@ from engine.store.tables import write_candidates
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage
 from tests.videos import write_video
 
-pytestmark = pytest.mark.torch
-
 
 def write_audio_only(path: Path) -> None:
     with av.open(str(path), "w") as container:
@@ -66,9 +64,9 @@ def mixed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_bad_videos_are_named_and_cost_the_others_nothing(
-    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    common = ["--engines", lite_engines, "--role", "reference"]
+    common = ["--engines", tiny_engines, "--role", "reference"]
     result = run_cli("extract", mixed_folder, *common, "--output", tmp_path / "out", expect=3)
     with (tmp_path / "out" / "failures.csv").open(encoding="utf-8") as file:
         failures = {row["video_id"]: row for row in csv.DictReader(file)}
@@ -94,18 +92,18 @@ def test_bad_videos_are_named_and_cost_the_others_nothing(
 
 
 def test_larger_pictures_than_allowed_fail_with_the_name_of_the_limit(
-    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     limits = ["--role", "reference", "--max-pixels", 1000]
-    arguments = ["--engines", lite_engines, *limits, "--output", tmp_path / "out"]
+    arguments = ["--engines", tiny_engines, *limits, "--output", tmp_path / "out"]
     result = run_cli("extract", mixed_folder / "good.mp4", *arguments, expect=3)
     assert "pictures of 192x144 pixels, more than --max-pixels 1000" in result.stderr
 
 
 def test_a_nightly_run_ends_with_0_where_nothing_new_failed(
-    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    arguments = ["--engines", lite_engines, "--role", "reference", "--output", tmp_path / "out"]
+    arguments = ["--engines", tiny_engines, "--role", "reference", "--output", tmp_path / "out"]
     folder = tmp_path / "videos"
     folder.mkdir()
     for name in ("good.mp4", "empty.mp4", "text.mp4"):
@@ -128,17 +126,17 @@ def test_a_nightly_run_ends_with_0_where_nothing_new_failed(
 
 
 def test_failed_videos_do_not_stop_an_npz(
-    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    arguments = ["--engines", lite_engines, "--role", "query", "--output", tmp_path / "out.npz"]
+    arguments = ["--engines", tiny_engines, "--role", "query", "--output", tmp_path / "out.npz"]
     run_cli("extract", mixed_folder / "good.mp4", mixed_folder / "empty.mp4", *arguments, expect=3)
     assert [item.video_id for item in read_descriptors(tmp_path / "out.npz")] == ["good"]
     assert "empty" in (tmp_path / "out_failures.csv").read_text(encoding="utf-8")
 
 
-def test_unusable_paths(mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
+def test_unusable_paths(mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
     def extract(*paths: Path) -> str:
-        arguments = ["--engines", lite_engines, "--role", "query", "--output", tmp_path / "out"]
+        arguments = ["--engines", tiny_engines, "--role", "query", "--output", tmp_path / "out"]
         error = run_cli("extract", *paths, *arguments, expect=1).stderr
         assert len(error.strip().splitlines()) == 1
         return error
@@ -152,21 +150,21 @@ def test_unusable_paths(mixed_folder: Path, lite_engines: Path, run_cli: RunCli,
 
 
 def test_nothing_describable_is_an_error_not_an_empty_file(
-    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    arguments = ["--engines", lite_engines, "--role", "query", "--output", tmp_path / "out.npz"]
+    arguments = ["--engines", tiny_engines, "--role", "query", "--output", tmp_path / "out.npz"]
     error = run_cli("extract", mixed_folder / "empty.mp4", *arguments, expect=1).stderr
     assert "none of 1 videos" in error
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_unusable_engines(mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
+def test_unusable_engines(mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
     def extract(engines: Path) -> str:
         arguments = ["--engines", engines, "--role", "query", "--output", tmp_path / "out"]
         return run_cli("extract", mixed_folder / "good.mp4", *arguments, expect=1).stderr
 
     assert "vsc-engine build" in extract(tmp_path)
-    for_another_backend = shutil.copytree(lite_engines, tmp_path / "engines")
+    for_another_backend = shutil.copytree(tiny_engines, tmp_path / "engines")
     manifest = json.loads((for_another_backend / "manifest.json").read_text(encoding="utf-8"))
     manifest["backend"] = "tensorrt"
     (for_another_backend / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
@@ -176,15 +174,15 @@ def test_unusable_engines(mixed_folder: Path, lite_engines: Path, run_cli: RunCl
 
 
 def test_norm_set_and_engines_must_fit_the_run(
-    mixed_folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    mixed_folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     sides = ["--queries", mixed_folder, "--references", mixed_folder / "good.mp4", "--norm-set", mixed_folder]
-    arguments = ["--engines", lite_engines, "--output", tmp_path / "out"]
+    arguments = ["--engines", tiny_engines, "--output", tmp_path / "out"]
     shared = run_cli("run", *sides, *arguments, expect=1).stderr
     assert "1 videos are in the norm set and among the references" in shared
     sides[-1] = mixed_folder / "short.mp4"
     assert (
-        "built for the models of preset 'imagenet'"
+        "built for the models of preset 'tiny'"
         in run_cli("run", *sides, *arguments, "--preset", "vsc22", expect=1).stderr
     )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import pytest
 from engine.catalog.catalog import Catalog
 from engine.records import Descriptors
 from engine.store.tables import read_candidates, read_matches
+from tests.catalog_writers import write
 from tests.catalogs import contents, npz, video
-from tests.conftest import REPOSITORY
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage, montage
 from tests.videos import write_video
 
@@ -140,50 +138,9 @@ def test_bad_input_is_one_line_and_costs_no_other_its_result(
     assert "has no video 'nobody'" in result.stderr
 
 
-# Kills itself after a number of operations on the tables, which it counts, or is killed from outside.
-WRITER = """
-import os, signal, sys
-from lancedb.merge import LanceMergeInsertBuilder
-from lancedb.table import LanceTable
-from engine.catalog.catalog import Catalog
-from engine.catalog.manifest import read_manifest
-from engine.storage.location import location
-
-left = int(sys.argv[2])
-
-def counted(call):
-    def run(*arguments, **options):
-        global left
-        result = call(*arguments, **options)
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return run
-
-operations = [(LanceTable, "add"), (LanceTable, "delete"), (LanceTable, "optimize"),
-              (LanceMergeInsertBuilder, "execute")]
-if read_manifest(location(sys.argv[1])).milvus:
-    from pymilvus import MilvusClient
-    operations += [(MilvusClient, name) for name in ("alter_collection_properties", "delete", "upsert")]
-for owner, name in operations:
-    setattr(owner, name, counted(getattr(owner, name)))
-catalog = Catalog.open(sys.argv[1])
-print("open", flush=True)
-if sys.argv[3] == "add":
-    catalog.add(sys.argv[4:], rows_per_commit=20)
-else:
-    catalog.remove(sys.argv[4:])
-print("operations", -left)
-"""
 BEFORE = [video(f"v{n}", 9) for n in range(4)]
 AFTER = [video("v0", 9), *(video(f"v{n}", 12, seed=1) for n in (1, 2)), *(video(f"n{n}", 9) for n in range(4))]
 Contents = dict[str, tuple[str, int, bytes]]
-
-
-def writer(folder: Path, *arguments: str | Path, kill_after: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(folder), str(kill_after), *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
 
 
 def started(tmp_path: Path, engines: Path, name: str, *, rows_at: str | None) -> tuple[Path, Path]:
@@ -205,14 +162,14 @@ def assert_whole(folder: Path, *states: list[Descriptors]) -> Contents:
     return found
 
 
-@pytest.mark.slow
 def test_an_add_that_is_killed_after_any_operation_goes_on(
     tiny_engines: Path, tmp_path: Path, rows_at: str | None
 ) -> None:
     folder, source = started(tmp_path, tiny_engines, "whole", rows_at=rows_at)
-    process = writer(folder, "add", source)
-    output, _ = process.communicate()
-    num_operations = int(output.split()[-1])
+    writer = write(folder, "add", [source])
+    assert writer.said.recv() == "open"
+    num_operations = writer.said.recv()
+    assert writer.process.wait() == 0
     assert num_operations > 6
     expected = assert_whole(folder, BEFORE, AFTER)
     assert {video_id: rows for video_id, (_, _, rows) in expected.items()} == {
@@ -221,9 +178,7 @@ def test_an_add_that_is_killed_after_any_operation_goes_on(
     seen = set()
     for kill_after in range(1, num_operations + 1):
         folder, source = started(tmp_path, tiny_engines, f"killed_{kill_after}", rows_at=rows_at)
-        process = writer(folder, "add", source, kill_after=kill_after)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert write(folder, "add", [source], kill_after=kill_after).process.wait() == -signal.SIGKILL
         found = assert_whole(folder, BEFORE, AFTER)
         assert {item.video_id for item in BEFORE} <= found.keys()
         seen.add(len(found))
@@ -234,16 +189,13 @@ def test_an_add_that_is_killed_after_any_operation_goes_on(
     assert len(seen) > 2  # some kills came before the first commit, some between two
 
 
-@pytest.mark.slow
 def test_a_remove_that_is_killed_after_any_operation_took_all_or_none(
     tiny_engines: Path, tmp_path: Path, rows_at: str | None
 ) -> None:
     num_before = 0 if rows_at is None else 1  # a property of the collection is changed first
     for kill_after in range(1, 3 + num_before):
         folder, _ = started(tmp_path, tiny_engines, f"killed_{kill_after}", rows_at=rows_at)
-        process = writer(folder, "remove", "v1", "v3", kill_after=kill_after)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert write(folder, "remove", ["v1", "v3"], kill_after=kill_after).process.wait() == -signal.SIGKILL
         gone = {"v1", "v3"} if kill_after > num_before else set()
         assert assert_whole(folder, BEFORE).keys() == {"v0", "v1", "v2", "v3"} - gone
         catalog = Catalog.open(folder)
@@ -252,18 +204,16 @@ def test_a_remove_that_is_killed_after_any_operation_took_all_or_none(
         assert {item.video_id for item in catalog.list()} == {"v1", "v2", "v3"} - gone
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_an_add_that_is_killed_at_any_moment_goes_on(
     tiny_engines: Path, tmp_path: Path, seed: int, rows_at: str | None
 ) -> None:
     folder, source = started(tmp_path, tiny_engines, "killed", rows_at=rows_at)
-    process = writer(folder, "add", source)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "open\n"
+    writer = write(folder, "add", [source])
+    assert writer.said.recv() == "open"
     time.sleep(np.random.default_rng(seed).uniform(0, 0.3))
-    process.kill()
-    process.communicate()
+    writer.process.kill()
+    writer.process.wait()
     assert_whole(folder, BEFORE, AFTER)
     resumed = Catalog.open(folder)
     resumed.add([source])

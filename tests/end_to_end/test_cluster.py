@@ -55,6 +55,7 @@ def extract(engines: Path, output: Path, *options: str) -> list[str]:
     return [*map(str, arguments)]
 
 
+@pytest.mark.long
 def test_a_killed_node_costs_nothing(
     cluster: Any, videos: Path, tiny_engines: Path, one: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

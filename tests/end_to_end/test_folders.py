@@ -19,8 +19,6 @@ from tests.conftest import REPOSITORY, MakeOnce
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
 
-pytestmark = pytest.mark.torch
-
 OBEYED = "a\rb\x1b[31m"
 
 
@@ -59,9 +57,9 @@ def failures(path: Path) -> dict[str, str]:
 
 
 def test_a_folder_is_searched_and_what_is_left_out_is_said(
-    folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    common = ["--engines", lite_engines, "--role", "reference", "--output"]
+    common = ["--engines", tiny_engines, "--role", "reference", "--output"]
     result = run_cli("extract", folder, *common, tmp_path / "all", expect=3)
     assert ids(tmp_path / "all") == ["a", "caf\\xe9", "s1/a", "s1/deep/tape"]
     assert failures(tmp_path / "all" / "failures.csv") == {"gone": "find", "bad\\xff": "open", "s1/list": "open"}
@@ -78,8 +76,8 @@ def test_a_folder_is_searched_and_what_is_left_out_is_said(
     assert ids(tmp_path / "flat") == ["a", "caf\\xe9"]
 
 
-def test_lists_of_paths(folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
-    common = ["--engines", lite_engines, "--role", "reference", "--output"]
+def test_lists_of_paths(folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    common = ["--engines", tiny_engines, "--role", "reference", "--output"]
     (tmp_path / "list.txt").write_text("videos/a.mp4\nvideos/s1/deep\nvideos/nowhere.mp4\n", encoding="utf-8")
     run_cli("extract", "@list.txt", *common, tmp_path / "listed", expect=3, cwd=tmp_path)
     assert ids(tmp_path / "listed") == ["a", "tape"]
@@ -94,8 +92,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
 
 
-def test_python_takes_one_path_as_text(folder: Path, lite_engines: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Engine.open(lite_engines) as engine:
+def test_python_takes_one_path_as_text(folder: Path, tiny_engines: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Engine.open(tiny_engines) as engine:
         assert [item.video_id for item in engine.extract(str(folder / "s1"), role="reference")] == ["a", "deep/tape"]
         assert [(failure.video_id, failure.stage) for failure in engine.failures] == [("list", "open")]
         assert [item.video_id for item in engine.extract(folder, role="reference", is_recursive=False)] == [
@@ -108,7 +106,7 @@ def test_python_takes_one_path_as_text(folder: Path, lite_engines: Path, caplog:
 
 @pytest.fixture(scope="module")
 def strange_run(
-    video: Path, lite_engines: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
+    video: Path, tiny_engines: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """A run over names that a terminal would obey; and its stderr."""
     root = tmp_path_factory.mktemp("strange")
@@ -121,7 +119,7 @@ def strange_run(
     (root / "references" / "gone.mp4").symlink_to("nowhere.mp4")
     write_video(root / "norm_set" / "N.mp4", footage(8, num_seconds=9), fps=FPS)
     sides = [f"--{side}={root / side.replace('-', '_')}" for side in ("queries", "references", "norm-set")]
-    result = run_cli("run", *sides, "--engines", lite_engines, "--output", root / "out", expect=3)
+    result = run_cli("run", *sides, "--engines", tiny_engines, "--output", root / "out", expect=3)
     return root / "out", result.stderr
 
 

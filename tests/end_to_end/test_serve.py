@@ -23,7 +23,7 @@ from tests.catalogs import contents
 from tests.conftest import MakeOnce
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage, montage
 from tests.packaged import tiny_preset, write_packaged
-from tests.services import Server, reply_on, serving
+from tests.services import Server, forked_service, reply_on, serving
 from tests.videos import write_video
 from tests.workers import children, is_alive
 
@@ -130,7 +130,7 @@ def test_videos_come_and_go(folder: Path, prepared: Path, tmp_path: Path, run_cl
     for name in ("copy.mp4", "other.mp4"):
         shutil.copy(prepared / "files" / name, tmp_path)
     copy, other = tmp_path / "copy.mp4", tmp_path / "other.mp4"
-    with serving(folder, "--root", tmp_path) as server:
+    with forked_service(folder, "--root", tmp_path) as server:
         assert [video["video_id"] for video in server.ask("GET", "/v1/videos").body["videos"]] == [
             f"N{number}" for number in range(6)
         ]
@@ -249,7 +249,7 @@ def test_what_is_no_file_below_a_root_is_refused(named: str, status: int, server
 
 
 def test_without_roots_no_path_is_opened(folder: Path, prepared: Path) -> None:
-    with serving(folder) as server:
+    with forked_service(folder) as server:
         reply = server.post_json("/v1/match", {"path": str(prepared / "files" / "copy.mp4")})
     assert reply.status == 403
     assert "without --root" in reply.body["error"]
@@ -288,7 +288,7 @@ def test_a_client_that_goes_away_leaves_nothing(server: Server, prepared: Path) 
 
 def test_more_than_the_queue_holds_is_told_to_come_back(folder: Path, prepared: Path) -> None:
     content = (prepared / "files" / "copy.mp4").read_bytes()
-    with serving(folder, "--workers", "1", "--queue", "1") as server:
+    with forked_service(folder, "--workers", "1", "--queue", "1") as server:
         begun = [server.begin_upload("/v1/match", content, num_sent=100) for _ in range(2)]
         wait_until(lambda: server.ask("GET", "/v1/status").body["waiting"] == 2)
         refused = server.ask("POST", "/v1/match", body=content)
@@ -304,7 +304,7 @@ def test_more_than_the_queue_holds_is_told_to_come_back(folder: Path, prepared: 
 
 
 def test_what_takes_too_long_is_ended(folder: Path, prepared: Path) -> None:
-    with serving(folder, "--workers", "1", "--timeout", "0.01") as server:
+    with forked_service(folder, "--workers", "1", "--timeout", "0.01") as server:
         before = children(server.process.pid)
         for _ in range(2):
             reply = server.post_file("/v1/match", prepared / "files" / "copy.mp4")
@@ -323,7 +323,7 @@ def long_video(path: Path) -> Path:
 def test_an_upload_outlives_the_process_that_reads_it(folder: Path, tmp_path: Path) -> None:
     """Whatever ends a process that reads files, the service goes on, and another process tries once more."""
     file = long_video(tmp_path / "long.mp4")
-    with serving(folder, "--workers", "1") as server:
+    with forked_service(folder, "--workers", "1") as server:
         expected = server.post_file("/v1/match?all=true", file)
         replies: list[Any] = []
         sender = threading.Thread(target=lambda: replies.append(server.post_file("/v1/match?all=true", file)))
@@ -338,7 +338,7 @@ def test_an_upload_outlives_the_process_that_reads_it(folder: Path, tmp_path: Pa
 
 def test_sigterm_finishes_what_was_begun_and_refuses_what_comes(folder: Path, prepared: Path) -> None:
     content = (prepared / "files" / "copy.mp4").read_bytes()
-    with serving(folder, "--workers", "1") as server:
+    with forked_service(folder, "--workers", "1") as server:
         begun = server.begin_upload("/v1/videos?id=late", content, num_sent=len(content) // 2)
         wait_until(lambda: server.ask("GET", "/v1/status").body["waiting"] == 1)
         server.process.send_signal(signal.SIGTERM)
@@ -363,7 +363,7 @@ def test_a_kill_in_the_middle_of_uploads_leaves_the_catalogue_whole(
     folder: Path, prepared: Path, run_cli: RunCli
 ) -> None:
     content = (prepared / "files" / "copy.mp4").read_bytes()
-    with serving(folder, "--workers", "1") as server:
+    with forked_service(folder, "--workers", "1") as server:
         workers = children(server.process.pid)
         paths = ("/v1/match", "/v1/videos?id=half")
         begun = [server.begin_upload(path, content, num_sent=len(content) // 2) for path in paths]
@@ -378,14 +378,14 @@ def test_a_kill_in_the_middle_of_uploads_leaves_the_catalogue_whole(
         wait_until(lambda: not any(is_alive(pid) for pid in workers))
     run_cli("catalog", "verify", folder)
     assert sorted(contents(Catalog.open(folder))) == [*(f"N{number}" for number in range(6)), "whole"]
-    with serving(folder, "--workers", "1") as server:
+    with forked_service(folder, "--workers", "1") as server:
         assert files_below(uploads_of(folder) / "incoming") == []
         assert server.ask("POST", "/v1/videos?id=half", body=content).status == 201
 
 
 def test_only_those_with_a_key_are_answered(folder: Path, prepared: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"# of the team\n{'f' * 32}\n{KEY}\n")
-    with serving(folder, "--api-key-file", tmp_path / "keys", "--host", "0.0.0.0") as server:  # noqa: S104
+    with forked_service(folder, "--api-key-file", tmp_path / "keys", "--host", "0.0.0.0") as server:  # noqa: S104
         for headers in ({}, {"Authorization": f"Bearer {KEY[:-1]}"}, {"Authorization": f"Basic {KEY}"}):
             for method, path in (("GET", "/v1/videos"), ("GET", "/metrics"), ("DELETE", "/v1/videos/N0")):
                 refused = server.ask(method, path, headers=headers)
@@ -429,7 +429,7 @@ def test_a_service_that_cannot_begin_says_why(
 def test_a_port_or_folder_in_use_is_named(server: Server, folder: Path, tmp_path: Path, run_cli: RunCli) -> None:
     port = str(server.address[1])
     assert f"port {port} of 127.0.0.1 is in use" in run_cli("serve", folder, "--port", port, expect=1).stderr
-    with serving(folder):
+    with forked_service(folder):
         assert "another service uses" in run_cli("serve", folder, "--port", "0", expect=1).stderr
 
 
@@ -443,7 +443,7 @@ def test_engines_other_than_those_of_the_catalogue_are_refused(folder: Path, tmp
 
 def test_uploads_are_answered_while_another_process_adds(folder: Path, prepared: Path, catalogue: Catalogue) -> None:
     copy = prepared / "files" / "copy.mp4"
-    with serving(folder) as server, Catalog.open(folder) as writer:
+    with forked_service(folder) as server, Catalog.open(folder) as writer:
         writer.remove(["N3"])
         assert "N3" not in [found["ref_id"] for found in server.post_file("/v1/match?all=true", copy).body["matches"]]
         writer.add([catalogue.norm_set])
@@ -457,7 +457,7 @@ def test_uploads_are_answered_while_another_process_adds(folder: Path, prepared:
 
 
 def test_counts_for_prometheus(folder: Path, prepared: Path) -> None:
-    with serving(folder) as server:
+    with forked_service(folder) as server:
         before = server.ask("GET", "/metrics").body.decode()
         assert 'vsc_engine_failures_total{reason="file"} 0.0' in before  # or Prometheus would not see the first
         assert 'vsc_engine_verdicts_total{verdict="copy"} 0.0' in before

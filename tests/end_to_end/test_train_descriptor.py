@@ -34,7 +34,7 @@ from training.descriptor.config import TrainingPreset
 from training.descriptor.start import start_model
 from training.store.frame_store import FrameStore
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = pytest.mark.torch
 
 one_thread = pytest.fixture(scope="module", autouse=True)(one_torch_thread)
 
@@ -83,6 +83,7 @@ def test_what_is_frozen_keeps_its_values_and_the_rest_learns(whole_run: Path, st
     assert not [name for name in changed if ".stem." in name or ".depthwise." in name or ".stages.1." in name]
 
 
+@pytest.mark.long
 def test_two_processes_with_half_the_batch_each_compute_what_one_computes(
     whole_run: Path, store: Path, tmp_path: Path
 ) -> None:

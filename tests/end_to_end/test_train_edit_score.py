@@ -129,7 +129,7 @@ def test_queries_are_synthesized_where_no_labels_are(work: Path, tmp_path: Path)
     assert len(list((tmp_path / "run" / "synthesized" / "0" / "queries").glob("*.mp4"))) == 12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_the_batches(work: Path, tmp_path: Path) -> None:
     data = {"labelled": [LABELLED], "synthesized": [{"source": "videos", "num_queries": 4}]}
     figures = launch(prepare(work, tmp_path, videos_per_rank=2, **data), num_processes=2)

@@ -23,16 +23,14 @@ from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
 from tests.workers import children, is_alive
 
-pytestmark = pytest.mark.torch
-
-LONG = "V3"
+LONG, LONG_S = "V3", 120
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for index in range(5):
-        write_video(folder / f"V{index}.mp4", footage(700 + index, num_seconds=240 if index == 3 else 3), fps=FPS)
+        write_video(folder / f"V{index}.mp4", footage(700 + index, num_seconds=LONG_S if index == 3 else 3), fps=FPS)
     (folder / "empty.mp4").touch()
     return folder
 
@@ -44,11 +42,11 @@ def extract_arguments(videos: Path, engines: Path, output: Path, *, workers: int
 
 @pytest.fixture(scope="module")
 def expected(
-    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
+    videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Descriptors]:
     """What one worker makes of the videos."""
     output = tmp_path_factory.mktemp("one") / "store"
-    run_cli(*extract_arguments(videos, lite_engines, output, workers=1), expect=3)
+    run_cli(*extract_arguments(videos, tiny_engines, output, workers=1), expect=3)
     return read_descriptors(output)
 
 
@@ -111,23 +109,23 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float = 120) -> None:
 
 
 def test_results_do_not_depend_on_the_number_of_workers(
-    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors]
+    videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors]
 ) -> None:
-    result = run_cli(*extract_arguments(videos, lite_engines, tmp_path / "store", workers=3), expect=3)
+    result = run_cli(*extract_arguments(videos, tiny_engines, tmp_path / "store", workers=3), expect=3)
     assert_same(read_descriptors(tmp_path / "store"), expected)
     assert [item.video_id for item in expected] == ["V0", "V1", "V2", "V3", "V4"]
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures["num_failures"] == 1
     assert set(figures["stages_s"]) >= {"decode", "ensemble"}
-    run_cli(*extract_arguments(videos, lite_engines, tmp_path / "out.npz", workers=2), expect=3)
+    run_cli(*extract_arguments(videos, tiny_engines, tmp_path / "out.npz", workers=2), expect=3)
     assert_same(read_descriptors(tmp_path / "out.npz"), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz", "out_failures.csv", "store"]
 
 
 def test_the_video_of_a_killed_worker_is_described_after_all(
-    videos: Path, lite_engines: Path, tmp_path: Path, expected: list[Descriptors]
+    videos: Path, tiny_engines: Path, tmp_path: Path, expected: list[Descriptors]
 ) -> None:
-    arguments = extract_arguments(videos, lite_engines, tmp_path, workers=2)
+    arguments = extract_arguments(videos, tiny_engines, tmp_path, workers=2)
     with started(arguments) as process, killer(process.pid, videos / f"{LONG}.mp4", num_kills=1) as killed:
         _, stderr = process.communicate()
     assert len(killed) == 1
@@ -138,9 +136,9 @@ def test_the_video_of_a_killed_worker_is_described_after_all(
 
 
 def test_a_video_that_kills_its_workers_is_recorded_and_costs_no_other_its_result(
-    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors]
+    videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors]
 ) -> None:
-    arguments = extract_arguments(videos, lite_engines, tmp_path, workers=2)
+    arguments = extract_arguments(videos, tiny_engines, tmp_path, workers=2)
     with started(arguments) as process, killer(process.pid, videos / f"{LONG}.mp4", num_kills=99) as killed:
         stdout, stderr = process.communicate()
     assert len(killed) in {2, 3}, f"twice while it was described, and perhaps while its header was read: {stderr}"
@@ -156,11 +154,18 @@ def test_a_video_that_kills_its_workers_is_recorded_and_costs_no_other_its_resul
     assert_same(read_descriptors(tmp_path), expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_no_worker_outlives_the_run_and_the_run_goes_on(
-    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors], number: int
+    videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors], number: int
 ) -> None:
-    arguments = extract_arguments(videos, lite_engines, tmp_path / "store", workers=2)
+    arguments = extract_arguments(videos, tiny_engines, tmp_path / "store", workers=2)
     with started(arguments) as process:
         wait_until(lambda: any(opened_by(child, videos / f"{LONG}.mp4") for child in children_or_none(process.pid)))
         workers = children(process.pid)
@@ -174,22 +179,22 @@ def test_no_worker_outlives_the_run_and_the_run_goes_on(
 
 
 def test_a_plan_needs_no_gpu_and_writes_nothing(
-    videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    arguments = extract_arguments(videos, lite_engines, tmp_path / "store", workers=1)[:-2]
+    arguments = extract_arguments(videos, tiny_engines, tmp_path / "store", workers=1)[:-2]
     result = run_cli(*arguments, "--gpus", "2", "--plan")
     figures = json.loads(result.stdout)
     assert figures["num_videos"] == 6
     assert [worker["name"] for worker in figures["workers"]] == ["GPU 0", "GPU 1"]
     assert sum(worker["num_videos"] for worker in figures["workers"]) == 6
-    assert sum(worker["footage_s"] for worker in figures["workers"]) == pytest.approx(4 * 3 + 240, abs=0.5)
+    assert sum(worker["footage_s"] for worker in figures["workers"]) == pytest.approx(4 * 3 + LONG_S, abs=0.5)
     assert figures["engine_bytes"] > 0
     assert "GPU 1" in result.stderr
     assert not (tmp_path / "store").exists()
 
 
-def test_numbers_of_workers_that_do_not_fit(videos: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
-    arguments = extract_arguments(videos, lite_engines, tmp_path / "store", workers=1)
+def test_numbers_of_workers_that_do_not_fit(videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    arguments = extract_arguments(videos, tiny_engines, tmp_path / "store", workers=1)
     error = run_cli(*arguments, "--gpus", "8", expect=1).stderr
     assert "exclude each other" in error
     error = run_cli(*arguments[:-2], "--gpus", "8", expect=1).stderr

@@ -19,8 +19,6 @@ from tests.faults.extraction import arguments
 from tests.faults.mutations import mutated
 from tests.videos import write_video
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
-
 SUFFIXES = (".mp4", ".mkv", ".ts", ".avi", ".webm")
 NUM_DAMAGED = 6
 
@@ -37,7 +35,7 @@ def whole(make_once: MakeOnce) -> Path:
     return make_once("whole", write)
 
 
-def test_each_is_described_or_recorded(whole: Path, lite_engines: Path, tmp_path: Path) -> None:
+def test_each_is_described_or_recorded(whole: Path, tiny_engines: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
     for path in whole.iterdir():
@@ -48,7 +46,7 @@ def test_each_is_described_or_recorded(whole: Path, lite_engines: Path, tmp_path
             (folder / f"{path.stem}_{number}{path.suffix}").write_bytes(damaged)
     (folder / "good.mp4").write_bytes((whole / "whole0.mp4").read_bytes())
     num_videos = len(list(folder.iterdir()))
-    command = arguments(folder, lite_engines, tmp_path / "store")
+    command = arguments(folder, tiny_engines, tmp_path / "store")
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode in (0, 3), result.stderr
     assert "Traceback" not in result.stderr
@@ -64,7 +62,7 @@ def test_each_is_described_or_recorded(whole: Path, lite_engines: Path, tmp_path
         f"{dict(Counter(row['stage'] for row in failures.values()))} failed, {len(deaths)} workers died"
     )
     assert json.loads(result.stdout.splitlines()[-1])["num_failures"] == len(failures)
-    subprocess.run(arguments(whole / "whole0.mp4", lite_engines, tmp_path / "alone"), check=True, capture_output=True)
+    subprocess.run(arguments(whole / "whole0.mp4", tiny_engines, tmp_path / "alone"), check=True, capture_output=True)
     (alone,) = read_descriptors(tmp_path / "alone")
     np.testing.assert_array_equal(found["good"].descriptors, alone.descriptors)
     again = subprocess.run(command, capture_output=True, text=True, check=False)

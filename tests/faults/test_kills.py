@@ -23,7 +23,7 @@ from tests.faults.conftest import rounds
 from tests.faults.extraction import all_children, arguments, run_and_hit
 from tests.videos import write_video
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = pytest.mark.long
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Undisturbed:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(make_once: MakeOnce, lite_engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def undisturbed(make_once: MakeOnce, tiny_engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     def write(folder: Path) -> None:
         folder.mkdir()
         for index in range(5):
@@ -47,7 +47,7 @@ def undisturbed(make_once: MakeOnce, lite_engines: Path, tmp_path_factory: pytes
     output = tmp_path_factory.mktemp("undisturbed")
     start_s = time.monotonic()
     for name in ("store", "out.npz"):
-        subprocess.run(arguments(videos, lite_engines, output / name), check=True, capture_output=True)
+        subprocess.run(arguments(videos, tiny_engines, output / name), check=True, capture_output=True)
     duration_s = (time.monotonic() - start_s) / 2
     return Undisturbed(videos, read_descriptors(output / "store"), (output / "out.npz").read_bytes(), duration_s)
 
@@ -69,11 +69,11 @@ def kill_group(pid: int, generator: random.Random) -> None:
 @pytest.mark.parametrize("kill", [kill_parent, kill_worker, kill_group])
 @pytest.mark.parametrize("seed", rounds(1))
 def test_the_same_bits_after_a_kill(
-    undisturbed: Undisturbed, lite_engines: Path, tmp_path: Path, kill: object, seed: int
+    undisturbed: Undisturbed, tiny_engines: Path, tmp_path: Path, kill: object, seed: int
 ) -> None:
     generator = random.Random(f"{kill} {seed}".split(" at ")[0] + str(seed))  # noqa: S311
     name = generator.choice(["store", "out.npz"])
-    command = arguments(undisturbed.videos, lite_engines, tmp_path / name)
+    command = arguments(undisturbed.videos, tiny_engines, tmp_path / name)
     hits = []
 
     def hit(pid: int) -> None:

@@ -24,17 +24,17 @@ def video(tmp_path: Path) -> Path:
     return tmp_path / "v.mp4"
 
 
-def test_the_pictures_of_a_description_are_counted(lite_engines: Path, video: Path) -> None:
+def test_the_pictures_of_a_description_are_counted(tiny_engines: Path, video: Path) -> None:
     media = Media("v", video)
-    with Engine.open(lite_engines, num_threads=1) as engine:
+    with Engine.open(tiny_engines, num_threads=1) as engine:
         assert bench_extract._num_pictures(engine, media, "reference") == 3
         assert bench_extract._num_pictures(engine, media, "query") >= 3
         described = engine.describe(media, role="reference")
     assert not hasattr(described, "reason")
 
 
-def test_what_is_reported(lite_engines: Path, video: Path) -> None:
-    arguments = [str(video), "--engines", str(lite_engines), "--repeats", "1", "--max-gap-s", "5"]
+def test_what_is_reported(tiny_engines: Path, video: Path) -> None:
+    arguments = [str(video), "--engines", str(tiny_engines), "--repeats", "1", "--max-gap-s", "5"]
     done = CliRunner().invoke(bench_extract.app, arguments)
     assert done.exit_code == 0, done.output
     (measured,) = json.loads(done.stdout.splitlines()[-1])["videos"]
@@ -46,9 +46,9 @@ def test_what_is_reported(lite_engines: Path, video: Path) -> None:
     assert "1 key frames, up to 3.0 s apart" in done.stdout
 
 
-def test_other_engines_and_checkouts_stand_beside(lite_engines: Path, video: Path, tmp_path: Path) -> None:
-    arguments = [str(video), "--engines", str(lite_engines), "--repeats", "1", "--cache", str(tmp_path / "cache")]
-    arguments += ["--build", f"same={lite_engines}", "--build", f"main={REPOSITORY}"]
+def test_other_engines_and_checkouts_stand_beside(tiny_engines: Path, video: Path, tmp_path: Path) -> None:
+    arguments = [str(video), "--engines", str(tiny_engines), "--repeats", "1", "--cache", str(tmp_path / "cache")]
+    arguments += ["--build", f"same={tiny_engines}", "--build", f"main={REPOSITORY}"]
     done = CliRunner().invoke(bench_extract.app, arguments)
     assert done.exit_code == 0, done.output
     (measured,) = json.loads(done.stdout.splitlines()[-1])["videos"]
@@ -65,8 +65,8 @@ def test_a_checkout_that_fails_is_told(tmp_path: Path) -> None:
     assert "build main does not describe" in str(error.value)
 
 
-def test_a_python_without_vpdq_is_told(lite_engines: Path, video: Path) -> None:
-    arguments = [str(video), "--engines", str(lite_engines), "--vpdq", sys.executable]
+def test_a_python_without_vpdq_is_told(tiny_engines: Path, video: Path) -> None:
+    arguments = [str(video), "--engines", str(tiny_engines), "--vpdq", sys.executable]
     done = CliRunner().invoke(bench_extract.app, arguments)
     assert done.exit_code == 1
     assert "ModuleNotFoundError: No module named 'vpdq'" in done.stderr

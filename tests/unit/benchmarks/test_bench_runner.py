@@ -63,9 +63,8 @@ def test_the_products_keep_what_they_are_given(tmp_path: Path, use_float16: bool
     np.testing.assert_allclose(result["mean"][:, 0], expected, atol=1e-3)
 
 
-@pytest.mark.torch
-def test_reports_each_batch_size(lite_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--engines", lite_engines, "--batch-sizes", 1, "--batch-sizes", 3, "--seconds", 0.01]
+def test_reports_each_batch_size(tiny_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--engines", tiny_engines, "--batch-sizes", 1, "--batch-sizes", 3, "--seconds", 0.01]
     monkeypatch.setitem(bench_runner.GEMM_SIZES, "openvino", 64)
     result = CliRunner().invoke(bench_runner.app, [*map(str, options), "--output", str(tmp_path)])
     assert result.exit_code == 0, result.output

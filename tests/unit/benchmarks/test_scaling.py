@@ -37,11 +37,10 @@ def test_other_descriptors_are_refused() -> None:
         check_equal(one, extraction(Workers.share_cores(2), value=2.0))
 
 
-@pytest.mark.torch
-def test_workers_are_compared(lite_engines: Path, tmp_path: Path) -> None:
+def test_workers_are_compared(tiny_engines: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_video(tmp_path / f"{name}.mp4", moving_frames(20, seed=ord(name)), fps=10)
-    engines = EnginesDirectory.open(lite_engines)
+    engines = EnginesDirectory.open(tiny_engines)
     lines, figures = compare(engines, find_videos([tmp_path]), num_workers=2, num_gpus=None)
     assert "2 videos, 4 frames; descriptors are equal bit for bit" in lines[0]
     assert [found["num_workers"] for found in figures["passes"]] == [1, 2]

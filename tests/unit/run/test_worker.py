@@ -66,21 +66,20 @@ def test_probes_give_what_headers_claim(media: Media, tmp_path: Path) -> None:
     assert process.exitcode == 0
 
 
-@pytest.mark.torch
 class TestDescribing:
     @pytest.fixture
-    def settings(self, lite_engines: Path) -> WorkerSettings:
+    def settings(self, tiny_engines: Path) -> WorkerSettings:
         return WorkerSettings(
-            engines=lite_engines,
-            preset=EnginesDirectory.open(lite_engines).manifest.preset,
+            engines=tiny_engines,
+            preset=EnginesDirectory.open(tiny_engines).manifest.preset,
             raw_embeddings=False,
             role="reference",
             videos_at_once=1,
             num_threads=1,
         )
 
-    def test_what_is_described_is_sent(self, media: Media, settings: WorkerSettings, lite_engines: Path) -> None:
-        with Engine.open(lite_engines, num_threads=1) as engine:
+    def test_what_is_described_is_sent(self, media: Media, settings: WorkerSettings, tiny_engines: Path) -> None:
+        with Engine.open(tiny_engines, num_threads=1) as engine:
             expected = engine.describe(media, role="reference")
         assert isinstance(expected, Descriptors)
         with started(serve, settings) as (connection, process):

@@ -28,7 +28,7 @@ from training.pack import CHECKED_BATCHES, drawn_picture, pack
 from training.store.frame_store import build_store, find_sources
 from training.unpack import unpack
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = pytest.mark.torch
 
 NUM_PICTURES = 21
 
