@@ -24,7 +24,7 @@ def documents(stdout: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in stdout.splitlines()]
 
 
-@pytest.fixture(params=["folder", "milvus"])
+@pytest.fixture(params=["folder", pytest.param("milvus", marks=pytest.mark.long)])
 def rows_at(request: pytest.FixtureRequest) -> str | None:
     """The address of a Milvus server where rows may lie."""
     return request.getfixturevalue("milvus") if request.param == "milvus" else None
@@ -100,7 +100,7 @@ def test_what_a_catalogue_holds_and_what_is_taken_out(
     catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     folder = tmp_path / "catalogue"
-    run_cli("catalog", "create", folder, "--engines", tiny_engines)
+    run_cli("catalog", "create", folder, "--engines", tiny_engines, process=True)
     run_cli("catalog", "add", folder, catalogue.references)
     run_cli("catalog", "remove", folder, "R0", "R1")
     listed = documents(run_cli("catalog", "list", folder).stdout)

@@ -97,7 +97,7 @@ def test_a_catalogue_takes_the_same_rows(
         Catalog.create(tmp_path / name, engines=EnginesDirectory.open(tiny_engines))
     with Catalog.open(tmp_path / "one") as catalog:
         catalog.add(paths)
-    run_cli("catalog", "add", tmp_path / "cluster", *paths, "--cluster", cluster.address, expect=3)
+    run_cli("catalog", "add", tmp_path / "cluster", *paths, "--cluster", cluster.address, expect=3, process=True)
     first, second = (rows_of(tmp_path / name) for name in ("one", "cluster"))
     assert first == second
     assert first.keys() == {"V0", "V1"}
@@ -112,6 +112,8 @@ def rows_of(folder: Path) -> dict[str, str]:
 def test_an_address_that_does_not_answer_is_said_in_one_line(
     videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    process = run_cli(*extract(tiny_engines, tmp_path / "store", "--cluster", "127.0.0.1:1"), expect=1, cwd=videos)
+    process = run_cli(
+        *extract(tiny_engines, tmp_path / "store", "--cluster", "127.0.0.1:1"), expect=1, cwd=videos, process=True
+    )
     (line,) = process.stderr.splitlines()
     assert "no Ray cluster answers at" in line

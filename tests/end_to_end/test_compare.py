@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from engine.config import load_preset
 from engine.evaluate.calibration import VerdictScores
-from tests.conftest import MakeOnce
+from tests.conftest import REPOSITORY, MakeOnce
 from tests.end_to_end.conftest import RunCli, edited
 from tests.photographs import FPS, slideshow
 from tests.videos import write_video
@@ -66,6 +67,16 @@ def test_a_page_shows_the_segments_that_are_told_of(
     assert [content.count('<img src="data:image/png') for content in contents] == [num_matches, 0]
     assert contents[0].count('<span class="tag copy">copy</span>') == num_matches
     assert 'alt="reference film at 0:0' in contents[0]
+
+
+def test_two_files_are_compared_where_no_catalogue_can_be_kept(
+    videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """LanceDB takes seconds to load, and nothing of it is needed."""
+    (tmp_path / "lancedb.py").write_text("raise ImportError('lancedb is blocked in this test')\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY)))}
+    arguments = [videos / "other.mp4", videos / "film.mp4", "--engines", tiny_engines]
+    assert json.loads(run_cli("compare", *arguments, env=environment).stdout)["num_references"] == 1
 
 
 def test_an_excerpt_is_found_whichever_file_comes_first(videos: Path, trained_engines: Path, run_cli: RunCli) -> None:

@@ -101,6 +101,6 @@ def test_a_video_that_fails_costs_no_other_its_pairs(
 
 def test_one_video_has_no_copies(collection: Path, trained_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
     arguments = ["dedup", collection / "other.mp4", "--output", tmp_path / "out", "--engines", trained_engines]
-    answer = json.loads(run_cli(*arguments).stdout)
+    answer = json.loads(run_cli(*arguments, process=True).stdout)
     assert (answer["num_videos"], answer["num_copy"], answer["clusters"]) == (1, 0, [])
     assert rows(tmp_path / "out" / "pairs.csv") == []

@@ -54,7 +54,7 @@ def test_a_run_writes_a_page(finished: Path) -> None:
 def test_a_page_from_a_table_of_matches(finished: Path, run_cli: RunCli, tmp_path: Path) -> None:
     folders = ["--queries", finished / "queries", "--references", finished / "references"]
     given = ["--matches", finished / "out" / "matches.csv", *folders, "--output", tmp_path / "page.html"]
-    result = json.loads(run_cli("report", *given, "--pictures", "1").stdout)
+    result = json.loads(run_cli("report", *given, "--pictures", "1", process=True).stdout)
     assert result == {
         "output": str(tmp_path / "page.html"),
         "num_matches": len(read_matches(finished / "out" / "matches.csv")),

@@ -109,10 +109,13 @@ def test_the_steps_by_hand_give_the_result_of_run(
     run_cli: RunCli,
     tmp_path: Path,
 ) -> None:
-    """The same protocol through extract, fit-pca, normalize, search, localize and evaluate, with .npz in between."""
+    """The same protocol through extract, fit-pca, normalize, search, localize and evaluate, with .npz in between.
+
+    Each command but the first, which others start so, is a process of its own.
+    """
     engines = shutil.copytree(lite_engines, tmp_path / "engines")
     run_cli("extract", catalogue.norm_set, "--engines", engines, "--role", "reference", "--output", tmp_path / "raw")
-    run_cli("fit-pca", tmp_path / "raw", "--engines", engines, "--num-components", "53")
+    run_cli("fit-pca", tmp_path / "raw", "--engines", engines, "--num-components", "53", process=True)
     for name, role, videos in (
         ("norm.npz", "reference", catalogue.norm_set),
         ("refs", "reference", catalogue.references),
@@ -120,17 +123,17 @@ def test_the_steps_by_hand_give_the_result_of_run(
     ):
         run_cli("extract", videos, "--engines", engines, "--role", role, "--output", tmp_path / name)
     sides = ["--queries", tmp_path / "queries.npz", "--references", tmp_path / "refs"]
-    run_cli("normalize", *sides, "--norm-set", tmp_path / "norm.npz", "--output", tmp_path / "sn")
+    run_cli("normalize", *sides, "--norm-set", tmp_path / "norm.npz", "--output", tmp_path / "sn", process=True)
     sides = ["--queries", tmp_path / "sn" / "queries.npz", "--references", tmp_path / "sn" / "references.npz"]
-    run_cli("search", *sides, "--output", tmp_path / "searched.csv")
+    run_cli("search", *sides, "--output", tmp_path / "searched.csv", process=True)
     preset = EnginesDirectory.open(engines).manifest.preset
     (tmp_path / "preset.toml").write_text(tomli_w.dumps(preset.model_dump(exclude_none=True)), "utf-8")
     outputs = ["--output", tmp_path / "matches.csv", "--rescored", tmp_path / "candidates.csv"]
     outputs += ["--preset", tmp_path / "preset.toml"]
-    run_cli("localize", *sides, "--candidates", tmp_path / "searched.csv", *outputs)
+    run_cli("localize", *sides, "--candidates", tmp_path / "searched.csv", *outputs, process=True)
     truth = ["--ground-truth", catalogue.ground_truth]
     plot = tmp_path / "pr.png"
-    uap = run_cli("evaluate", *truth, "--candidates", tmp_path / "candidates.csv", "--plot", plot)
+    uap = run_cli("evaluate", *truth, "--candidates", tmp_path / "candidates.csv", "--plot", plot, process=True)
     segment = run_cli("evaluate", *truth, "--matches", tmp_path / "matches.csv")
     direct = run_cli("evaluate", *truth, *sides)
     expected = finished_run[1]
@@ -167,7 +170,7 @@ def test_results_do_not_depend_on_threads_or_order(catalogue: Catalogue, lite_en
 
 
 def test_extraction_runs_where_torch_cannot_be_imported(
-    catalogue: Catalogue, lite_engines: Path, run_cli: RunCli, tmp_path: Path
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     for name in ("torch", "timm", "onnxscript", "torchvision"):
         (tmp_path / "blocked" / name).mkdir(parents=True)
@@ -177,7 +180,7 @@ def test_extraction_runs_where_torch_cannot_be_imported(
     blocked = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, check=False)
     assert blocked.returncode != 0
     run_cli(
-        "extract", catalogue.references, "--engines", lite_engines, "--role", "reference", "--output", tmp_path / "out",
+        "extract", catalogue.references, "--engines", tiny_engines, "--role", "reference", "--output", tmp_path / "out",
         env=environment,
     )  # fmt: skip
     assert len(read_descriptors(tmp_path / "out")) == 6

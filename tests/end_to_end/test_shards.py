@@ -54,7 +54,7 @@ def test_all_shards_merged_equal_one_run(
     error = run_cli("merge", *without_third, "--output", tmp_path / "all", expect=1).stderr
     assert "shard 3/8" in error
     assert len(error.splitlines()) == 1
-    result = run_cli("merge", *stores, "--output", tmp_path / "all")
+    result = run_cli("merge", *stores, "--output", tmp_path / "all", process=True)
     figures = json.loads(result.stdout)
     assert (figures["num_videos"], figures["num_failures"], figures["missing_shards"]) == (6, 2, [])
     found, expected = read_descriptors(tmp_path / "all"), read_descriptors(tmp_path / "one")

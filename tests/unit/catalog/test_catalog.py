@@ -33,7 +33,7 @@ IN_FOLDER = pytest.mark.parametrize("catalog", ["folder"], indirect=True)
 """For what is about the files of rows."""
 
 
-@pytest.fixture(params=["folder", "milvus"])
+@pytest.fixture(params=["folder", pytest.param("milvus", marks=pytest.mark.long)])
 def catalog(request: pytest.FixtureRequest, tiny_engines: Path, tmp_path: Path) -> Catalog:
     milvus = request.getfixturevalue("milvus") if request.param == "milvus" else None
     return Catalog.create(tmp_path / "catalogue", engines=tiny_engines, milvus=milvus)

@@ -50,7 +50,7 @@ def run(
     return candidates, sorted(matches, key=lambda match: match.score, reverse=True)
 
 
-@pytest.fixture(params=["memory", "index", "milvus"])
+@pytest.fixture(params=["memory", "index", pytest.param("milvus", marks=pytest.mark.long)])
 def where(request: pytest.FixtureRequest) -> dict[str, Any]:
     """How the nearest rows are found, as `made` takes it."""
     if request.param == "milvus":
