@@ -20,7 +20,7 @@ class Forked:
     """A process that calls a function of a module; with the methods of ``subprocess.Popen`` that tests need."""
 
     def __init__(self, function: Callable[..., object], *arguments: Any) -> None:
-        self._process = PROCESSES.Process(target=function, args=arguments)
+        self._process = PROCESSES.Process(target=_call, args=(dict(os.environ), function, arguments))
         self._process.start()
 
     @property
@@ -42,6 +42,12 @@ class Forked:
         self._process.join(timeout_s)
         assert self._process.exitcode is not None, f"it did not end in {timeout_s} s"
         return self._process.exitcode
+
+
+def _call(environment: dict[str, str], function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*arguments)
 
 
 def run_command_line(arguments: list[str], stdout: Path, stderr: Path) -> None:

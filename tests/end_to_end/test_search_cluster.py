@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +23,7 @@ from engine.search.exact import global_top_k
 from engine.search.rows import Rows
 from engine.store.tables import read_candidates
 from tests.catalogs import copy_of, npz, video
-from tests.conftest import REPOSITORY
+from tests.end_to_end.conftest import RunCli
 from tests.ray_clusters import kill_node, ray_cluster
 from tests.ray_objects import Counting
 from tests.videos import moving_frames, write_video
@@ -132,30 +130,27 @@ def test_shares_on_nodes_answer_as_this_process_does_and_see_what_is_added(
         remote.match_descriptors(replace(QUERIES[0], gate="stopped_rows_kept"))
 
 
-def vsc_engine(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engine", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
-
-
-def test_the_commands_give_what_they_give_without_a_cluster(
-    nodes: Any, tiny_engines: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_match_gives_what_it_gives_without_a_cluster(nodes: Any, folder: Path, run_cli: RunCli, tmp_path: Path) -> None:
     write_video(tmp_path / "upload.mp4", moving_frames(20, seed=1), fps=5)
     with Catalog.open(folder) as here:
         expected = here.match(tmp_path / "upload.mp4")
-    found = vsc_engine("catalog", "match", folder, tmp_path / "upload.mp4", "--all", "--cluster", nodes.address)
+    arguments = ["catalog", "match", folder, tmp_path / "upload.mp4", "--all", "--cluster", nodes.address]
+    found = run_cli(*arguments, process=True)
     answer, total = (json.loads(line) for line in found.stdout.splitlines())
     assert [pair["ref_id"] for pair in answer["candidates"]] == [pair.ref_id for pair in expected.candidates]
     assert [pair["score"] for pair in answer["candidates"]] == [pair.score for pair in expected.candidates]
     assert total["num_failures"] == 0
+
+
+@pytest.mark.long
+def test_search_gives_what_it_gives_without_a_cluster(nodes: Any, run_cli: RunCli, tmp_path: Path) -> None:
     queries, references = npz(tmp_path / "q.npz", *QUERIES[:4]), npz(tmp_path / "s.npz", *REFERENCES)
     output = tmp_path / "found.jsonl"
     sides = ("--queries", queries, "--references", references)
-    searched = vsc_engine("search", *sides, "--output", output, "--cluster", nodes.address)
-    assert searched.returncode == 0, searched.stderr
+    run_cli("search", *sides, "--output", output, "--cluster", nodes.address, process=True)
     assert read_candidates(output) == find_candidates(QUERIES[:4], REFERENCES)
-    refused = vsc_engine("search", *sides, "--output", output, "--cluster", "127.0.0.1:1")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    refused = run_cli("search", *sides, "--output", output, "--cluster", "127.0.0.1:1", expect=1, process=True)
+    assert refused.stdout == ""
     assert "no Ray cluster answers at" in refused.stderr
     assert "Traceback" not in refused.stderr
 

@@ -18,7 +18,7 @@ from tests.conftest import MakeOnce
 from tests.end_to_end.conftest import FPS, footage
 from tests.faults.conftest import rounds
 from tests.faults.extraction import arguments
-from tests.services import serving
+from tests.services import forked_service
 from tests.videos import write_video
 
 
@@ -38,7 +38,7 @@ def assert_said(result: subprocess.CompletedProcess[str], output: Path) -> None:
     assert str(output.parent) in result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["store", "out.npz"])
+@pytest.mark.parametrize("name", ["store", pytest.param("out.npz", marks=pytest.mark.long)])
 @pytest.mark.parametrize("seed", rounds(1))
 def test_a_file_that_cannot_grow(videos: Path, tiny_engines: Path, tmp_path: Path, name: str, seed: int) -> None:
     """The same as a full disk to a program, but for the number of the error."""
@@ -87,7 +87,7 @@ def test_a_service_without_room_refuses_uploads_and_goes_on(videos: Path, tiny_e
     video = videos / "V0.mp4"
     with (
         small_disk(tmp_path / "disk", size_bytes=1 << 20) as disk,
-        serving(tmp_path / "catalogue", "--uploads", disk / "uploads", "--workers", "1") as server,
+        forked_service(tmp_path / "catalogue", "--uploads", disk / "uploads", "--workers", "1") as server,
     ):
         (disk / "other").write_bytes(bytes((1 << 20) - 20_000))
         assert video.stat().st_size > 20_000
