@@ -17,7 +17,8 @@ demo: .venv/demo-ready
 	$(BIN)/python -m benchmarks.demo --output $(DEMO_OUTPUT) $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 # Two processes, each with whole files: most tests use one core. `gpu-lines` counts lines in one process.
-PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# In the order of the folders: the dear files come first, and the many small ones keep both processes busy to the end.
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/ready
 	$(PYTEST) -m "not gpu and not long"
 
