@@ -27,7 +27,7 @@ def gate_values(**changes: Any) -> dict[str, Any]:
         "name": "small",
         "architecture": "efficientnet_lite0_gem512",
         "checkpoint": "small.safetensors",
-        "input_px": 224,
+        "input_px": 128,
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
     }

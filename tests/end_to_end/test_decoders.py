@@ -12,6 +12,8 @@ from engine.store.store import read_descriptors
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import damage_tail, write_video
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,9 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_dali_gives_what_pyav_gives_and_bad_files_fail_alone(
-    folder: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+    folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    common = ["--engines", tiny_engines, "--role", "query"]
+    common = ["--engines", lite_engines, "--role", "query"]
     said, failed, found = {}, {}, {}
     for decoder in ("pyav", "dali"):
         output = tmp_path / decoder

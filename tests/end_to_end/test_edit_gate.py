@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -57,7 +58,17 @@ def by_id(videos: list[Descriptors]) -> dict[str, Descriptors]:
     return {video.video_id: video for video in videos}
 
 
-def run(run_cli: RunCli, catalogue: Catalogue, engines: Path, output: Path, *options: str | Path) -> dict[str, str]:
+def run(
+    run_cli: RunCli,
+    catalogue: Catalogue,
+    engines: Path,
+    output: Path,
+    *options: str | Path,
+    described: Path | None = None,
+) -> dict[str, str]:
+    """``described``: the output of a run whose references and norm set are those of this one."""
+    for name in ("norm_set", "references") if described is not None else ():
+        shutil.copytree(described / name, output / name)
     arguments = ["--queries", catalogue.queries, "--references", catalogue.references]
     arguments += ["--norm-set", catalogue.norm_set, "--engines", engines, "--output", output, *options]
     run_cli("run", *arguments)
@@ -85,9 +96,9 @@ def stopping_run(
 
 
 def test_a_gate_that_is_off_stops_nothing(
-    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
+    gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
 ) -> None:
-    best = run(run_cli, catalogue, gated.folder, tmp_path / "run")
+    best = run(run_cli, catalogue, gated.folder, tmp_path / "run", described=stopping_run)
     assert len(best) == 6
     described = read_descriptors(tmp_path / "run" / "queries")
     assert all(item.edit_score is None and not item.is_stopped for item in described)
@@ -97,9 +108,8 @@ def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
 ) -> None:
     assert best_references(stopping_run) == {EXACT_COPY: "R1"}
-    without = run(
-        run_cli, catalogue, gated.folder, tmp_path / "other", "--gate", "--preset", gated.without_exact_copies
-    )
+    options = ["--gate", "--preset", gated.without_exact_copies]
+    without = run(run_cli, catalogue, gated.folder, tmp_path / "other", *options, described=stopping_run)
     assert without == {}
 
 
@@ -151,14 +161,8 @@ def test_a_challenge_file_holds_placeholders(
 
 
 def test_engines_without_a_gate_cannot_turn_it_on(
-    catalogue: Catalogue, gated: GatedEngines, run_cli: RunCli, tmp_path: Path
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
-    text = gated.without_exact_copies.read_text(encoding="utf-8")
-    start, end = text.index("[gate]"), text.index("[scenes]")
-    plain = tmp_path / "plain.toml"
-    plain.write_text(text[:start] + '[gate]\nmode = "off"\n' + text[end:], encoding="utf-8")
-    folder = gated.without_exact_copies.parent
-    build_engines(load_preset(plain), tmp_path / "engines", checkpoints=folder)
     arguments = ["extract", catalogue.queries, "--role", "query", "--output", tmp_path / "store"]
-    result = run_cli(*arguments, "--engines", tmp_path / "engines", "--gate", expect=1)
-    assert "'gated' has no edit gate to turn on" in result.stderr
+    result = run_cli(*arguments, "--engines", tiny_engines, "--gate", expect=1)
+    assert "'tiny' has no edit gate to turn on" in result.stderr
