@@ -1,4 +1,7 @@
-"""A worker without engines for tests of the supervisor: the ids of its videos say what befalls it."""
+"""A worker without engines for tests of the supervisor: the ids of its videos say what befalls it.
+
+Many processes import this file, so that it loads little.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ import numpy as np
 from engine.errors import ConfigError
 from engine.records import Descriptors, Failure, Media
 from engine.run.messages import Broken, Described, Done, Job, Link, LogLine, Ready, Result, die_with_parent
-from engine.run.remote_worker import Answer
 
 
 def serve_script(connection: Connection, folder: Path) -> None:
@@ -47,40 +49,6 @@ def serve_script(connection: Connection, folder: Path) -> None:
             link.send(Done(video_id, Described(descriptors(video_id)), {"ensemble": 2.0}))
             if video_id.startswith("late") and is_first(folder, video_id):
                 os.kill(os.getpid(), signal.SIGKILL)
-
-
-class ScriptWorker:
-    """The same as an actor: ``kill``, ``once``, ``slow``, ``fail`` and ``break`` as in `serve_script`.
-
-    ``error`` is one that nobody expected; ``wait`` describes the video once ``go`` is in the folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def start(self) -> Answer:
-        if (self._folder / "refuse").exists():
-            return Answer(Broken(ConfigError("engines for another processor")))
-        if (self._folder / "die").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        (self._folder / f"{os.getpid()}.pid").touch()
-        return Answer(Ready(), (LogLine(logging.INFO, "hello from an actor"),))
-
-    def do(self, job: Job) -> Answer:
-        video_id = job.media.video_id
-        with (self._folder / "begun.txt").open("a") as file:
-            file.write(f"{video_id}\n")
-        if video_id.startswith("kill") or (video_id.startswith("once") and is_first(self._folder, video_id)):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if video_id.startswith("error"):
-            raise KeyError(video_id)
-        if video_id.startswith("break"):
-            return Answer(Broken(ConfigError("the disk is full")))
-        while video_id.startswith("slow") or (video_id.startswith("wait") and not (self._folder / "go").exists()):
-            time.sleep(0.05)
-        if video_id.startswith("fail"):
-            return Answer(Done(video_id, Failure(video_id, job.media.path, "decode", "no frame"), {"decode": 1.0}))
-        return Answer(Done(video_id, Described(descriptors(video_id)), {"ensemble": 2.0}))
 
 
 def descriptors(video_id: str) -> Descriptors:

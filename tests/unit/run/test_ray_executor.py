@@ -20,7 +20,8 @@ from engine.run.messages import Job, Result
 from engine.run.plan import ClusterWorkers
 from engine.run.ray_executor import RayExecutor
 from tests.ray_clusters import add_node, kill_node, ray_cluster
-from tests.workers import ScriptWorker, failures, is_alive, job, whole
+from tests.ray_workers import ScriptWorker
+from tests.workers import failures, is_alive, job, whole
 
 
 @pytest.fixture(scope="module")
