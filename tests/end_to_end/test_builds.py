@@ -29,7 +29,7 @@ def test_a_path_is_an_engines_directory_or_a_checkout(tiny_engines: Path, tmp_pa
         parse_builds([f"a={REPOSITORY}", f"a={tiny_engines}"])
 
 
-@pytest.mark.parametrize("score_norm", [True, False])
+@pytest.mark.parametrize("score_norm", [pytest.param(True, marks=pytest.mark.long), False])
 def test_a_run_equals_that_of_the_command_line(
     catalogue: Catalogue,
     tiny_engines: Path,

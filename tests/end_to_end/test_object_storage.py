@@ -92,6 +92,7 @@ def test_extraction_from_and_to_an_object_store_gives_what_files_give(
     assert "4 described, 6 there already, 0 failed" in done.stderr  # the text file is known, and not tried again
 
 
+@pytest.mark.long
 def test_a_run_and_stages_write_to_an_object_store_what_they_write_to_a_folder(
     object_store: ObjectStore, catalogue: Catalogue, run_cli: RunCli, options: list[str], tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_the_weights_are_stored_as_float16(packed: Path, trained: Path) -> None:
     assert size_bytes < 0.53 * (trained / "best.safetensors").stat().st_size
 
 
+@pytest.mark.long
 def test_the_same_input_gives_the_same_bytes(packed: Path, trained: Path) -> None:
     again = trained / "again"
     pack(make_preset(), again, checkpoints=trained, store=trained / "store", num_norm_rows=12)
