@@ -129,6 +129,7 @@ def test_queries_are_synthesized_where_no_labels_are(work: Path, tmp_path: Path)
     assert len(list((tmp_path / "run" / "synthesized" / "0" / "queries").glob("*.mp4"))) == 12
 
 
+@pytest.mark.long
 def test_two_processes_share_the_batches(work: Path, tmp_path: Path) -> None:
     epochs = 3
     data = {"labelled": [LABELLED], "synthesized": [{"source": "videos", "num_queries": 4}]}
