@@ -19,6 +19,8 @@ from engine.runtime.engines_directory import EnginesDirectory
 from engine.video.pyav import PyAvFrameSource
 from tests.videos import moving_frames, write_video
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def media(tmp_path: Path) -> list[Media]:
@@ -32,8 +34,8 @@ def preset_of(engines: Path) -> Preset:
     return EnginesDirectory.open(engines).manifest.preset
 
 
-def test_a_bad_video_costs_no_other_its_result(tiny_engines: Path, media: list[Media]) -> None:
-    with Engine.open(tiny_engines, num_threads=2) as engine:
+def test_a_bad_video_costs_no_other_its_result(lite_engines: Path, media: list[Media]) -> None:
+    with Engine.open(lite_engines, num_threads=2) as engine:
         found = list(engine.describe_media(media, role="reference"))
         assert [failure.video_id for failure in engine.failures] == ["b"]
         assert set(engine.times.as_dict()) >= {"decode", "ensemble"}
@@ -44,9 +46,9 @@ def test_a_bad_video_costs_no_other_its_result(tiny_engines: Path, media: list[M
 
 
 def test_an_error_that_nobody_foresaw_is_a_failure_of_its_video(
-    tiny_engines: Path, media: list[Media], monkeypatch: pytest.MonkeyPatch
+    lite_engines: Path, media: list[Media], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Engine.open(tiny_engines, num_threads=1) as engine:
+    with Engine.open(lite_engines, num_threads=1) as engine:
         opened = engine.decoder.open
 
         def open_or_break(item: Media) -> object:
@@ -108,43 +110,43 @@ def test_one_path_is_enough(tiny_engines: Path, tmp_path: Path) -> None:
             assert [item.video_id for item in engine.extract(path, role="query")] == ["a"]
 
 
-def test_the_identity_holds_what_decides_descriptors_and_nothing_else(tiny_engines: Path) -> None:
-    preset = preset_of(tiny_engines)
-    query = Engine.open(tiny_engines).identity(role="query")
+def test_the_identity_holds_what_decides_descriptors_and_nothing_else(lite_engines: Path) -> None:
+    preset = preset_of(lite_engines)
+    query = Engine.open(lite_engines).identity(role="query")
     assert query["settings"]["sampling"] == {"fps": 1.0}
     assert {"scenes", "gate", "near_duplicates"} <= query["settings"].keys()
     assert not {"search", "localization", "score_norm", "pca", "false_matches"} & query["settings"].keys()
     search = preset.search.model_copy(update={"retrieve_per_query": 7})
     assert (
-        Engine.open(tiny_engines, preset=preset.model_copy(update={"search": search})).identity(role="query") == query
+        Engine.open(lite_engines, preset=preset.model_copy(update={"search": search})).identity(role="query") == query
     )
-    assert Engine.open(tiny_engines, preset=preset.with_max_pixels(1000)).identity(role="query") == query
+    assert Engine.open(lite_engines, preset=preset.with_max_pixels(1000)).identity(role="query") == query
     mapped = preset.decoding.model_copy(update={"hdr": "tone_map"})
     as_is = preset.decoding.model_copy(update={"hdr": "as_is"})
     identities = [
-        Engine.open(tiny_engines, preset=preset.model_copy(update={"decoding": decoding})).identity(role="query")
+        Engine.open(lite_engines, preset=preset.model_copy(update={"decoding": decoding})).identity(role="query")
         for decoding in (mapped, as_is)
     ]
     assert identities[0] != identities[1]
-    assert Engine.open(tiny_engines, fps=2.0).identity(role="query") != query
+    assert Engine.open(lite_engines, fps=2.0).identity(role="query") != query
     keyframes = preset.with_sampled_frames("keyframes")
-    assert Engine.open(tiny_engines, preset=keyframes).identity(role="query")["settings"]["sampling"] == {
+    assert Engine.open(lite_engines, preset=keyframes).identity(role="query")["settings"]["sampling"] == {
         "fps": 1.0,
         "frames": "keyframes",
         "max_gap_s": 2.1,
     }
-    reference = Engine.open(tiny_engines).identity(role="reference")
+    reference = Engine.open(lite_engines).identity(role="reference")
     without = preset.model_copy(update={"scenes": preset.scenes.model_copy(update={"enabled": False})})
-    assert Engine.open(tiny_engines, preset=without).identity(role="reference") == reference
-    assert Engine.open(tiny_engines, preset=without).identity(role="query") != query
+    assert Engine.open(lite_engines, preset=without).identity(role="reference") == reference
+    assert Engine.open(lite_engines, preset=without).identity(role="query") != query
 
 
-def test_what_is_refused_before_any_work(tiny_engines: Path, media: list[Media]) -> None:
+def test_what_is_refused_before_any_work(lite_engines: Path, media: list[Media]) -> None:
     with pytest.raises(ConfigError, match="built for the models of preset"):
-        Engine.open(tiny_engines, preset=load_preset("vsc22"))
+        Engine.open(lite_engines, preset=load_preset("vsc22"))
     with pytest.raises(ConfigError, match="expected fps > 0, got 0"):
-        Engine.open(tiny_engines, fps=0)
+        Engine.open(lite_engines, fps=0)
     with pytest.raises(ConfigError, match="at least one thread, got 0"):
-        Engine.open(tiny_engines, num_threads=0)
+        Engine.open(lite_engines, num_threads=0)
     with pytest.raises(RuntimeError, match="the engine is closed"):
-        Engine.open(tiny_engines).describe(media[0], role="query")
+        Engine.open(lite_engines).describe(media[0], role="query")
