@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import signal
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,3 +136,14 @@ def trained_engines(make_once: MakeOnce) -> Path:
 def run_cli() -> RunCli:
     """Runs a command and checks its exit status; see `tests.command_line`."""
     return run_command
+
+
+def kill_while_describing(arguments: Sequence[str | Path], store: Path) -> None:
+    """Start a command as a process, and SIGKILL it as soon as there is a store."""
+    command = [sys.executable, "-m", "engine", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline_s = time.monotonic() + 120
+        while not store.exists() and process.poll() is None and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "the command ended before it could be killed"

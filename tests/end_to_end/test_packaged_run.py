@@ -13,7 +13,7 @@ import pytest
 
 from engine.store.store import read_descriptors
 from engine.store.tables import read_candidates, read_matches
-from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage
+from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage, kill_while_describing
 from tests.packaged import NUM_COMPONENTS, norm_rows
 from tests.videos import write_video
 
@@ -42,6 +42,16 @@ def test_the_norm_set_of_the_engines_is_used_and_named(finished_run: FinishedRun
     assert not (output / "norm_set").exists()
     assert not (output / "engines").exists()
     assert read_descriptors(output / "queries")[0].descriptors.shape[1] == NUM_COMPONENTS
+
+
+def test_a_killed_run_goes_on_to_the_same_result(
+    finished_run: FinishedRun, catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    _, whole = finished_run
+    arguments = ["run", *sides(catalogue, tiny_engines), "--output", tmp_path / "killed"]
+    kill_while_describing(arguments, tmp_path / "killed" / "references")
+    figures, expected = (json.loads(done.stdout.splitlines()[-1]) for done in (run_cli(*arguments), whole))
+    assert figures == {**expected, "output": str(tmp_path / "killed")}
 
 
 def test_normalize_gives_the_scores_of_the_run(

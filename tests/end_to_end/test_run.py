@@ -6,10 +6,8 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ import tomli_w
 from engine import Engine
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.store import read_descriptors
-from tests.end_to_end.conftest import Catalogue, RunCli
+from tests.end_to_end.conftest import Catalogue, RunCli, kill_while_describing
 
 pytestmark = pytest.mark.torch
 
@@ -83,6 +81,7 @@ def test_the_output_of_another_run_is_refused(
     assert "another preset" in result.stderr
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_result(
     finished_run: FinishedRun,
     catalogue: Catalogue,
@@ -91,13 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
     tmp_path: Path,
 ) -> None:
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "engine", *map(str, run_arguments(catalogue, lite_engines, output))]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not (output / "references").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    kill_while_describing(run_arguments(catalogue, lite_engines, output), output / "references")
     result = run_cli(*run_arguments(catalogue, lite_engines, output))
     assert json.loads(result.stdout.splitlines()[-1]) == {**finished_run[1], "output": str(output)}
 
@@ -148,6 +141,8 @@ def test_engines_with_a_pca_keep_it(
 ) -> None:
     """The engines a run leaves behind describe as that run did, so its references can be searched again later."""
     first, expected = finished_run
+    for name in ("norm_set", "queries"):  # only references are described again
+        shutil.copytree(first / name, tmp_path / "out" / name)
     again = run_cli(*run_arguments(catalogue, first / "engines", tmp_path / "out"))
     assert not (tmp_path / "out" / "engines").exists()
     assert json.loads(again.stdout.splitlines()[-1]) == {**expected, "output": str(tmp_path / "out")}

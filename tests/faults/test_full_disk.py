@@ -21,6 +21,8 @@ from tests.faults.extraction import arguments
 from tests.services import forked_service
 from tests.videos import write_video
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(scope="module")
 def videos(make_once: MakeOnce) -> Path:
@@ -40,10 +42,10 @@ def assert_said(result: subprocess.CompletedProcess[str], output: Path) -> None:
 
 @pytest.mark.parametrize("name", ["store", pytest.param("out.npz", marks=pytest.mark.long)])
 @pytest.mark.parametrize("seed", rounds(1))
-def test_a_file_that_cannot_grow(videos: Path, tiny_engines: Path, tmp_path: Path, name: str, seed: int) -> None:
+def test_a_file_that_cannot_grow(videos: Path, lite_engines: Path, tmp_path: Path, name: str, seed: int) -> None:
     """The same as a full disk to a program, but for the number of the error."""
     size_bytes = random.Random(seed).randrange(40_000)  # noqa: S311
-    command = arguments(videos, tiny_engines, tmp_path / name)
+    command = arguments(videos, lite_engines, tmp_path / name)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
@@ -69,11 +71,11 @@ def small_disk(folder: Path, *, size_bytes: int) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("seed", rounds(1))
-def test_a_disk_that_is_full(videos: Path, tiny_engines: Path, tmp_path: Path, seed: int) -> None:
+def test_a_disk_that_is_full(videos: Path, lite_engines: Path, tmp_path: Path, seed: int) -> None:
     generator = random.Random(seed)  # noqa: S311
     with small_disk(tmp_path / "disk", size_bytes=1 << 20) as disk:
         (disk / "other").write_bytes(bytes((1 << 20) - 4096 * generator.randint(1, 12)))
-        command = arguments(videos, tiny_engines, disk / generator.choice(["store", "out.npz"]))
+        command = arguments(videos, lite_engines, disk / generator.choice(["store", "out.npz"]))
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         print(f"faults: full disk: status {result.returncode}")  # noqa: T201
         assert_said(result, disk / "any")
