@@ -70,6 +70,7 @@ def small_disk(folder: Path, *, size_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", rounds(1))
 def test_a_disk_that_is_full(videos: Path, lite_engines: Path, tmp_path: Path, seed: int) -> None:
     generator = random.Random(seed)  # noqa: S311
