@@ -29,7 +29,8 @@ def test_a_path_is_an_engines_directory_or_a_checkout(tiny_engines: Path, tmp_pa
         parse_builds([f"a={REPOSITORY}", f"a={tiny_engines}"])
 
 
-@pytest.mark.parametrize("score_norm", [pytest.param(True, marks=pytest.mark.long), False])
+@pytest.mark.long
+@pytest.mark.parametrize("score_norm", [True, False])
 def test_a_run_equals_that_of_the_command_line(
     catalogue: Catalogue,
     tiny_engines: Path,
@@ -57,7 +58,7 @@ def test_a_run_equals_that_of_the_command_line(
 
 
 def test_a_finished_run_is_not_repeated_and_a_failed_one_is(
-    catalogue: Catalogue, tiny_engines: Path, tmp_path: Path
+    catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     build, output = Build("tiny", REPOSITORY, tiny_engines), tmp_path / "run"
     queries = tmp_path / "queries"
@@ -74,5 +75,9 @@ def test_a_finished_run_is_not_repeated_and_a_failed_one_is(
     for path in catalogue.queries.iterdir():
         shutil.copy(path, queries)
     assert run() == len(list(queries.iterdir()))
+    sides = ["--queries", queries, "--references", catalogue.references]
+    run_cli("run", *sides, "--engines", tiny_engines, "--output", tmp_path / "cli")
+    found, expected = (read_candidates(folder / "candidates.csv") for folder in (output, tmp_path / "cli"))
+    assert found == expected
     shutil.rmtree(queries)
     assert run() == len(list(catalogue.queries.iterdir()))
