@@ -96,6 +96,7 @@ def launch(arguments: list[str], *, num_processes: int) -> dict[str, float]:
     return figures_of(result.stdout)
 
 
+@pytest.mark.long
 def test_labelled_videos_give_weights_that_build_engines(work: Path, tmp_path: Path) -> None:
     arguments = prepare(work, tmp_path, labelled=[LABELLED])
     figures = figures_of(run(arguments).stdout)

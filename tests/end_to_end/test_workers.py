@@ -135,6 +135,7 @@ def test_the_video_of_a_killed_worker_is_described_after_all(
     assert [failure.video_id for failure in read_manifest(tmp_path).failures] == ["empty"]
 
 
+@pytest.mark.long
 def test_a_video_that_kills_its_workers_is_recorded_and_costs_no_other_its_result(
     videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path, expected: list[Descriptors]
 ) -> None:

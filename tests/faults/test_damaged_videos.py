@@ -35,6 +35,7 @@ def whole(make_once: MakeOnce) -> Path:
     return make_once("whole", write)
 
 
+@pytest.mark.long
 def test_each_is_described_or_recorded(whole: Path, tiny_engines: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
