@@ -34,7 +34,7 @@ from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Matc
 from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
 from engine.run.plan import choose_workers
 from engine.runtime.engines_directory import EnginesDirectory
-from engine.search.comparison import compare
+from engine.search.comparison import compare, ranked_by_pictures
 from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
 from engine.search.faiss_backend import SearchDevice
@@ -121,7 +121,7 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     queries = run.describe("queries", "query", engines)
     candidates, matches = _compare(settings, queries, references, norm_rows=norm_rows, device=run.device)
     paths = {name: {item.video_id: item.path for item in run.media[name]} for name in ("queries", "references")}
-    matches = _verified(settings.preset, matches, paths)
+    candidates, matches = _verified(settings.preset, candidates, matches, paths)
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
     verdicts = _verdicts(settings, candidates, num_references=len(references))
@@ -226,14 +226,22 @@ def _compare(
     return compare(queries, references, preset=preset, use_score_norm=settings.use_score_norm, search=search)
 
 
-def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Location]]) -> list[Match]:
+def _verified(
+    preset: Preset,
+    candidates: list[CandidatePair],
+    matches: list[Match],
+    paths: Mapping[str, Mapping[str, Location]],
+) -> tuple[list[CandidatePair], list[Match]]:
+    """Both with what pictures of the best show."""
     if not preset.localization.verified_per_query:
-        return list(matches)
+        return candidates, matches
     with Viewer() as viewer:
-        found = verify(matches, paths["queries"], paths["references"], config=preset.localization, viewer=viewer)
+        found = verify(
+            matches, candidates, paths["queries"], paths["references"], config=preset.localization, viewer=viewer
+        )
     num_seen = sum(item.agreement is not None for item in found)
     logger.info("verification: the pictures of %d of %d matches were compared", num_seen, len(matches))
-    return [item.match for item in found]
+    return ranked_by_pictures(candidates, [item.match for item in found], preset=preset)
 
 
 def _verdicts(
