@@ -1,7 +1,9 @@
 """Whether two videos show the same pictures, and whether mirrored: local features that one affine map explains.
 
-In two unrelated pictures one can explain some, too: those of the few that look alike that happen to lie right.
-`CHANCE_INLIERS` of a pair of pictures therefore say nothing, and what is above that is rare where there is no copy.
+Two kinds say nothing. One map explains a few features of any two pictures, `CHANCE_INLIERS`. And what agrees with the
+reference at another time as well does not depend on what is shown: a station's logo, a caption, a frame around the
+picture, the studio behind the speaker, which unrelated videos share. So features beyond chance count where the times
+match, and against it where they do not; those of a reference that stands still come to nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ from engine.storage.location import Location
 
 logger = logging.getLogger(__name__)
 
-NUM_PAIRS = 4
-SHORT_SIDE_PX = 160
+NUM_PAIRS = 8
+_INNER, _OUTER = (1, 3, 4, 6), (0, 2, 5, 7)
+"""Of the times; the ends of a match may be off. Half of either is half a match away from the other half."""
+SHORT_SIDE_PX = 128
 CHANCE_INLIERS = 7
-MIN_MIRROR_INLIERS = 20
-MIN_MIRROR_RATIO = 2.0
+CLEAR_INLIERS = 40
+"""So many leave no doubt: of unrelated pairs none was seen with a third of them (`benchmarks.calibrate`)."""
 
-_CLEAR_INLIERS, _CLEAR_RATIO = 60, 4.0
+_MIN_MIRROR_INLIERS, _MIN_MIRROR_RATIO = 6, 2.0
+_CLEAR_RATIO = 4.0
 _MATCHES_PER_PAIR = 2
 
 _MAX_FEATURES = 400
@@ -59,34 +64,33 @@ class Features:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many features of the query an affine map takes to the reference, in each pair of pictures that was compared.
+    """How many features an affine map takes from the query to the reference at the same time, less those at another.
 
-    ``direct``: with the query as it is; ``flipped``: with the query mirrored. `NUM_PAIRS` each, or fewer where the case
-    is clear.
+    Sums over pairs of pictures, `NUM_PAIRS`, or fewer where the case is clear; both may be below zero. ``num_direct``:
+    with the query as it is; ``num_mirrored``: with the query mirrored.
     """
 
-    direct: tuple[int, ...] = ()
-    flipped: tuple[int, ...] = ()
+    num_direct: int = 0
+    num_mirrored: int = 0
 
     @property
     def num_inliers(self) -> int:
-        """The features beyond those that chance explains, in all pairs, the way round that has more."""
-        return max(sum(max(0, count - CHANCE_INLIERS) for count in counts) for counts in (self.direct, self.flipped))
+        """The larger of both, or 0."""
+        return max(self.num_direct, self.num_mirrored, 0)
 
     @property
     def mirrored(self) -> bool | None:
         """Whether the copy is mirrored, left to right or (turned by half) top to bottom; None where it is not clear."""
-        num_direct, num_flipped = sum(self.direct), sum(self.flipped)
-        return num_flipped > num_direct if self._differs(MIN_MIRROR_INLIERS, MIN_MIRROR_RATIO) else None
+        is_told = self._is_at_least(_MIN_MIRROR_INLIERS, _MIN_MIRROR_RATIO)
+        return self.num_mirrored > self.num_direct if is_told else None
 
     @property
     def is_clear(self) -> bool:
         """Whether more pictures would not change the answer."""
-        return self._differs(_CLEAR_INLIERS, _CLEAR_RATIO)
+        return self._is_at_least(CLEAR_INLIERS, _CLEAR_RATIO)
 
-    def _differs(self, num_features: int, ratio: float) -> bool:
-        few, many = sorted((sum(self.direct), sum(self.flipped)))
-        return many >= num_features and many > ratio * few
+    def _is_at_least(self, num_inliers: int, ratio: float) -> bool:
+        return self.num_inliers >= num_inliers and self.num_inliers > ratio * min(self.num_direct, self.num_mirrored)
 
 
 @dataclass(frozen=True)
@@ -155,28 +159,37 @@ def compare_pictures(
 ) -> Agreement | str:
     """Compare the videos of a match at up to `NUM_PAIRS` times, or say in one line why that cannot be done.
 
-    The ends of a match may be off by the time between two sampled frames, so the half of the times that lies in the
-    middle comes first; where nothing agrees there, nobody looks at the others.
+    Where nothing agrees at the first half of the times, nobody looks at the others.
     """
     times = matching_times(match, NUM_PAIRS)
-    quarter = NUM_PAIRS // 4
     agreement = Agreement()
-    for part in (times[quarter:-quarter], times[:quarter] + times[-quarter:]):
-        queries = viewer.look_at(query_path, [query_s for query_s, _ in part], short_side_px=SHORT_SIDE_PX)
-        references = viewer.look_at(ref_path, [ref_s for _, ref_s in part], short_side_px=SHORT_SIDE_PX)
+    for part in (_INNER, _OUTER):
+        query_s, ref_s = zip(*(times[place] for place in part), strict=True)
+        queries = viewer.look_at(query_path, query_s, short_side_px=SHORT_SIDE_PX)
+        references = viewer.look_at(ref_path, ref_s, short_side_px=SHORT_SIDE_PX)
         if isinstance(queries, str) or isinstance(references, str):
             return next(side for side in (queries, references) if isinstance(side, str))
-        for query_s, ref_s in part:
-            query, reference = features(queries[query_s]), features(references[ref_s])
+        shown: dict[float, Features] = {}
+        for place, time_s in enumerate(query_s):
+            query = features(queries[time_s])
+            for wanted_s in (ref_s[place], ref_s[place - len(part) // 2]):
+                if wanted_s not in shown:
+                    shown[wanted_s] = features(references[wanted_s])
+            sides = shown[ref_s[place]], shown[ref_s[place - len(part) // 2]]
             agreement = Agreement(
-                (*agreement.direct, count_inliers(query, reference)),
-                (*agreement.flipped, count_inliers(query.mirrored(), reference)),
+                agreement.num_direct + _num_telling(query, *sides),
+                agreement.num_mirrored + _num_telling(query.mirrored(), *sides),
             )
             if agreement.is_clear:
                 return agreement
         if not agreement.num_inliers:
             break
     return agreement
+
+
+def _num_telling(query: Features, reference: Features, other: Features) -> int:
+    """Inliers with the reference, less those with the ``other`` picture of it; of either those beyond chance."""
+    return max(count_inliers(query, reference), CHANCE_INLIERS) - max(count_inliers(query, other), CHANCE_INLIERS)
 
 
 def features(picture: Frames) -> Features:

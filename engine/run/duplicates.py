@@ -17,15 +17,14 @@ from engine.config import FalseMatches, Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, MediaError, RemoteError
 from engine.evaluate.calibration import Verdict, VerdictScores
-from engine.evidence.frames import Viewer
-from engine.evidence.geometry import verify
 from engine.files import file_sha256
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
+from engine.run.pictures import look_at_best
 from engine.run.plan import Workers
 from engine.run.protocol import Progress, no_progress
 from engine.search.candidates import find_candidates
-from engine.search.comparison import prepare, ranked, ranked_by_pictures
+from engine.search.comparison import prepare, ranked
 from engine.search.localization import localize_candidates
 from engine.storage.location import Location
 from engine.store.store import read_descriptors
@@ -205,9 +204,7 @@ def find_pairs(
     matches = localize_candidates(*sides, candidates, config=preset.localization)
     candidates, matches = ranked(candidates, matches, preset=preset)
     if paths is not None:
-        with Viewer() as viewer:
-            seen = verify(matches, candidates, paths, paths, config=preset.localization, viewer=viewer)
-        candidates, matches = ranked_by_pictures(candidates, [item.match for item in seen], preset=preset)
+        candidates, matches = look_at_best(candidates, matches, paths, paths, preset=preset)
     best_match: dict[tuple[str, str], Match] = {}
     for match in matches:
         best_match.setdefault((match.query_id, match.ref_id), match)

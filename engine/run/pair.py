@@ -9,10 +9,9 @@ from pathlib import Path
 
 from engine.describe.engine import Engine
 from engine.evaluate.calibration import Verdict, VerdictScores
-from engine.evidence.frames import Viewer
-from engine.evidence.geometry import verify
 from engine.records import Descriptors, FloatArray, Match
-from engine.search.comparison import compare, prepare, ranked_by_pictures
+from engine.run.pictures import look_at_best
+from engine.search.comparison import compare, prepare
 from engine.storage.location import Location
 
 
@@ -53,9 +52,7 @@ def compare_files(engine: Engine, query: Location, reference: Location, *, norm_
     (rows,), (ref_rows,) = prepare(described[:1], described[1:], preset=engine.preset, norm_rows=norm_rows)
     candidates, matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
     paths = {rows.video_id: query}, {ref_rows.video_id: reference}
-    with Viewer() as viewer:
-        looked_at = verify(matches, candidates, *paths, config=engine.preset.localization, viewer=viewer)
-    (pair,), matches = ranked_by_pictures(candidates, [item.match for item in looked_at], preset=engine.preset)
+    (pair,), matches = look_at_best(candidates, matches, *paths, preset=engine.preset)
     return PairAnswer(
         *described,
         pair.score,

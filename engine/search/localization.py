@@ -12,7 +12,7 @@ from engine.search import hough_voting, temporal_network
 from engine.store.store import check_same_dimensions
 
 MAX_INLIERS = 40
-"""More say nothing more: of unrelated pairs none was seen with a third of that (`benchmarks.calibrate`)."""
+"""More say nothing more (`engine.evidence.geometry.CLEAR_INLIERS`)."""
 
 _DEFAULT = Localization()
 
