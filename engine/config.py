@@ -223,12 +223,14 @@ class Search(_Strict):
 
     ``segment_weight``: the score of a pair whose videos were compared in time rises by this share of the evidence of
     its best segment (`engine.search.localization.rescore`); 0 leaves it the best similarity of two rows, as the
-    descriptor track does.
+    descriptor track does. ``inlier_weight``: by this for each local feature that agrees, where pictures were looked at
+    (`engine.search.localization.rescore_seen`).
     """
 
     retrieve_per_query: Count = 1200
     candidates_per_query: Count = 25
     segment_weight: NotNegative = 0.0
+    inlier_weight: NotNegative = 0.0
 
 
 class TemporalNetwork(_Strict):
@@ -301,13 +303,17 @@ class Localization(_Strict):
     ``method``: ``temporal_network`` is that of the challenge's baseline, ``hough_voting`` the more exact one.
     ``score_normalized`` and ``cosine``: the settings of the challenge's baseline for descriptors with and without score
     normalization, but scenes apart.
-    ``verified_per_query``: the best matches of each query whose pictures are compared, for the mirror flag, if their
-    score is ``min_verified_score`` or more (`engine.evidence.geometry.verify`); 0 compares none.
+    ``verified_per_query``: of the best pairs of each query so many have their pictures compared
+    (`engine.evidence.geometry.verify`), if the score of the pair is ``min_verified_pair_score`` or more (None: any) and
+    that of a match ``min_verified_score``; 0 compares none. ``inlier_weight``: the score of a match rises by this for
+    each local feature that agrees (`engine.search.localization.rescore_seen`).
     """
 
     candidates_per_query: Count = 5
     verified_per_query: Annotated[int, Field(strict=True, ge=0)] = 0
     min_verified_score: NotNegative = 0.0
+    min_verified_pair_score: Number | None = None
+    inlier_weight: NotNegative = 0.0
     method: Literal["temporal_network", "hough_voting"] = "temporal_network"
     score_normalized: TemporalNetwork = TemporalNetwork()
     cosine: TemporalNetwork = TemporalNetwork(similarity="cosine", similarity_bias=0.0, score="candidate")

@@ -162,7 +162,9 @@ class Match:
     """A localized copy: the segment of the query, the segment of the reference (seconds), and a score.
 
     ``speed``: reference seconds shown in one second of the query, below zero where the copy runs backwards; None where
-    the method does not tell. ``mirrored``: whether the copy is mirrored left to right; None where nobody looked.
+    the method does not tell. ``mirrored``: whether the copy is mirrored left to right; None where it is not clear.
+    ``num_inliers``: how many local features of the pictures agree (`engine.evidence.geometry`); None where nobody
+    looked.
     """
 
     query_id: str
@@ -174,6 +176,7 @@ class Match:
     score: float
     speed: float | None = None
     mirrored: bool | None = None
+    num_inliers: int | None = None
 
 
 @dataclass(frozen=True)

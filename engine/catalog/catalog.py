@@ -40,11 +40,12 @@ from engine.describe.engine import Engine
 from engine.errors import ConfigError, RemoteError, StoreError
 from engine.evidence.frames import Viewer
 from engine.files import exclusive, file_sha256, load_arrays, save_arrays
-from engine.records import Descriptors, FloatArray, Match, Media
+from engine.records import Descriptors, FloatArray, Media
 from engine.run.extraction import describe_in_workers
 from engine.run.plan import ClusterWorkers, Workers
 from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
+from engine.search.comparison import ranked_by_pictures
 from engine.search.score_norm import ScoreNormalizer
 from engine.storage.location import Location, RemotePath, WebAccess, location
 from engine.store.norm_set import read_norm_set
@@ -310,7 +311,7 @@ class Catalog:
 
         ``upload``: a path, the bytes of a file, a file opened for reading bytes, which is read to its end (both are
         put into a temporary file, which is removed), or descriptors as `match_descriptors` takes them. Where the file
-        of the catalogue's video is still there, the best matches are looked at to tell whether they are mirrored.
+        of the catalogue's video is still there, pictures of the best matches are compared, which raises their scores.
         ``video_id``: of the upload, by default the name of its file without the last suffix. ``reader`` opens video
         files in place of this process. Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a
         path that is none and all else.
@@ -326,16 +327,22 @@ class Catalog:
     def _match_file(self, path: Location, *, video_id: str | None, reader: FileReader) -> CatalogAnswer:
         described = reader.describe(path, role="query", video_id=video_id)
         answer = self._matcher.answer(described, sha256=file_sha256(path) if isinstance(path, Path) else None)
-        return replace(answer, matches=self._looked_at(answer, path, reader))
+        return self._looked_at(answer, path, reader)
 
-    def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> tuple[Match, ...]:
-        """The matches, the best of them with their mirror flag, where the catalogue knows the video file."""
-        with_file = [match for match in answer.matches if _is_video_file(answer.paths[match.ref_id])]
+    def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> CatalogAnswer:
+        """The answer with what pictures of its best matches show, where the catalogue knows the video file."""
+        has_file = {
+            ref_id: _is_video_file(answer.paths[ref_id]) for ref_id in {match.ref_id for match in answer.matches}
+        }
+        with_file = [match for match in answer.matches if has_file[match.ref_id]]
         if not with_file:
-            return answer.matches
-        verified = reader.verified(with_file, {answer.query_id: upload}, answer.paths)
+            return answer
+        verified = reader.verified(with_file, answer.candidates, {answer.query_id: upload}, answer.paths)
         found = dict(zip(with_file, verified, strict=True))
-        return tuple(found.get(match, match) for match in answer.matches)
+        candidates, matches = ranked_by_pictures(
+            answer.candidates, [found.get(match, match) for match in answer.matches], preset=self.manifest.preset
+        )
+        return replace(answer, candidates=tuple(candidates), matches=tuple(matches))
 
     def match_descriptors(self, query: Descriptors) -> CatalogAnswer:
         """Compare an upload that the catalogue's engines described as a query. Raises ``StoreError`` if D differs."""

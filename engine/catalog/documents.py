@@ -43,6 +43,7 @@ class FoundSegment:
     score: float
     speed: float | None
     mirrored: bool | None
+    num_inliers: int | None
     path: str
     verdict: Verdict | None
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from engine.describe.engine import Engine
 from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
-from engine.records import Descriptors, Match, Role
+from engine.records import CandidatePair, Descriptors, Match, Role
 from engine.storage.location import Location
 
 
@@ -19,9 +19,13 @@ class FileReader(Protocol):
         """As `engine.describe.engine.Engine.describe_file`."""
 
     def verified(
-        self, matches: Sequence[Match], query_paths: Mapping[str, Location], ref_paths: Mapping[str, Location]
+        self,
+        matches: Sequence[Match],
+        candidates: Sequence[CandidatePair],
+        query_paths: Mapping[str, Location],
+        ref_paths: Mapping[str, Location],
     ) -> list[Match]:
-        """The matches, in order, the best of them with their mirror flag; paths by video id."""
+        """The matches, in order, with what pictures of the best of them show; see `engine.evidence.geometry.verify`."""
 
 
 class EngineReader:
@@ -36,9 +40,13 @@ class EngineReader:
         return self._engine.describe_file(path, role=role, video_id=video_id)
 
     def verified(
-        self, matches: Sequence[Match], query_paths: Mapping[str, Location], ref_paths: Mapping[str, Location]
+        self,
+        matches: Sequence[Match],
+        candidates: Sequence[CandidatePair],
+        query_paths: Mapping[str, Location],
+        ref_paths: Mapping[str, Location],
     ) -> list[Match]:
         """See `FileReader.verified`."""
         config = self._engine.preset.localization
-        found = verify(matches, query_paths, ref_paths, config=config, viewer=self._viewer)
+        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewer=self._viewer)
         return [item.match for item in found]

@@ -122,12 +122,14 @@ def _write(output: Location, pairs: Sequence[DuplicatePair], clusters: Sequence[
         "same_bytes": bool,
         **dict.fromkeys((*times, "speed"), float),
         "mirrored": bool,
+        "num_inliers": int,
     }
     rows = []
     for pair in pairs:
         match = pair.match
-        segment = [None] * 6 if match is None else [
-            match.query_start_s, match.query_end_s, match.ref_start_s, match.ref_end_s, match.speed, match.mirrored
+        segment = [None] * 7 if match is None else [
+            match.query_start_s, match.query_end_s, match.ref_start_s, match.ref_end_s, match.speed, match.mirrored,
+            match.num_inliers,
         ]  # fmt: skip
         rows.append([pair.first, pair.second, pair.verdict, pair.score, pair.has_same_bytes, *segment])
     write_rows(output / "pairs.csv", columns, rows)

@@ -20,11 +20,12 @@ from engine.evaluate.calibration import Verdict, VerdictScores
 from engine.files import file_sha256
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
+from engine.run.pictures import look_at_best
 from engine.run.plan import Workers
 from engine.run.protocol import Progress, no_progress
 from engine.search.candidates import find_candidates
-from engine.search.comparison import prepare
-from engine.search.localization import localize_candidates, rescore
+from engine.search.comparison import prepare, ranked
+from engine.search.localization import localize_candidates
 from engine.storage.location import Location
 from engine.store.store import read_descriptors
 from engine.video.media import claimed_size
@@ -114,7 +115,10 @@ def find_duplicates(
     references, queries = ([side[name] for name in names] for side in (sides[0], sides[-1]))
     pairs = same_bytes_pairs(group for group in groups if group[0].video_id in sides[0])
     if len(names) > 1:
-        pairs += find_pairs(queries, references, preset=engine.preset, false_matches=false_matches, norm_rows=norm_rows)
+        paths = {item.video_id: item.path for item in described}
+        pairs += find_pairs(
+            queries, references, preset=engine.preset, false_matches=false_matches, norm_rows=norm_rows, paths=paths
+        )
     ends_s = {video.video_id: float(video.timestamps[:, 1].max()) for video in references}
     durations_s = {item.video_id: ends_s.get(group[0].video_id, 0.0) for group in groups for item in group}
     clusters = find_clusters(pairs, {item.video_id: item for item in videos}, durations_s)
@@ -179,11 +183,13 @@ def find_pairs(
     preset: Preset,
     false_matches: FalseMatches,
     norm_rows: FloatArray,
+    paths: Mapping[str, Location] | None = None,
 ) -> list[DuplicatePair]:
     """Pairs with a verdict of at least ``review``, best first; each once, none of a video with itself.
 
     ``queries`` and ``references``: the same videos in the same order, as the engines gave them. A pair is asked about
-    both ways, and the higher score counts. ``false_matches``: the calibration of the preset.
+    both ways, and the higher score counts. ``false_matches``: the calibration of the preset. ``paths``: the files by
+    video id, of which pictures are compared; None looks at none.
     """
     # Each video is compared twice with every other one: as query, and as reference.
     thresholds = VerdictScores.of(false_matches, num_references=2 * (len(references) - 1))
@@ -196,12 +202,14 @@ def find_pairs(
         )
     ]
     matches = localize_candidates(*sides, candidates, config=preset.localization)
-    scored = rescore(candidates, matches, segment_weight=preset.search.segment_weight)
+    candidates, matches = ranked(candidates, matches, preset=preset)
+    if paths is not None:
+        candidates, matches = look_at_best(candidates, matches, paths, paths, preset=preset)
     best_match: dict[tuple[str, str], Match] = {}
-    for match in sorted(matches, key=lambda match: match.score, reverse=True):
+    for match in matches:
         best_match.setdefault((match.query_id, match.ref_id), match)
     found: dict[tuple[str, str], DuplicatePair] = {}
-    for pair in sorted(scored, key=lambda pair: pair.score, reverse=True):
+    for pair in sorted(candidates, key=lambda pair: pair.score, reverse=True):
         verdict = thresholds.verdict(pair.score)
         first, second = sorted((pair.query_id, pair.ref_id))
         if verdict != "no match" and (first, second) not in found:
@@ -235,6 +243,7 @@ def _oriented(pair: CandidatePair, verdict: Verdict, match: Match | None) -> Dup
         match.score,
         speed=1 / match.speed if match.speed else None,
         mirrored=match.mirrored,
+        num_inliers=match.num_inliers,
     )
     return DuplicatePair(pair.ref_id, pair.query_id, verdict, pair.score, turned)
 

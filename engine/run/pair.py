@@ -9,9 +9,8 @@ from pathlib import Path
 
 from engine.describe.engine import Engine
 from engine.evaluate.calibration import Verdict, VerdictScores
-from engine.evidence.frames import Viewer
-from engine.evidence.geometry import verify
 from engine.records import Descriptors, FloatArray, Match
+from engine.run.pictures import look_at_best
 from engine.search.comparison import compare, prepare
 from engine.storage.location import Location
 
@@ -51,14 +50,13 @@ def compare_files(engine: Engine, query: Location, reference: Location, *, norm_
         second = pool.submit(engine.describe_file, reference, role="reference")
         described = first.result(), second.result()
     (rows,), (ref_rows,) = prepare(described[:1], described[1:], preset=engine.preset, norm_rows=norm_rows)
-    (pair,), matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
+    candidates, matches = compare([rows], [ref_rows], preset=engine.preset, use_score_norm=norm_rows is not None)
     paths = {rows.video_id: query}, {ref_rows.video_id: reference}
-    with Viewer() as viewer:
-        looked_at = verify(matches, *paths, config=engine.preset.localization, viewer=viewer)
+    (pair,), matches = look_at_best(candidates, matches, *paths, preset=engine.preset)
     return PairAnswer(
         *described,
         pair.score,
-        tuple(item.match for item in looked_at),
+        tuple(matches),
         VerdictScores.of_preset(engine.preset, num_references=1, use_score_norm=norm_rows is not None),
         _have_same_bytes(query, reference),
     )

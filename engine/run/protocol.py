@@ -25,13 +25,12 @@ from engine.config import EnsembleGate, Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError
 from engine.evaluate.calibration import Verdict, VerdictScores
-from engine.evidence.frames import Viewer
-from engine.evidence.geometry import verify
 from engine.evidence.report import write_report
 from engine.files import file_sha256, written_aside
 from engine.projection import Pca, fit_pca
 from engine.records import CandidatePair, Descriptors, Failure, FloatArray, Match, Media, Role
 from engine.run.extraction import DEFAULT_OPTIONS, ExtractionOptions, extract_to_store
+from engine.run.pictures import look_at_best
 from engine.run.plan import choose_workers
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.search.comparison import compare
@@ -121,7 +120,9 @@ def run_protocol(settings: RunSettings, *, progress: Progress = no_progress) -> 
     queries = run.describe("queries", "query", engines)
     candidates, matches = _compare(settings, queries, references, norm_rows=norm_rows, device=run.device)
     paths = {name: {item.video_id: item.path for item in run.media[name]} for name in ("queries", "references")}
-    matches = _verified(settings.preset, matches, paths)
+    candidates, matches = look_at_best(
+        candidates, matches, paths["queries"], paths["references"], preset=settings.preset
+    )
     write_candidates(settings.output / "candidates.csv", candidates)
     write_matches(settings.output / "matches.csv", matches)
     verdicts = _verdicts(settings, candidates, num_references=len(references))
@@ -224,16 +225,6 @@ def _compare(
         queries, references = unit_length(queries), unit_length(references)
     search = partial(global_top_k, device=device)
     return compare(queries, references, preset=preset, use_score_norm=settings.use_score_norm, search=search)
-
-
-def _verified(preset: Preset, matches: Sequence[Match], paths: Mapping[str, Mapping[str, Location]]) -> list[Match]:
-    if not preset.localization.verified_per_query:
-        return list(matches)
-    with Viewer() as viewer:
-        found = verify(matches, paths["queries"], paths["references"], config=preset.localization, viewer=viewer)
-    num_seen = sum(item.agreement is not None for item in found)
-    logger.info("verification: the pictures of %d of %d matches were compared", num_seen, len(matches))
-    return [item.match for item in found]
 
 
 def _verdicts(

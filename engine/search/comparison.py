@@ -9,7 +9,7 @@ from engine.records import CandidatePair, Descriptors, FloatArray, Match
 from engine.search.candidates import find_candidates
 from engine.search.exact import global_top_k
 from engine.search.exact_copies import resolve_stopped
-from engine.search.localization import localize_candidates, rescore
+from engine.search.localization import localize_candidates, rescore, rescore_seen
 from engine.search.rows import RowSearch
 from engine.search.score_norm import ScoreNormalizer, unit_length
 
@@ -60,3 +60,15 @@ def ranked(
     """Candidates, with what their segments say of them, and matches, best first each; equal ones keep their order."""
     rescored = rescore(candidates, matches, segment_weight=preset.search.segment_weight)
     return rescored, sorted(matches, key=lambda match: match.score, reverse=True)
+
+
+def ranked_by_pictures(
+    candidates: Sequence[CandidatePair], matches: Sequence[Match], *, preset: Preset
+) -> tuple[list[CandidatePair], list[Match]]:
+    """What `ranked` gave, after `engine.evidence.geometry.verify` looked at the best of it; best first each."""
+    return rescore_seen(
+        candidates,
+        matches,
+        pair_weight=preset.search.inlier_weight,
+        match_weight=preset.localization.inlier_weight,
+    )

@@ -11,6 +11,9 @@ from engine.records import CandidatePair, Descriptors, Match
 from engine.search import hough_voting, temporal_network
 from engine.store.store import check_same_dimensions
 
+MAX_INLIERS = 40
+"""More say nothing more (`engine.evidence.geometry.CLEAR_INLIERS`)."""
+
 _DEFAULT = Localization()
 
 
@@ -67,12 +70,34 @@ def rescore(
     Meant for matches of `engine.search.hough_voting`, whose scores are evidence of 0 or more. Equal scores keep their
     order, and weight 0 changes nothing.
     """
-    evidence: dict[tuple[str, str], float] = {}
-    for match in matches:
-        pair = match.query_id, match.ref_id
-        evidence[pair] = max(match.score, evidence.get(pair, 0.0))
-    rescored = [
-        replace(pair, score=pair.score + segment_weight * evidence.get((pair.query_id, pair.ref_id), 0.0))
-        for pair in candidates
+    return _raised(candidates, matches, [segment_weight * match.score for match in matches])
+
+
+def rescore_seen(
+    candidates: Sequence[CandidatePair], matches: Sequence[Match], *, pair_weight: float, match_weight: float
+) -> tuple[list[CandidatePair], list[Match]]:
+    """Raise scores by a weight times ``num_inliers``, of which `MAX_INLIERS` count; best first.
+
+    A match is raised by its own, a pair by those of its best match. Where nobody looked, and with weights of 0, nothing
+    changes; equal scores keep their order.
+    """
+    counted = [min(match.num_inliers or 0, MAX_INLIERS) for match in matches]
+    raised = [
+        replace(match, score=match.score + match_weight * count) for match, count in zip(matches, counted, strict=True)
     ]
-    return sorted(rescored, key=lambda pair: pair.score, reverse=True) if segment_weight else list(candidates)
+    return (
+        _raised(candidates, matches, [pair_weight * count for count in counted]),
+        sorted(raised, key=lambda match: match.score, reverse=True),
+    )
+
+
+def _raised(
+    candidates: Sequence[CandidatePair], matches: Sequence[Match], amounts: Sequence[float]
+) -> list[CandidatePair]:
+    """Each pair with the largest of the amounts, one for each match, that is for it; best first."""
+    largest: dict[tuple[str, str], float] = {}
+    for match, amount in zip(matches, amounts, strict=True):
+        pair = match.query_id, match.ref_id
+        largest[pair] = max(amount, largest.get(pair, 0.0))
+    raised = [replace(pair, score=pair.score + largest.get((pair.query_id, pair.ref_id), 0.0)) for pair in candidates]
+    return sorted(raised, key=lambda pair: pair.score, reverse=True) if any(amounts) else list(candidates)

@@ -114,7 +114,7 @@ _ANSWER_EXAMPLE = {
     "duplicates": [],
     "num_rows": 57,
     "warnings": [],
-    "candidates": [{"ref_id": "clip_17", "score": 0.62, "path": "/videos/clip_17.mp4", "verdict": "copy"}],
+    "candidates": [{"ref_id": "clip_17", "score": 1.42, "path": "/videos/clip_17.mp4", "verdict": "copy"}],
     "matches": [
         {
             "ref_id": "clip_17",
@@ -122,9 +122,10 @@ _ANSWER_EXAMPLE = {
             "query_end_s": 21.0,
             "ref_start_s": 40.0,
             "ref_end_s": 59.0,
-            "score": 6.4,
+            "score": 8.4,
             "speed": 1.0,
             "mirrored": False,
+            "num_inliers": 231,
             "path": "/videos/clip_17.mp4",
             "verdict": "copy",
         }

@@ -24,7 +24,7 @@ from engine.describe.engine import Engine
 from engine.errors import EngineError, MediaError
 from engine.evidence.frames import Viewer
 from engine.isolation import CallEndedError, IsolatedProcess, ThisProcess
-from engine.records import Descriptors, Match, Role
+from engine.records import CandidatePair, Descriptors, Match, Role
 from engine.run.messages import die_with_parent
 from engine.serve.refusals import Refused
 from engine.storage.location import Location
@@ -113,11 +113,15 @@ class DeadlineReader:
         return described
 
     def verified(
-        self, matches: Sequence[Match], query_paths: Mapping[str, Location], ref_paths: Mapping[str, Location]
+        self,
+        matches: Sequence[Match],
+        candidates: Sequence[CandidatePair],
+        query_paths: Mapping[str, Location],
+        ref_paths: Mapping[str, Location],
     ) -> list[Match]:
         """See `FileReader.verified`."""
         start_s = time.monotonic()
-        found = self.process.run(_verified, self.deadline_s, matches, query_paths, ref_paths)
+        found = self.process.run(_verified, self.deadline_s, matches, candidates, query_paths, ref_paths)
         self.on_stage("verify", time.monotonic() - start_s)
         return found
 
@@ -165,9 +169,12 @@ def _describe(path: Location, role: Role, video_id: str | None) -> tuple[Descrip
 
 
 def _verified(
-    matches: Sequence[Match], query_paths: Mapping[str, Location], ref_paths: Mapping[str, Location]
+    matches: Sequence[Match],
+    candidates: Sequence[CandidatePair],
+    query_paths: Mapping[str, Location],
+    ref_paths: Mapping[str, Location],
 ) -> list[Match]:
-    return EngineReader(_loaded(), Viewer(process=ThisProcess())).verified(matches, query_paths, ref_paths)
+    return EngineReader(_loaded(), Viewer(process=ThisProcess())).verified(matches, candidates, query_paths, ref_paths)
 
 
 def _write_report(output: Path, answer: CatalogAnswer, upload: Path, every: bool) -> None:

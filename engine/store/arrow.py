@@ -16,7 +16,13 @@ from engine.errors import BackendUnavailable, ConfigError, StoreError
 from engine.records import CandidatePair, Descriptors, Match
 from engine.storage.location import Location
 
-_TYPES = {"str": pa.string(), "float": pa.float64(), "float | None": pa.float64(), "bool | None": pa.bool_()}
+_TYPES = {
+    "str": pa.string(),
+    "float": pa.float64(),
+    "float | None": pa.float64(),
+    "int | None": pa.int64(),
+    "bool | None": pa.bool_(),
+}
 
 
 def to_arrow(records: Iterable[CandidatePair | Match | Descriptors], kind: type) -> pa.Table:
@@ -69,8 +75,8 @@ def _descriptors(videos: Sequence[Descriptors]) -> pa.Table:
 
 
 def write_parquet(path: Path, columns: Mapping[str, type], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table to ``path``; ``columns``: name to ``str``, ``float`` or ``bool``. None is null."""
-    types = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    """Write a table to ``path``; ``columns``: name to ``str``, ``float``, ``int`` or ``bool``. None is null."""
+    types = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     table = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=schema)
     pq.write_table(table, path, write_page_checksum=True)

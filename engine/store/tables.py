@@ -26,10 +26,11 @@ _PAIR = ("query_id", "ref_id")
 _SEGMENT = ("query_start", "query_end", "ref_start", "ref_end")
 _CANDIDATE = (*_PAIR, "score")
 _MATCH = (*_PAIR, *_SEGMENT, "score")
-_MATCH_WITH_TRAITS = (*_MATCH, "speed", "mirrored")
+_MATCH_OF_BEFORE = (*_MATCH, "speed", "mirrored")
+_MATCH_WITH_TRAITS = (*_MATCH_OF_BEFORE, "num_inliers")
 _FAILURE = ("video_id", "path", "stage", "reason")
 _IDS_NAMED = 3
-_KINDS: dict[str, type] = {**dict.fromkeys((*_SEGMENT, "score", "speed"), float), "mirrored": bool}
+_KINDS: dict[str, type] = {**dict.fromkeys((*_SEGMENT, "score", "speed"), float), "mirrored": bool, "num_inliers": int}
 _FLAGS = {"": None, "true": True, "false": False}
 
 
@@ -67,6 +68,12 @@ class _Row:
     def optional_number(self, column: str) -> float | None:
         return self.number(column) if self.values[column] else None
 
+    def optional_count(self, column: str) -> int | None:
+        value = self.values.get(column, "")
+        if value and not (value.isascii() and value.isdigit()):
+            raise StoreError(f"{self.where}: column {column} holds {value!r}, expected a count or nothing")
+        return int(value) if value else None
+
     def optional_flag(self, column: str) -> bool | None:
         value = self.values[column]
         if value not in _FLAGS:
@@ -93,16 +100,23 @@ def write_candidates(path: Location, candidates: Iterable[CandidatePair]) -> Non
 
 
 def read_matches(path: Location) -> list[Match]:
-    """Read localized matches in the order of the file, with speed and mirror flag or as the challenge's files are.
+    """Read localized matches in the order of the file, with what `write_matches` adds or as the challenge's files are.
+
+    A file of an older version lacks ``num_inliers``.
 
     Raises ``StoreError``, see `read_candidates`.
     """
-    columns, rows = _read(path, headers=[_MATCH, _MATCH_WITH_TRAITS])
+    columns, rows = _read(path, headers=[_MATCH, _MATCH_OF_BEFORE, _MATCH_WITH_TRAITS])
     matches = [_match(row, score=row.number("score")) for row in rows]
     if "speed" not in columns:
         return matches
     return [
-        replace(match, speed=row.optional_number("speed"), mirrored=row.optional_flag("mirrored"))
+        replace(
+            match,
+            speed=row.optional_number("speed"),
+            mirrored=row.optional_flag("mirrored"),
+            num_inliers=row.optional_count("num_inliers"),
+        )
         for match, row in zip(matches, rows, strict=True)
     ]
 
@@ -111,7 +125,7 @@ def write_matches(path: Location, matches: Iterable[Match]) -> None:
     """Write matches, in the order given.
 
     The columns are ``query_id, ref_id, query_start, query_end, ref_start, ref_end, score`` as in the challenge, then
-    ``speed`` and ``mirrored`` (``true`` or ``false``), empty where they are not known.
+    ``speed``, ``mirrored`` (``true`` or ``false``) and ``num_inliers``, empty where they are not known.
     """
     _write(path, _MATCH_WITH_TRAITS, matches)
 
@@ -121,7 +135,7 @@ def read_ground_truth(path: Location) -> GroundTruth:
 
     A score says nothing here; every match gets 1. Raises ``StoreError``, see `read_candidates`.
     """
-    columns, rows = _read(path, headers=[(*_PAIR, *_SEGMENT), _PAIR, _MATCH, _MATCH_WITH_TRAITS])
+    columns, rows = _read(path, headers=[(*_PAIR, *_SEGMENT), _PAIR, _MATCH, _MATCH_OF_BEFORE, _MATCH_WITH_TRAITS])
     pairs = frozenset((row.text("query_id"), row.text("ref_id")) for row in rows)
     has_segments = columns.issuperset(_SEGMENT)
     return GroundTruth(pairs, tuple(_match(row, score=1.0) for row in rows) if has_segments else None)
@@ -241,7 +255,7 @@ def _write(path: Location, columns: tuple[str, ...], rows: Iterable[CandidatePai
 
 
 def write_rows(path: Location, columns: Mapping[str, type], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table; ``columns``: name to ``str``, ``float`` or ``bool``. None is left empty.
+    """Write a table; ``columns``: name to ``str``, ``float``, ``int`` or ``bool``. None is left empty.
 
     Raises ``ConfigError`` for a suffix that is not one of `TABLE_SUFFIXES`.
     """

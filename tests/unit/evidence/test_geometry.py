@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,17 @@ import pytest
 
 from engine.config import Localization
 from engine.evidence.frames import Viewer
-from engine.evidence.geometry import Agreement, Verification, count_inliers, features, verify
-from engine.records import Match
-from tests.unit.evidence.worlds import mirrored, pan, write
+from engine.evidence.geometry import (
+    CHANCE_INLIERS,
+    CLEAR_INLIERS,
+    Agreement,
+    Verification,
+    count_inliers,
+    features,
+    verify,
+)
+from engine.records import CandidatePair, Match
+from tests.unit.evidence.worlds import Picture, mirrored, pan, write
 
 PICTURE, OTHER = pan(1, num_seconds=1)[0], pan(2, num_seconds=1)[0]
 
@@ -49,7 +58,7 @@ def test_a_plain_picture_has_no_features() -> None:
 
 @pytest.mark.parametrize(
     ("direct", "flipped", "expected"),
-    [(100, 10, False), (10, 100, True), (19, 0, None), (0, 20, True), (50, 25, None), (51, 25, False), (0, 0, None)],
+    [(100, 10, False), (10, 100, True), (5, 0, None), (0, 6, True), (50, 25, None), (51, 25, False), (0, 0, None)],
 )
 def test_what_counts_as_mirrored(direct: int, flipped: int, expected: bool | None) -> None:
     assert Agreement(direct, flipped).mirrored is expected
@@ -77,29 +86,62 @@ MATCHES = [
     Match("missing", "R", 0.0, 8.0, 0.0, 8.0, 2.0),
     Match("copy", "other", 0.0, 6.0, 2.0, 8.0, 1.0),
     Match("copy", "R", 1.0, 6.0, 3.0, 8.0, 0.9),
+    Match("copy", "R", 2.0, 6.0, 4.0, 8.0, 0.8),
+    Match("other", "R", 0.0, 4.0, 2.0, 6.0, 0.8),
 ]
+PAIRS = [CandidatePair(match.query_id, match.ref_id, match.score / 10) for match in MATCHES[:7]]
 
 
-def verified(folder: Path, *, limit: int = 9, min_score: float = 0.0) -> list[Verification]:
-    queries = {path.stem: path for path in folder.iterdir()}
-    config = Localization(verified_per_query=limit, min_verified_score=min_score)
+def verified(folder: Path, matches: Sequence[Match] = MATCHES, **settings: float) -> list[Verification]:
+    paths = {path.stem: path for path in folder.iterdir()}
+    config = Localization.model_validate({"verified_per_query": 9, **settings})
     with Viewer() as viewer:
-        return verify(MATCHES, queries, queries, config=config, viewer=viewer)
+        return verify(matches, PAIRS, paths, paths, config=config, viewer=viewer)
 
 
 def test_copies_are_verified(folder: Path) -> None:
     found = verified(folder)
-    assert [replace(item.match, mirrored=None) for item in found] == [replace(item, mirrored=None) for item in MATCHES]
-    assert [item.match.mirrored for item in found] == [False, True, True, True, None, None, None, False]
-    seen = [0 if item.agreement is None else item.agreement.num_inliers for item in found]
-    assert all(seen[place] >= 60 for place in (0, 1, 2, 7))
-    assert seen[3] < 20 > seen[6]
-    assert [bool(item.reason) for item in found] == [False] * 4 + [True] * 2 + [False] * 2
+    assert [replace(item.match, mirrored=None, num_inliers=None) for item in found] == [
+        replace(item, mirrored=None) for item in MATCHES
+    ]
+    assert [item.match.mirrored for item in found] == [False, True, True, True, None, None, None, False, None, None]
+    seen = [item.match.num_inliers for item in found]
+    assert [None if count is None else count >= CLEAR_INLIERS for count in seen[:4]] == [True, True, True, False]
+    assert seen[3] == seen[6] == 0
+    assert seen[7] is not None, "the next best of a pair that agrees is looked at"
+    assert seen[8:] == [None, None], "no third one, and no second one of a pair that does not agree"
+    assert [bool(item.reason) for item in found] == [False] * 4 + [True] * 2 + [False] * 4
     assert found[4].reason.startswith("not readable: ")
     assert found == verified(folder)
 
 
-def test_few_matches_of_a_query_are_looked_at(folder: Path) -> None:
-    looked_at = [item.agreement is not None for item in verified(folder, limit=1, min_score=2.5)]
-    assert looked_at == [True, True, True, False, False, False, False, False]
-    assert [item.match for item in verified(folder, limit=0)] == MATCHES
+def test_few_pairs_of_a_query_are_looked_at(folder: Path) -> None:
+    def looked_at(**settings: float) -> list[int]:
+        found = verified(folder, **settings)
+        return [place for place, item in enumerate(found) if item.agreement is not None or item.reason]
+
+    assert looked_at(verified_per_query=1) == [0, 1, 2, 3, 4, 5, 7]
+    assert looked_at(min_verified_score=2.5) == [0, 1, 2]
+    assert looked_at(min_verified_pair_score=0.35) == [0, 1, 7]
+    assert looked_at(verified_per_query=0) == []
+
+
+def captioned(frames: list[Picture]) -> list[Picture]:
+    """Under a bar with text that covers a quarter of the picture."""
+    bar = np.full((36, frames[0].shape[1], 3), (20, 20, 120), np.uint8)
+    for y, text in ((14, "BREAKING NEWS 12:45"), (30, "markets fall again")):
+        cv2.putText(bar, text, (4, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
+    return [np.vstack([frame[:-36], bar]) for frame in frames]
+
+
+def test_what_unrelated_videos_share_all_the_time_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "R.mp4", captioned(pan(3)))
+    write(tmp_path / "other.mp4", captioned(pan(4)))
+    write(tmp_path / "copy.mp4", captioned(pan(3))[20:])
+    first, second = (features(captioned(pan(seed))[9]) for seed in (3, 4))
+    assert count_inliers(first, second) > 2 * CHANCE_INLIERS, "the text itself agrees"
+    found = verified(tmp_path, [MATCHES[0], MATCHES[3]])
+    assert found[0].match.num_inliers is not None
+    assert found[0].match.num_inliers >= CLEAR_INLIERS
+    assert found[1].match.num_inliers is not None
+    assert found[1].match.num_inliers < CLEAR_INLIERS / 10

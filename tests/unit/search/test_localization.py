@@ -8,8 +8,8 @@ import pytest
 
 from engine.config import Localization
 from engine.errors import StoreError
-from engine.records import CandidatePair
-from engine.search.localization import localize, localize_candidates
+from engine.records import CandidatePair, Match
+from engine.search.localization import MAX_INLIERS, localize, localize_candidates, rescore_seen
 from tests.unit.search.footage import as_query, as_reference, describe, footage
 
 COPIED = footage(1)
@@ -56,3 +56,28 @@ def test_candidates_without_descriptors_fail(pair: CandidatePair) -> None:
 def test_descriptors_of_two_sizes_fail(method: Method) -> None:
     with pytest.raises(StoreError, match="'Q1' has 129, 'R1' has 128"):
         localize(QUERY, describe("R1", COPIED), 0.5, config=Localization(method=method))
+
+
+class TestRescoreSeen:
+    PAIRS = (CandidatePair("q", "a", 0.5), CandidatePair("q", "b", 0.4), CandidatePair("q", "c", 0.4))
+    MATCHES = (
+        Match("q", "a", 0, 1, 0, 1, 3.0),
+        Match("q", "b", 0, 1, 0, 1, 2.0, num_inliers=5),
+        Match("q", "b", 2, 3, 2, 3, 1.0, num_inliers=10),
+        Match("q", "c", 0, 1, 0, 1, 0.5, num_inliers=0),
+        Match("p", "b", 0, 1, 0, 1, 0.5, num_inliers=9999),
+    )
+
+    def test_pairs_rise_by_their_best_match_and_matches_by_their_own(self) -> None:
+        pairs, matches = rescore_seen(self.PAIRS, self.MATCHES, pair_weight=0.02, match_weight=0.25)
+        assert [(pair.ref_id, pair.score) for pair in pairs] == [
+            ("b", pytest.approx(0.6)), ("a", 0.5), ("c", 0.4)
+        ]  # fmt: skip
+        assert [(match.query_id, match.ref_id, match.score) for match in matches] == [
+            ("p", "b", 0.5 + 0.25 * MAX_INLIERS), ("q", "b", 3.5), ("q", "b", 3.25), ("q", "a", 3.0), ("q", "c", 0.5)
+        ]  # fmt: skip
+        assert [match.num_inliers for match in matches] == [9999, 10, 5, None, 0]
+
+    def test_weights_of_zero_change_no_score(self) -> None:
+        pairs, matches = rescore_seen(self.PAIRS, self.MATCHES, pair_weight=0, match_weight=0)
+        assert (tuple(pairs), tuple(matches)) == (self.PAIRS, self.MATCHES)

@@ -30,7 +30,7 @@ def test_candidates_and_matches_have_their_fields_as_columns() -> None:
     table = to_arrow(pairs, CandidatePair)
     assert table.schema == pa.schema({"query_id": pa.string(), "ref_id": pa.string(), "score": pa.float64()})
     assert table.to_pylist() == [vars(pair) for pair in pairs]
-    matches = [MATCH, Match("q", "r", 0, 1, 2, 3, 0.5, speed=-2.0, mirrored=True)]
+    matches = [MATCH, Match("q", "r", 0, 1, 2, 3, 0.5, speed=-2.0, mirrored=True, num_inliers=3)]
     assert to_arrow(matches, Match).to_pylist() == [vars(match) for match in matches]
 
 
@@ -77,7 +77,7 @@ def test_descriptors_of_two_presets_are_refused() -> None:
 
 
 def test_pandas_gets_the_same_table() -> None:
-    match = Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.5, speed=-2.0, mirrored=True)
+    match = Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.5, speed=-2.0, mirrored=True, num_inliers=3)
     assert to_pandas([match], Match).to_dict("records") == [vars(match)]
 
 

@@ -44,24 +44,30 @@ class TestRoundTrips:
     def test_matches(self, tmp_path: Path) -> None:
         write_matches(tmp_path / "m.csv", MATCHES)
         assert read_matches(tmp_path / "m.csv") == MATCHES
-        header = MATCH_HEADER.replace("\n", ",speed,mirrored\n")
+        header = MATCH_HEADER.replace("\n", ",speed,mirrored,num_inliers\n")
         assert (tmp_path / "m.csv").read_text().startswith(header + "Q1,R2,0.0,8.1,3.3,7.0,0.333")
 
     def test_speed_and_mirror_flag(self, tmp_path: Path) -> None:
-        matches = [replace(MATCHES[0], speed=-0.5, mirrored=flag) for flag in (True, False, None)]
+        traits = [(True, 40), (False, 0), (None, None)]
+        matches = [replace(MATCHES[0], speed=-0.5, mirrored=flag, num_inliers=count) for flag, count in traits]
         write_matches(tmp_path / "m.csv", matches)
         assert read_matches(tmp_path / "m.csv") == matches
-        assert [line.split(",")[-1] for line in (tmp_path / "m.csv").read_text().splitlines()[1:]] == [
-            "true",
-            "false",
-            "",
-        ]
+        ends = [line.split(",")[-2:] for line in (tmp_path / "m.csv").read_text().splitlines()[1:]]
+        assert ends == [["true", "40"], ["false", "0"], ["", ""]]
         assert read_ground_truth(tmp_path / "m.csv").matches == (replace(MATCHES[0], score=1.0),) * 3
 
-    @pytest.mark.parametrize(("traits", "named"), [("x,true", "speed"), ("1,yes", "mirrored"), ("inf,", "speed")])
+    def test_a_table_of_an_older_version(self, tmp_path: Path) -> None:
+        text = MATCH_HEADER.replace("\n", ",speed,mirrored\n") + "Q1,R1,0,1,0,1,1,2.0,true\n"
+        path = written(tmp_path, text)
+        assert read_matches(path) == [Match("Q1", "R1", 0, 1, 0, 1, 1, speed=2.0, mirrored=True)]
+
+    @pytest.mark.parametrize(
+        ("traits", "named"),
+        [("x,true,", "speed"), ("1,yes,", "mirrored"), ("inf,,", "speed"), (",,-1", "num_inliers"), (",,٣", "num_inl")],
+    )
     def test_bad_traits_fail(self, tmp_path: Path, traits: str, named: str) -> None:
-        text = MATCH_HEADER.replace("\n", ",speed,mirrored\n") + f"Q1,R1,0,1,0,1,1,{traits}\n"
-        with pytest.raises(StoreError, match=f"line 2: column {named} holds"):
+        text = MATCH_HEADER.replace("\n", ",speed,mirrored,num_inliers\n") + f"Q1,R1,0,1,0,1,1,{traits}\n"
+        with pytest.raises(StoreError, match=f"line 2: column {named}.* holds"):
             read_matches(written(tmp_path, text))
 
     @pytest.mark.parametrize("query_id", ["a\rb", "a\r\nb", "a\nb", "\r", "\x1b[2J", "a,b", '"', " a ", "#a", "a\x00b"])
@@ -143,7 +149,9 @@ class TestBadTables:
     def test_bad_matches_fail(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"line 2: column ref_end holds 'x'"):
             read_matches(written(tmp_path, MATCH_HEADER + "Q1,R1,0,1,0,x,1\n"))
-        with pytest.raises(StoreError, match=r"expected the columns query_id, .* score or .*, mirrored; got"):
+        with pytest.raises(
+            StoreError, match=r"expected the columns query_id, .* score or .*, mirrored, num_inliers; got"
+        ):
             read_matches(written(tmp_path, MATCH_HEADER.replace(",score", "")))
 
     def test_bad_ground_truth_fails(self, tmp_path: Path) -> None:
@@ -177,8 +185,8 @@ class TestForms:
 
     PAIRS = (CandidatePair("Q,1", "été", 0.1), CandidatePair('"q"\r\n', "17", -1e-300))
     MATCHES = (
-        Match("q", "r", 0.1, 2.5, 10.0, 12.0, 0.75, speed=-0.5, mirrored=True),
-        Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.5, speed=1.0, mirrored=False),
+        Match("q", "r", 0.1, 2.5, 10.0, 12.0, 0.75, speed=-0.5, mirrored=True, num_inliers=17),
+        Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.5, speed=1.0, mirrored=False, num_inliers=0),
         Match("q", "r", 0.0, 1.0, 2.0, 3.0, 0.25),
     )
 
@@ -200,6 +208,7 @@ class TestForms:
         assert list(rows[0]) == columns == pq.read_table(tmp_path / "m.parquet").column_names
         assert rows == pq.read_table(tmp_path / "m.parquet").to_pylist()
         assert rows[0]["mirrored"] is True
+        assert [row["num_inliers"] for row in rows] == [17, 0, None]
         assert rows[2]["speed"] is None
 
     @pytest.mark.parametrize("name", ["t.xlsx", "t.json", "t.parquet.gz", "t", "t.CSV"])

@@ -1,0 +1,37 @@
+"""Compares pictures of what a search found best, and lets that decide where scores cannot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from engine.config import Preset
+from engine.evidence.frames import Viewer
+from engine.evidence.geometry import verify
+from engine.records import CandidatePair, Match
+from engine.search.comparison import ranked_by_pictures
+from engine.storage.location import Location
+
+logger = logging.getLogger(__name__)
+
+
+def look_at_best(
+    candidates: Sequence[CandidatePair],
+    matches: Sequence[Match],
+    query_paths: Mapping[str, Location],
+    ref_paths: Mapping[str, Location],
+    *,
+    preset: Preset,
+) -> tuple[list[CandidatePair], list[Match]]:
+    """What `engine.search.comparison.ranked` gave, with what the pictures of the best of it show; best first each.
+
+    ``query_paths`` and ``ref_paths``: the video files by id. See `engine.evidence.geometry.verify` for what is looked
+    at, and `engine.search.localization.rescore_seen` for what follows.
+    """
+    if not preset.localization.verified_per_query:
+        return list(candidates), list(matches)
+    with Viewer() as viewer:
+        found = verify(matches, candidates, query_paths, ref_paths, config=preset.localization, viewer=viewer)
+    num_seen = sum(item.agreement is not None for item in found)
+    logger.info("pictures of %d of %d matches were compared", num_seen, len(matches))
+    return ranked_by_pictures(candidates, [item.match for item in found], preset=preset)
