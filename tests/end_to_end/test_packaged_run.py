@@ -54,7 +54,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
 
 
 def test_normalize_gives_the_scores_of_the_run(
-    finished_run: FinishedRun, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
+    finished_run: FinishedRun, catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     output, _ = finished_run
     stores = ["--queries", output / "queries", "--references", output / "references"]
