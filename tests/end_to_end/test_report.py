@@ -27,7 +27,7 @@ def finished(trained_engines: Path, tmp_path_factory: pytest.TempPathFactory, ru
     folders = ["--queries", root / "queries", "--references", root / "references"]
     more = ["--engines", trained_engines, "--output", root / "out", "--report", root / "pages" / "report.html"]
     result = run_cli("run", *folders, *more)
-    assert re.search(r"verification: the pictures of \d of \d matches were compared", result.stderr)
+    assert re.search(r"pictures of \d of \d matches were compared", result.stderr)
     return root
 
 
