@@ -81,8 +81,11 @@ def planned_rows(engines: EnginesDirectory, *, one_model: EnginesDirectory | Non
         rows.append(Row("+ shots", first, _with_scenes(every, max_insets=0)))
     if every.scenes.max_insets:
         rows.append(Row("+ insets", first, every))
-    if final != every:
-        rows.append(Row("+ segments", first, final))
+    unseen = final.model_copy(update={"localization": final.localization.model_copy(update={"verified_per_query": 0})})
+    if unseen != every:
+        rows.append(Row("+ segments", first, unseen))
+    if final != unseen:
+        rows.append(Row("+ pictures", first, final))
     if has_gate(final):
         rows.append(Row("+ gate", first, final.with_gate(enabled=True)))
     if one_model is not None:
@@ -194,6 +197,9 @@ def main(
     norm_set: Annotated[
         Path | None, typer.Option(help="Folder of videos; default: the norm set of the engines.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--row", help="Of DATA, measure only this row; may be repeated.")
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Measure what each part brings on evaluation sets and report one table.
@@ -203,6 +209,10 @@ def main(
     directory = user_engines("lite") if engines is None else EnginesDirectory.open(engines)
     first = None if one_model is None else EnginesDirectory.open(one_model)
     rows = planned_rows(directory, one_model=first)
+    unknown = sorted(set(only or ()).difference(row.name for row in rows))
+    if unknown:
+        raise ConfigError(f"no row has the name {unknown[0]!r}; expected {', '.join(row.name for row in rows)}")
+    rows = [row for row in rows if not only or row.name in only]
     planned = [(row, find_data_set(folder)) for folder in data or [] for row in rows]
     if exact_copies is not None:
         planned += [(row, find_data_set(exact_copies)) for row in gate_rows(directory)]

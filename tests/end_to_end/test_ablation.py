@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from benchmarks.ablation import Bench, gate_rows, planned_rows, table
+from benchmarks.ablation import Bench, gate_rows, main, planned_rows, table
 from benchmarks.data_sets import DataSet
 from engine.config import Localization, Search
 from engine.errors import ConfigError
@@ -22,9 +22,10 @@ SWITCHES = {
     "+ shots": [],
     "+ insets": [],
     "+ segments": [],
+    "+ pictures": [],
     "+ second model": [],
 }
-OF_A_PRESET_FILE = ("base", "+ score normalization", "+ scenes", "+ shots", "+ insets")
+OF_A_PRESET_FILE = ("base", "+ score normalization", "+ scenes", "+ shots", "+ insets", "+ segments")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_two_models_need_engines_of_the_first(engines: EnginesDirectory) -> None
         planned_rows(one, one_model=one)
     with pytest.raises(ConfigError, match=r"have 2 models: .*--one-model"):
         planned_rows(engines, one_model=None)
-    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ segments"
+    assert [row.name for row in planned_rows(one, one_model=None)][-1] == "+ pictures"
 
 
 def test_shots_and_insets_are_rows_of_presets_that_describe_them(engines: EnginesDirectory) -> None:
@@ -87,18 +88,30 @@ def test_shots_and_insets_are_rows_of_presets_that_describe_them(engines: Engine
     shots = preset.model_copy(update={"models": preset.models[:1], "scenes": scenes})
     one = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": shots}))
     rows = {row.name: row.preset.scenes for row in planned_rows(one, one_model=None)}
-    assert list(rows) == ["base", "+ score normalization", "+ scenes", "+ shots", "+ insets", "+ segments"]
+    assert list(rows) == [
+        "base",
+        "+ score normalization",
+        "+ scenes",
+        "+ shots",
+        "+ insets",
+        "+ segments",
+        "+ pictures",
+    ]
     assert (rows["+ scenes"].scope, rows["+ scenes"].max_insets) == ("video", 0)
     assert (rows["+ shots"].scope, rows["+ shots"].max_insets) == ("shots", 0)
     assert rows["+ insets"] == rows["+ segments"] == scenes
 
 
-def test_segments_are_a_row_of_presets_that_do_not_localize_as_the_baseline(engines: EnginesDirectory) -> None:
+def test_segments_and_pictures_are_rows_of_presets_that_do_not_localize_as_the_baseline(
+    engines: EnginesDirectory,
+) -> None:
     preset = engines.manifest.preset.model_copy(update={"models": engines.manifest.preset.models[:1]})
     one = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": preset}))
     rows = {row.name: row.preset for row in planned_rows(one, one_model=None)}
     assert (rows["+ insets"].localization, rows["+ insets"].search) == (Localization(), Search())
-    assert rows["+ segments"] == preset
+    assert rows["+ pictures"] == preset
+    assert rows["+ segments"].localization == preset.localization.model_copy(update={"verified_per_query": 0})
+    assert rows["+ segments"].search == preset.search
     as_baseline = preset.model_copy(update={"localization": Localization(), "search": Search()})
     other = EnginesDirectory(engines.folder, engines.manifest.model_copy(update={"preset": as_baseline}))
     assert [row.name for row in planned_rows(other, one_model=None)][-1] == "+ insets"
@@ -107,3 +120,8 @@ def test_segments_are_a_row_of_presets_that_do_not_localize_as_the_baseline(engi
 def test_the_gate_experiment_needs_a_gate(engines: EnginesDirectory) -> None:
     with pytest.raises(ConfigError, match="have no edit gate"):
         gate_rows(engines)
+
+
+def test_a_row_that_is_not_there_is_refused(engines: EnginesDirectory) -> None:
+    with pytest.raises(ConfigError, match=r"no row has the name '\+ magic'; expected base, \+ score normalization, "):
+        main(engines=engines.folder, one_model=engines.folder, only=["+ magic"])
