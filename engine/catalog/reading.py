@@ -48,5 +48,5 @@ class EngineReader:
     ) -> list[Match]:
         """See `FileReader.verified`."""
         config = self._engine.preset.localization
-        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewer=self._viewer)
+        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewers=[self._viewer])
         return [item.match for item in found]

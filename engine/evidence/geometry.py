@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
 import cv2
@@ -109,7 +110,7 @@ def verify(
     ref_paths: Mapping[str, Location],
     *,
     config: Localization,
-    viewer: Viewer,
+    viewers: Sequence[Viewer],
 ) -> list[Verification]:
     """Look at pictures of the best matches of each query: whether they agree, and whether the copies are mirrored.
 
@@ -117,21 +118,53 @@ def verify(
     at that have a score and a match with a score of at least so much (`Localization`): their best match and, if that
     agrees, the next one. All matches are returned, in the order in which they came, with ``num_inliers`` where somebody
     looked; ``mirrored`` stays as it was where it is not clear. ``query_paths`` and ``ref_paths``: the files by video
-    id; one that is missing or damaged, or that ``viewer`` gave up, gives a reason and costs the others nothing.
+    id; one that is missing or damaged, or that its viewer gave up, gives a reason and costs the others nothing.
+    ``viewers`` look at once, each in a thread.
     """
+
+    def look(places: Sequence[int]) -> dict[int, Verification]:
+        viewer = free.get()
+        try:
+            return _look_at_pair(places, matches, query_paths, ref_paths, viewer=viewer)
+        finally:
+            free.put(viewer)
+
+    free = SimpleQueue[Viewer]()
+    for viewer in viewers:
+        free.put(viewer)
     found = [Verification(match) for match in matches]
-    for places in _worth_a_look(matches, candidates, config):
-        for place in places:
-            match = matches[place]
-            seen = compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id), viewer=viewer)
-            if isinstance(seen, str):
-                logger.warning("not verified: %s, %s: %s", match.query_id, match.ref_id, seen)
-                found[place] = Verification(match, reason=seen)
-                break
-            mirrored = match.mirrored if seen.mirrored is None else seen.mirrored
-            found[place] = Verification(replace(match, mirrored=mirrored, num_inliers=seen.num_inliers), seen)
-            if not seen.num_inliers:
-                break
+    with ThreadPoolExecutor(len(viewers), thread_name_prefix="look") as pool:
+        try:
+            for of_pair in pool.map(look, _worth_a_look(matches, candidates, config)):
+                for place, seen in of_pair.items():
+                    found[place] = seen
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for no more than what runs
+            raise
+    return found
+
+
+def _look_at_pair(
+    places: Sequence[int],
+    matches: Sequence[Match],
+    query_paths: Mapping[str, Location],
+    ref_paths: Mapping[str, Location],
+    *,
+    viewer: Viewer,
+) -> dict[int, Verification]:
+    """By place, what was seen of the matches of one pair, the next only if the one before agrees."""
+    found: dict[int, Verification] = {}
+    for place in places:
+        match = matches[place]
+        seen = compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id), viewer=viewer)
+        if isinstance(seen, str):
+            logger.warning("not verified: %s, %s: %s", match.query_id, match.ref_id, seen)
+            found[place] = Verification(match, reason=seen)
+            break
+        mirrored = match.mirrored if seen.mirrored is None else seen.mirrored
+        found[place] = Verification(replace(match, mirrored=mirrored, num_inliers=seen.num_inliers), seen)
+        if not seen.num_inliers:
+            break
     return found
 
 
@@ -194,7 +227,9 @@ def _num_telling(query: Features, reference: Features, other: Features) -> int:
 
 def features(picture: Frames) -> Features:
     """Features of an RGB picture, uint8 ``(H, W, 3)``; none of a plain one."""
-    keypoints, descriptors = _sift().detectAndCompute(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), None)
+    # One for each call: nothing says that threads may share one, and making one is quick.
+    sift: Any = cv2.SIFT.create(nfeatures=_MAX_FEATURES, contrastThreshold=_CONTRAST)
+    keypoints, descriptors = sift.detectAndCompute(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), None)
     points = np.array([point.pt for point in keypoints], dtype=np.float32).reshape(-1, 2)
     return Features(points, np.zeros((0, 128), np.float32) if descriptors is None else descriptors)
 
@@ -215,8 +250,3 @@ def count_inliers(query: Features, reference: Features) -> int:
     if affine is None or not _MIN_AREA < abs(np.linalg.det(affine[:, :2])) < _MAX_AREA:
         return 0
     return int(np.count_nonzero(is_inlier))
-
-
-@cache
-def _sift() -> Any:
-    return cv2.SIFT.create(nfeatures=_MAX_FEATURES, contrastThreshold=_CONTRAST)

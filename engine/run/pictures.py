@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 from engine.config import Preset
 from engine.evidence.frames import Viewer
@@ -13,6 +15,9 @@ from engine.search.comparison import ranked_by_pictures
 from engine.storage.location import Location
 
 logger = logging.getLogger(__name__)
+
+_MAX_VIEWERS = 16
+"""Processes of 100 MB each, of which those are started that there is work for."""
 
 
 def look_at_best(
@@ -30,8 +35,9 @@ def look_at_best(
     """
     if not preset.localization.verified_per_query:
         return list(candidates), list(matches)
-    with Viewer() as viewer:
-        found = verify(matches, candidates, query_paths, ref_paths, config=preset.localization, viewer=viewer)
+    with ExitStack() as stack:
+        viewers = [stack.enter_context(Viewer()) for _ in range(min(os.cpu_count() or 1, _MAX_VIEWERS))]
+        found = verify(matches, candidates, query_paths, ref_paths, config=preset.localization, viewers=viewers)
     num_seen = sum(item.agreement is not None for item in found)
     logger.info("pictures of %d of %d matches were compared", num_seen, len(matches))
     return ranked_by_pictures(candidates, [item.match for item in found], preset=preset)

@@ -95,8 +95,8 @@ PAIRS = [CandidatePair(match.query_id, match.ref_id, match.score / 10) for match
 def verified(folder: Path, matches: Sequence[Match] = MATCHES, **settings: float) -> list[Verification]:
     paths = {path.stem: path for path in folder.iterdir()}
     config = Localization.model_validate({"verified_per_query": 9, **settings})
-    with Viewer() as viewer:
-        return verify(matches, PAIRS, paths, paths, config=config, viewer=viewer)
+    with Viewer() as viewer, Viewer() as other:
+        return verify(matches, PAIRS, paths, paths, config=config, viewers=[viewer, other])
 
 
 def test_copies_are_verified(folder: Path) -> None:
