@@ -330,9 +330,10 @@ class Catalog:
         return self._looked_at(answer, path, reader)
 
     def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> CatalogAnswer:
-        """The answer with what pictures of its best matches show, where the catalogue knows the video file."""
+        """The answer with what pictures of its best matches show, but for videos that came as descriptors."""
         has_file = {
-            ref_id: _is_video_file(answer.paths[ref_id]) for ref_id in {match.ref_id for match in answer.matches}
+            ref_id: not _holds_descriptors(answer.paths[ref_id])
+            for ref_id in {match.ref_id for match in answer.matches}
         }
         with_file = [match for match in answer.matches if has_file[match.ref_id]]
         if not with_file:
@@ -481,9 +482,12 @@ def _size_bytes(folder: Location) -> int:
     return sum(path.stat().size_bytes for path in folder.below())
 
 
-def _is_video_file(path: Location) -> bool:
-    """Whether a path of the catalogue is a video, not the store or ``.npz`` that its descriptors came from."""
+def _holds_descriptors(path: Location) -> bool:
+    """Whether a path of the catalogue is the store or ``.npz`` that a video's descriptors came from.
+
+    False for a file that is gone or cannot be reached: whoever looks at it says so.
+    """
     try:
-        return path.is_file() and path.suffix != ".npz"
+        return path.suffix == ".npz" or path.is_dir()
     except RemoteError:
         return False

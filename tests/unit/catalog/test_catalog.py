@@ -570,3 +570,20 @@ def test_an_id_of_two_sources_is_refused(catalog: Catalog, footage: Path, tiny_e
     other = Catalog.create(tmp_path / "other", engines=tiny_engines)
     with pytest.raises(ConfigError, match="both hold the video id 'a'"):
         other.add([catalog.folder, footage])
+
+
+@IN_FOLDER
+def test_a_reference_whose_file_is_gone_is_compared_without_pictures_and_that_is_said(
+    catalog: Catalog, footage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = tmp_path / "q.mp4"
+    upload.write_bytes((footage / "a.mp4").read_bytes())
+    with catalog:
+        catalog.add([footage])
+        seen = {match.ref_id: match.num_inliers for match in catalog.match(upload).matches}
+        assert seen["a"] is not None
+        assert "not verified" not in caplog.text
+        (footage / "a.mp4").rename(tmp_path / "elsewhere.mp4")
+        unseen = catalog.match(upload)
+    assert {match.num_inliers for match in unseen.matches if match.ref_id == "a"} == {None}
+    assert f"not verified: q, a: not readable: {footage / 'a.mp4'}: No such file" in caplog.text
