@@ -360,12 +360,28 @@ class Catalog:
         """The engine of this catalogue, not opened. Raises ``StoreError`` for engines other than its own."""
         if self._engines is None:
             stored = self.manifest.engines_folder
-            self._engines = user_engines(self.manifest.preset.name) if stored is None else _opened(stored)
+            if stored is None:
+                self._engines = user_engines(self.manifest.preset.name)
+                self._say_if_outdated(self._engines.manifest.preset)
+            else:
+                self._engines = EnginesDirectory.open(Path(stored))
         engine = Engine.open(self._engines, preset=self.manifest.preset, decoder=self._decoder)
         check_identity(
             engine.identity(role="reference"), self.manifest, what=f"descriptors of the engines {engine.engines.folder}"
         )
         return engine
+
+    def _say_if_outdated(self, current: Preset) -> None:
+        """A catalogue goes on comparing as it did when it was made, which is no error, and easily overlooked."""
+        kept = self.manifest.preset
+        if (kept.search, kept.localization) != (current.search, current.localization):
+            logger.warning(
+                "%s compares with the settings of the version that made it, not with those of preset %s today; "
+                "`vsc-engine catalog create NEW` and `catalog add NEW %s` make one that does",
+                self.folder,
+                current.name,
+                self.folder,
+            )
 
     def close(self) -> None:
         """Close the engines, and what looks at matches; what is used again opens them again."""
