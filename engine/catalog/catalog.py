@@ -330,9 +330,10 @@ class Catalog:
         return self._looked_at(answer, path, reader)
 
     def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> CatalogAnswer:
-        """The answer with what pictures of its best matches show, where the catalogue knows the video file."""
+        """The answer with what pictures of its best matches show, but for videos that came as descriptors."""
         has_file = {
-            ref_id: _is_video_file(answer.paths[ref_id]) for ref_id in {match.ref_id for match in answer.matches}
+            ref_id: not _holds_descriptors(answer.paths[ref_id])
+            for ref_id in {match.ref_id for match in answer.matches}
         }
         with_file = [match for match in answer.matches if has_file[match.ref_id]]
         if not with_file:
@@ -359,12 +360,28 @@ class Catalog:
         """The engine of this catalogue, not opened. Raises ``StoreError`` for engines other than its own."""
         if self._engines is None:
             stored = self.manifest.engines_folder
-            self._engines = user_engines(self.manifest.preset.name) if stored is None else _opened(stored)
+            if stored is None:
+                self._engines = user_engines(self.manifest.preset.name)
+                self._say_if_outdated(self._engines.manifest.preset)
+            else:
+                self._engines = EnginesDirectory.open(Path(stored))
         engine = Engine.open(self._engines, preset=self.manifest.preset, decoder=self._decoder)
         check_identity(
             engine.identity(role="reference"), self.manifest, what=f"descriptors of the engines {engine.engines.folder}"
         )
         return engine
+
+    def _say_if_outdated(self, current: Preset) -> None:
+        """A catalogue goes on comparing as it did when it was made, which is no error, and easily overlooked."""
+        kept = self.manifest.preset
+        if (kept.search, kept.localization) != (current.search, current.localization):
+            logger.warning(
+                "%s compares with the settings of the version that made it, not with those of preset %s today; "
+                "`vsc-engine catalog create NEW` and `catalog add NEW %s` make one that does",
+                self.folder,
+                current.name,
+                self.folder,
+            )
 
     def close(self) -> None:
         """Close the engines, and what looks at matches; what is used again opens them again."""
@@ -481,9 +498,12 @@ def _size_bytes(folder: Location) -> int:
     return sum(path.stat().size_bytes for path in folder.below())
 
 
-def _is_video_file(path: Location) -> bool:
-    """Whether a path of the catalogue is a video, not the store or ``.npz`` that its descriptors came from."""
+def _holds_descriptors(path: Location) -> bool:
+    """Whether a path of the catalogue is the store or ``.npz`` that a video's descriptors came from.
+
+    False for a file that is gone or cannot be reached: whoever looks at it says so.
+    """
     try:
-        return path.is_file() and path.suffix != ".npz"
+        return path.suffix == ".npz" or path.is_dir()
     except RemoteError:
         return False

@@ -16,6 +16,7 @@ import pytest
 from engine.build.engines import build_engines
 from engine.catalog.catalog import Catalog
 from engine.catalog.records import AddReport
+from engine.config import load_preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, EngineError, MediaError, StoreError
 from engine.files import exclusive
@@ -570,3 +571,42 @@ def test_an_id_of_two_sources_is_refused(catalog: Catalog, footage: Path, tiny_e
     other = Catalog.create(tmp_path / "other", engines=tiny_engines)
     with pytest.raises(ConfigError, match="both hold the video id 'a'"):
         other.add([catalog.folder, footage])
+
+
+@IN_FOLDER
+def test_a_reference_whose_file_is_gone_is_compared_without_pictures_and_that_is_said(
+    catalog: Catalog, footage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = tmp_path / "q.mp4"
+    upload.write_bytes((footage / "a.mp4").read_bytes())
+    with catalog:
+        catalog.add([footage])
+        seen = {match.ref_id: match.num_inliers for match in catalog.match(upload).matches}
+        assert seen["a"] is not None
+        assert "not verified" not in caplog.text
+        (footage / "a.mp4").rename(tmp_path / "elsewhere.mp4")
+        unseen = catalog.match(upload)
+    assert {match.num_inliers for match in unseen.matches if match.ref_id == "a"} == {None}
+    assert f"not verified: q, a: not readable: {footage / 'a.mp4'}: No such file" in caplog.text
+
+
+def test_a_catalogue_that_compares_as_an_older_version_did_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    current = load_preset("lite")
+    before = current.model_copy(update={"search": current.search.model_copy(update={"inlier_weight": 0.0})})
+    upload = tmp_path / "q.mp4"
+    write_video(upload, moving_frames(2 * FPS), fps=FPS)
+    said = {}
+    for name, preset in (("old", before), ("new", current)):
+        folder = Catalog.create(tmp_path / name, preset=preset).folder
+        caplog.clear()
+        with Catalog.open(folder) as catalog:
+            for _ in range(2):
+                catalog.match(upload)
+        said[name] = [record.getMessage() for record in caplog.records if "settings" in record.getMessage()]
+    assert said["new"] == []
+    (line,) = said["old"]
+    assert line.startswith(f"{tmp_path / 'old'} compares with the settings of the version that made it")
+    assert f"catalog add NEW {tmp_path / 'old'}" in line
