@@ -330,11 +330,17 @@ class Catalog:
         return self._looked_at(answer, path, reader)
 
     def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> CatalogAnswer:
-        """The answer with what pictures of its best matches show, but for videos that came as descriptors."""
-        has_file = {
-            ref_id: not _holds_descriptors(answer.paths[ref_id])
-            for ref_id in {match.ref_id for match in answer.matches}
-        }
+        """The answer with what pictures of its best matches show, where the catalogue knows the video file."""
+        paths = {ref_id: answer.paths[ref_id] for ref_id in sorted({match.ref_id for match in answer.matches})}
+        has_file = {ref_id: _is_video_file(path) for ref_id, path in paths.items()}
+        gone = [path for ref_id, path in paths.items() if not has_file[ref_id] and not _holds_descriptors(path)]
+        if gone:
+            logger.warning(
+                "%s: no pictures of %d candidates were compared, as their files are not there, such as %s",
+                answer.query_id,
+                len(gone),
+                gone[0],
+            )
         with_file = [match for match in answer.matches if has_file[match.ref_id]]
         if not with_file:
             return answer
@@ -498,11 +504,16 @@ def _size_bytes(folder: Location) -> int:
     return sum(path.stat().size_bytes for path in folder.below())
 
 
-def _holds_descriptors(path: Location) -> bool:
-    """Whether a path of the catalogue is the store or ``.npz`` that a video's descriptors came from.
+def _is_video_file(path: Location) -> bool:
+    """Whether a path of the catalogue is a video that is there."""
+    try:
+        return path.is_file() and path.suffix != ".npz"
+    except RemoteError:
+        return False
 
-    False for a file that is gone or cannot be reached: whoever looks at it says so.
-    """
+
+def _holds_descriptors(path: Location) -> bool:
+    """Whether a path of the catalogue is the store or ``.npz`` that a video's descriptors came from."""
     try:
         return path.suffix == ".npz" or path.is_dir()
     except RemoteError:

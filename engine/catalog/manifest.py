@@ -15,9 +15,7 @@ from engine.errors import StoreError
 from engine.files import written_aside
 from engine.storage.location import Location
 
-FORMAT_VERSION = 3
-_WITH_SHARES = 2
-_WITHOUT_SHARES = 1
+FORMAT_VERSION = 4
 MANIFEST_NAME = "catalog.json"
 MILVUS_STATE = "milvus.json"
 """The file of a catalogue whose rows lie in Milvus; see `engine.catalog.milvus_rows`."""
@@ -43,7 +41,7 @@ class CatalogManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = _WITHOUT_SHARES
+    format_version: int = FORMAT_VERSION
     identity: dict[str, Any]
     preset: Preset
     num_dims: int
@@ -54,18 +52,8 @@ class CatalogManifest(BaseModel):
 
 
 def write_manifest(folder: Location, manifest: CatalogManifest) -> None:
-    """Write ``catalog.json``, all at once: the last act of making a catalogue.
-
-    It is of the oldest format that can say all of it, which older versions read.
-    """
-    if manifest.milvus is not None:
-        version, unused = FORMAT_VERSION, set[str]()
-    elif manifest.num_shares > 1:
-        version, unused = _WITH_SHARES, {"milvus"}
-    else:
-        version, unused = _WITHOUT_SHARES, {"milvus", "num_shares"}
-    written = manifest.model_copy(update={"format_version": version})
-    text = written.model_dump_json(indent=1, exclude=unused)
+    """Write ``catalog.json``, all at once: the last act of making a catalogue."""
+    text = manifest.model_copy(update={"format_version": FORMAT_VERSION}).model_dump_json(indent=1)
     with written_aside(folder / MANIFEST_NAME) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
 

@@ -239,8 +239,9 @@ def match(
     """Compare uploads with the catalogue; prints a JSON object for each: verdict, candidates and matches, best first.
 
     The verdict is `copy`, `review` or `no match`. Of uploads that share nothing with the catalogue one in a hundred may
-    be called a copy, and one in five be a case for review, however large it is. Where there are several uploads, the
-    exit status is that of the strongest verdict.
+    be called a copy, and one in five be a case for review, however large it is. Pictures of the best pairs are
+    compared; what agrees (`num_inliers`; null: nobody looked) raises scores. Where there are several uploads, the exit
+    status is that of the strongest verdict.
 
     Example: vsc-engine catalog match catalogue/ upload.mp4 --exit-code
     """

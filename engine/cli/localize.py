@@ -37,6 +37,7 @@ def localize(
     from engine.search.comparison import ranked
     from engine.search.exact_copies import read_sides
     from engine.search.localization import localize_candidates
+    from engine.search.score_norm import is_normalized
     from engine.storage.location import location
     from engine.store.tables import (
         check_ids,
@@ -59,6 +60,11 @@ def localize(
             for folder in (query_videos, reference_videos)
         ]
     query_rows, ref_rows = read_sides(location(queries), location(references))
+    if not cosine and not is_normalized(ref_rows):
+        say(
+            f"warning: the rows of {references} are not score-normalized, and segments are looked for as if they were; "
+            "give what `vsc-engine normalize` makes of both sides, or --cosine"
+        )
     pairs = read_candidates(location(candidates))
     check_ids(
         pairs,

@@ -74,6 +74,8 @@ def run(
 ) -> None:
     """Do the whole protocol: videos to candidates, matches and, with ground truth, uAP.
 
+    Pictures of the best pairs of each query are compared; what agrees (`num_inliers` in `matches.csv`) raises scores.
+
     Example: vsc-engine run --queries uploads/ --references catalogue/ --output out/
     """
     from engine.config import load_preset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
@@ -35,9 +36,11 @@ def look_at_best(
     """
     if not preset.localization.verified_per_query:
         return list(candidates), list(matches)
+    start_s = time.perf_counter()
     with ExitStack() as stack:
         viewers = [stack.enter_context(Viewer()) for _ in range(min(os.cpu_count() or 1, _MAX_VIEWERS))]
         found = verify(matches, candidates, query_paths, ref_paths, config=preset.localization, viewers=viewers)
     num_seen = sum(item.agreement is not None for item in found)
-    logger.info("pictures of %d of %d matches were compared", num_seen, len(matches))
+    seconds = time.perf_counter() - start_s
+    logger.info("pictures of %d of %d matches were compared, %.1f s", num_seen, len(matches), seconds)
     return ranked_by_pictures(candidates, [item.match for item in found], preset=preset)

@@ -78,8 +78,8 @@ def rescore_seen(
 ) -> tuple[list[CandidatePair], list[Match]]:
     """Raise scores by a weight times ``num_inliers``, of which `MAX_INLIERS` count; best first.
 
-    A match is raised by its own, a pair by those of its best match. Where nobody looked, and with weights of 0, nothing
-    changes; equal scores keep their order.
+    A match is raised by its own, a pair by the most that one of its matches has. Where nobody looked, and with weights
+    of 0, nothing changes; equal scores keep their order.
     """
     counted = [min(match.num_inliers or 0, MAX_INLIERS) for match in matches]
     raised = [

@@ -98,6 +98,11 @@ class ScoreNormalizer:
         return np.split(biases, np.cumsum([len(rows) for rows in queries])[:-1])
 
 
+def is_normalized(references: Iterable[Descriptors]) -> bool:
+    """Whether references are as `ScoreNormalizer.references` gives them: the last number of each row is 1."""
+    return all(bool((reference.descriptors[:, -1] == 1).all()) for reference in references)
+
+
 def unit_length(descriptors: Iterable[Descriptors]) -> list[Descriptors]:
     """Rows scaled to length 1, so that inner products are cosines: what is compared without score normalization.
 

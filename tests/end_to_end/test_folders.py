@@ -139,7 +139,8 @@ def test_localize_reads_the_candidates_of_a_run(strange_run: tuple[Path, str], r
     pairs = {(pair.query_id, pair.ref_id) for pair in read_candidates(out / "candidates.csv")}
     assert (OBEYED, OBEYED) in pairs
     sides: Sequence[str | Path] = ["--queries", out / "queries", "--references", out / "references"]
-    run_cli("localize", *sides, "--candidates", out / "candidates.csv", "--output", tmp_path / "m.csv")
+    result = run_cli("localize", *sides, "--candidates", out / "candidates.csv", "--output", tmp_path / "m.csv")
+    assert f"warning: the rows of {out / 'references'} are not score-normalized" in result.stderr
     assert {(match.query_id, match.ref_id) for match in read_matches(tmp_path / "m.csv")} <= pairs
 
 

@@ -64,7 +64,8 @@ def test_normalize_gives_the_scores_of_the_run(
     run_cli("search", *normalized, "--output", tmp_path / "searched.csv")
     localized = ["--candidates", tmp_path / "searched.csv", "--output", tmp_path / "matches.csv"]
     videos = ["--query-videos", catalogue.queries, "--reference-videos", catalogue.references]
-    run_cli("localize", *normalized, *localized, "--rescored", tmp_path / "candidates.csv", *videos)
+    result = run_cli("localize", *normalized, *localized, "--rescored", tmp_path / "candidates.csv", *videos)
+    assert "not score-normalized" not in result.stderr
     assert any(match.num_inliers for match in read_matches(tmp_path / "matches.csv"))
     for table in ("matches.csv", "candidates.csv"):
         assert (tmp_path / table).read_bytes() == (output / table).read_bytes()

@@ -177,13 +177,22 @@ def test_a_video_on_the_wrong_share_is_damage(tiny_engines: Path, tmp_path: Path
             ask()
 
 
-def test_one_folder_stays_readable_for_older_versions(tiny_engines: Path, tmp_path: Path) -> None:
-    formats = {}
-    for num_shares in (1, 2):
-        folder = Catalog.create(tmp_path / str(num_shares), engines=tiny_engines, num_shares=num_shares).folder
-        facts = json.loads((folder / "catalog.json").read_text())
-        formats[num_shares] = facts["format_version"], facts.get("num_shares")
-    assert formats == {1: (1, None), 2: (2, 2)}
+def test_a_catalogue_of_the_first_format_is_read(tiny_engines: Path, tmp_path: Path) -> None:
+    catalog = Catalog.create(tmp_path / "c", engines=tiny_engines)
+    catalog.add([npz(tmp_path / "r.npz", *REFERENCES)])
+    expected = catalog.match_descriptors(QUERIES[0])
+    path = catalog.folder / "catalog.json"
+    facts = {**json.loads(path.read_text()), "format_version": 1}
+    for key in ("num_shares", "milvus"):
+        del facts[key]
+    del facts["preset"]["search"]["inlier_weight"], facts["preset"]["localization"]["inlier_weight"]
+    path.write_text(json.dumps(facts))
+    old = Catalog.open(catalog.folder)
+    assert old.match_descriptors(QUERIES[0]) == expected
+    assert old.manifest.preset.search.inlier_weight == 0
+
+
+def test_no_shares_are_refused(tiny_engines: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one share, got 0"):
         Catalog.create(tmp_path / "0", engines=tiny_engines, num_shares=0)
 
