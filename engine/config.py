@@ -270,6 +270,7 @@ class HoughVoting(_Strict):
     ``similarity``: ``inner_product`` takes descriptors as they are; ``cosine`` L2-normalizes them first.
     ``unrelated_similarity``: what a similarity must exceed to be evidence of a copy, and what it loses below it.
     ``max_loss``: a time that does not fit takes at most this from the sum, so that single ones do not end a segment.
+    ``max_gap_s``: more seconds without any evidence end it, however strong it is on both sides.
     ``beside_loss``: taken from the evidence of a reference row beside the line.
     ``votes_per_row``: reference rows that each time of the query votes for.
     ``other_speeds``: reference seconds in a query second beside 1, 0.1 to 10; below zero the copy runs backwards.
@@ -286,6 +287,7 @@ class HoughVoting(_Strict):
     similarity: Literal["inner_product", "cosine"] = "inner_product"
     unrelated_similarity: Number = -0.25
     max_loss: NotNegative = 0.25
+    max_gap_s: Positive = 5.0
     beside_loss: NotNegative = 0.1
     votes_per_row: Count = 10
     other_speeds: tuple[Speed, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.11, 1.25, 1.43, 1.67, 2.0, -1.0)

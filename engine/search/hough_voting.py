@@ -171,7 +171,9 @@ def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
     offsets_s[0] = np.concatenate([together_s, offsets_s[0]])
     speed = np.repeat(speeds, [len(offsets) for offsets in offsets_s])
     best = _strongest_run(plane, speed, np.concatenate(offsets_s), settings)
-    return best if best.weighted_sum >= settings.min_evidence else None
+    if best.weighted_sum < settings.min_evidence:
+        return None
+    return _strongest_part(best, plane.query_s, settings.max_gap_s)
 
 
 def _voting_cells(evidence: FloatArray, votes_per_row: int) -> tuple[Indices, Indices]:
@@ -216,6 +218,25 @@ def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: Hough
         columns=columns[line, run],
         evidence=evidence[line, run],
         weighted_sum=float(sums[line, last]),
+    )
+
+
+def _strongest_part(line: _Line, query_s: Times, max_gap_s: float) -> _Line:
+    """Of the parts between longer gaps without evidence the one with the largest sum."""
+    is_evident = np.flatnonzero(line.evidence > 0)
+    gaps_s = np.diff(query_s[line.first + is_evident])
+    if len(gaps_s) == 0:
+        return line
+    ends = np.flatnonzero(gaps_s - np.median(np.diff(query_s)) > max_gap_s) + 1
+    if len(ends) == 0:
+        return line
+    parts = [slice(int(part[0]), int(part[-1]) + 1) for part in np.split(is_evident, ends)]
+    part = max(parts, key=lambda part: float(line.evidence[part].sum()))
+    return line._replace(
+        first=line.first + part.start,
+        last=line.first + part.stop - 1,
+        columns=line.columns[part],
+        evidence=line.evidence[part],
     )
 
 

@@ -54,6 +54,22 @@ def test_an_excerpt_shown_twice_gives_two_matches() -> None:
     assert sorted(map(times, localize(video, REFERENCE))) == [(8, 18, 8, 18), (26, 36, 8, 18)]
 
 
+def test_an_intro_and_an_outro_at_the_same_offset_are_two_matches() -> None:
+    video = query(SHOWN[:6], footage(2, 10), SHOWN[16:22])
+    assert sorted(map(times, localize(video, REFERENCE))) == [(0, 6, 0, 6), (16, 22, 16, 22)]
+    (match,) = localize(query(SHOWN[:6], footage(2, 4), SHOWN[10:16]), REFERENCE)
+    assert times(match) == (0, 16, 0, 16), "a shorter stretch that does not fit ends no segment"
+
+
+def test_a_frame_every_ten_seconds_is_no_gap() -> None:
+    sparse = [
+        Descriptors(video.video_id, 10 * video.timestamps, video.descriptors)
+        for video in (query(footage(2, 3), SHOWN[5:25], footage(3, 3)), REFERENCE)
+    ]
+    (match,) = localize(*sparse)
+    assert times(match) == (30, 230, 50, 250)
+
+
 def test_footage_that_the_reference_repeats_gives_two_matches() -> None:
     reference = describe("R1", as_reference(np.concatenate([SHOWN[:12], footage(2, 3), SHOWN[:12]])))
     assert sorted(map(times, localize(query(SHOWN[:12]), reference))) == [(0, 12, 0, 12), (0, 12, 15, 27)]
