@@ -57,6 +57,7 @@ def test_a_run_equals_that_of_the_command_line(
     assert read_candidates(tmp_path / "again" / "candidates.csv") == expected
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_repeated_and_a_failed_one_is(
     catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

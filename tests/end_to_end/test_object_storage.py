@@ -135,6 +135,7 @@ def test_a_run_and_stages_write_to_an_object_store_what_they_write_to_a_folder(
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.long
 def test_stores_are_merged_from_and_to_an_object_store(
     object_store: ObjectStore, catalogue: Catalogue, run_cli: RunCli, options: list[str], tmp_path: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_stores_are_merged_from_and_to_an_object_store(
     assert same_rows("s3://videos/merge/all.npz", tmp_path / "all")
 
 
+@pytest.mark.long
 def test_copies_within_a_bucket_are_those_within_a_folder(
     object_store: ObjectStore, catalogue: Catalogue, run_cli: RunCli, trained_engines: Path, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_search_gives_what_it_gives_without_a_cluster(nodes: Any, run_cli: RunCl
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.long
 def test_the_shares_of_a_node_that_dies_are_opened_by_the_other(nodes: Any, actors: RayActors, folder: Path) -> None:
     expected = [Catalog.open(folder).match_descriptors(query) for query in QUERIES]
     remote = Catalog.open(folder, cluster=nodes.address)
