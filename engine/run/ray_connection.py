@@ -42,7 +42,8 @@ def connect(address: str) -> None:
     try:
         _greet(host, int(port))
     except (OSError, OverflowError) as error:
-        raise EngineError(f"no Ray cluster answers at {address} ({error}); {advice}") from error
+        named = found if address == "auto" else address  # Ray puts this machine's own address for 127.0.0.1
+        raise EngineError(f"no Ray cluster answers at {named} ({error}); {advice}") from error
     # What Ray has to say of workers that die goes to stdout, where data belongs, even without `log_to_driver`.
     worker._worker_logs_enabled = False
     try:

@@ -491,6 +491,7 @@ def test_the_addresses_are_described_with_examples(server: Server, prepared: Pat
 
 def test_each_line_of_the_log_is_an_object(server: Server) -> None:
     server.ask("GET", "/v1/videos/not%0athere")
+    wait_until(lambda: "not\\nthere" in server.log.read_text(encoding="utf-8"))  # written after the answer is sent
     lines = [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
     (asked,) = [line for line in lines if line.get("path") == "/v1/videos/not\nthere"]
     assert (asked["status"], asked["method"], asked["level"], asked["client"]) == (404, "GET", "info", "127.0.0.1")
