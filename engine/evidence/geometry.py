@@ -22,6 +22,7 @@ import numpy as np
 from engine.config import Localization
 from engine.evidence.frames import Viewer, matching_times
 from engine.records import CandidatePair, FloatArray, Frames, Match
+from engine.search.localization import MAX_INLIERS
 from engine.storage.location import Location
 
 logger = logging.getLogger(__name__)
@@ -31,9 +32,6 @@ _INNER, _OUTER = (1, 3, 4, 6), (0, 2, 5, 7)
 """Of the times; the ends of a match may be off. Half of either is half a match away from the other half."""
 SHORT_SIDE_PX = 128
 CHANCE_INLIERS = 7
-CLEAR_INLIERS = 40
-"""So many leave no doubt: of unrelated pairs none was seen with a third of them (`benchmarks.calibrate`)."""
-
 _MIN_MIRROR_INLIERS, _MIN_MIRROR_RATIO = 6, 2.0
 _CLEAR_RATIO = 4.0
 _MATCHES_PER_PAIR = 2
@@ -88,7 +86,7 @@ class Agreement:
     @property
     def is_clear(self) -> bool:
         """Whether more pictures would not change the answer."""
-        return self._is_at_least(CLEAR_INLIERS, _CLEAR_RATIO)
+        return self._is_at_least(MAX_INLIERS, _CLEAR_RATIO)
 
     def _is_at_least(self, num_inliers: int, ratio: float) -> bool:
         return self.num_inliers >= num_inliers and self.num_inliers > ratio * min(self.num_direct, self.num_mirrored)

@@ -12,7 +12,8 @@ from engine.search import hough_voting, temporal_network
 from engine.store.store import check_same_dimensions
 
 MAX_INLIERS = 40
-"""More say nothing more (`engine.evidence.geometry.CLEAR_INLIERS`)."""
+"""So many leave no doubt, and more say nothing more: of unrelated pairs none was seen with a third of them
+(`benchmarks.calibrate`)."""
 
 _DEFAULT = Localization()
 
@@ -70,7 +71,7 @@ def rescore(
     Meant for matches of `engine.search.hough_voting`, whose scores are evidence of 0 or more. Equal scores keep their
     order, and weight 0 changes nothing.
     """
-    return _raised(candidates, matches, [segment_weight * match.score for match in matches])
+    return _raised(candidates, matches, [match.score for match in matches], weight=segment_weight)
 
 
 def rescore_seen(
@@ -86,18 +87,22 @@ def rescore_seen(
         replace(match, score=match.score + match_weight * count) for match, count in zip(matches, counted, strict=True)
     ]
     return (
-        _raised(candidates, matches, [pair_weight * count for count in counted]),
+        _raised(candidates, matches, counted, weight=pair_weight),
         sorted(raised, key=lambda match: match.score, reverse=True),
     )
 
 
 def _raised(
-    candidates: Sequence[CandidatePair], matches: Sequence[Match], amounts: Sequence[float]
+    candidates: Sequence[CandidatePair], matches: Sequence[Match], values: Sequence[float], *, weight: float
 ) -> list[CandidatePair]:
-    """Each pair with the largest of the amounts, one for each match, that is for it; best first."""
+    """Raise each pair by the largest of its matches' ``values`` times ``weight``; best first, unless that is 0."""
+    if not weight:
+        return list(candidates)
     largest: dict[tuple[str, str], float] = {}
-    for match, amount in zip(matches, amounts, strict=True):
+    for match, value in zip(matches, values, strict=True):
         pair = match.query_id, match.ref_id
-        largest[pair] = max(amount, largest.get(pair, 0.0))
-    raised = [replace(pair, score=pair.score + largest.get((pair.query_id, pair.ref_id), 0.0)) for pair in candidates]
-    return sorted(raised, key=lambda pair: pair.score, reverse=True) if any(amounts) else list(candidates)
+        largest[pair] = max(value, largest.get(pair, 0.0))
+    raised = [
+        replace(pair, score=pair.score + weight * largest.get((pair.query_id, pair.ref_id), 0.0)) for pair in candidates
+    ]
+    return sorted(raised, key=lambda pair: pair.score, reverse=True)

@@ -14,7 +14,6 @@ from engine.config import Localization
 from engine.evidence.frames import Viewer
 from engine.evidence.geometry import (
     CHANCE_INLIERS,
-    CLEAR_INLIERS,
     Agreement,
     Verification,
     count_inliers,
@@ -22,6 +21,7 @@ from engine.evidence.geometry import (
     verify,
 )
 from engine.records import CandidatePair, Match
+from engine.search.localization import MAX_INLIERS
 from tests.unit.evidence.worlds import Picture, mirrored, pan, write
 
 PICTURE, OTHER = pan(1, num_seconds=1)[0], pan(2, num_seconds=1)[0]
@@ -106,7 +106,7 @@ def test_copies_are_verified(folder: Path) -> None:
     ]
     assert [item.match.mirrored for item in found] == [False, True, True, True, None, None, None, False, None, None]
     seen = [item.match.num_inliers for item in found]
-    assert [None if count is None else count >= CLEAR_INLIERS for count in seen[:4]] == [True, True, True, False]
+    assert [None if count is None else count >= MAX_INLIERS for count in seen[:4]] == [True, True, True, False]
     assert seen[3] == seen[6] == 0
     assert seen[7] is not None, "the next best of a pair that agrees is looked at"
     assert seen[8:] == [None, None], "no third one, and no second one of a pair that does not agree"
@@ -142,6 +142,6 @@ def test_what_unrelated_videos_share_all_the_time_says_nothing(tmp_path: Path) -
     assert count_inliers(first, second) > 2 * CHANCE_INLIERS, "the text itself agrees"
     found = verified(tmp_path, [MATCHES[0], MATCHES[3]])
     assert found[0].match.num_inliers is not None
-    assert found[0].match.num_inliers >= CLEAR_INLIERS
+    assert found[0].match.num_inliers >= MAX_INLIERS
     assert found[1].match.num_inliers is not None
-    assert found[1].match.num_inliers < CLEAR_INLIERS / 10
+    assert found[1].match.num_inliers < MAX_INLIERS / 10

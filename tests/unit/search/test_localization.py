@@ -9,7 +9,7 @@ import pytest
 from engine.config import Localization
 from engine.errors import StoreError
 from engine.records import CandidatePair, Match
-from engine.search.localization import MAX_INLIERS, localize, localize_candidates, rescore_seen
+from engine.search.localization import MAX_INLIERS, localize, localize_candidates, rescore, rescore_seen
 from tests.unit.search.footage import as_query, as_reference, describe, footage
 
 COPIED = footage(1)
@@ -77,6 +77,11 @@ class TestRescoreSeen:
             ("p", "b", 0.5 + 0.25 * MAX_INLIERS), ("q", "b", 3.5), ("q", "b", 3.25), ("q", "a", 3.0), ("q", "c", 0.5)
         ]  # fmt: skip
         assert [match.num_inliers for match in matches] == [9999, 10, 5, None, 0]
+
+    def test_pairs_are_sorted_where_no_match_raises_them(self) -> None:
+        pairs, _ = rescore_seen(self.PAIRS[::-1], [], pair_weight=0.02, match_weight=0.25)
+        assert [pair.score for pair in pairs] == [0.5, 0.4, 0.4]
+        assert rescore(self.PAIRS[::-1], [], segment_weight=0.05) == pairs
 
     def test_weights_of_zero_change_no_score(self) -> None:
         pairs, matches = rescore_seen(self.PAIRS, self.MATCHES, pair_weight=0, match_weight=0)
