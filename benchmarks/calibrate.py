@@ -126,7 +126,7 @@ def size_lines(scores: Scores, model: FalseMatchModel, preset: Preset) -> list[s
             f"{int((alone >= limit).sum())}, {int((told >= limit).sum())} of {len(told)}"
             for limit in (thresholds.act, thresholds.review)
         ]
-        lines.append(f"{size:<12}{thresholds.act:>10.3f}{thresholds.review:>13.3f}{counts[0]:>30}{counts[1]:>16}")
+        lines.append(f"{size:<12}{thresholds.act:>10.3f}{thresholds.review:>13.3f}{counts[0]:>36}{counts[1]:>16}")
     return lines
 
 
