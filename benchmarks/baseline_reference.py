@@ -13,10 +13,8 @@ descriptors of a cosine of at least `MIN_COSINE`.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.bench_pipeline import threshold_for, with_threshold
-from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, report
+from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, cpu_seconds, report
 from engine.build.export import Normalize
 from engine.config import ClipGate, DescriptorModel, Preset
 from engine.describe.engine import Engine
@@ -67,12 +65,6 @@ class CpuClock:
         start_s = cpu_seconds()
         yield
         self.stages_s[name] = self.stages_s.get(name, 0.0) + cpu_seconds() - start_s
-
-
-def cpu_seconds() -> float:
-    """Of this process and its ended children."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 class EagerClip(nn.Module):

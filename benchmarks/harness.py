@@ -7,6 +7,8 @@ import json
 import os
 import platform
 import re
+import resource
+import time
 from collections.abc import Callable
 from functools import wraps
 from importlib import metadata
@@ -67,6 +69,12 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _installed_version(name)) is not None},
     }
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _installed_version(package: str) -> str | None:

@@ -8,7 +8,6 @@ however far apart. CPU seconds are those of the whole run, of all processes, and
 
 from __future__ import annotations
 
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import av
 import typer
 
 from benchmarks.data_sets import DataSet, find_data_set
-from benchmarks.harness import EnginesOption, OutputOption, command_line, report
+from benchmarks.harness import EnginesOption, OutputOption, command_line, cpu_seconds, report
 from engine.config import SampledFrames, Sampling
 from engine.console import progress
 from engine.evaluate.figures import candidate_figures, match_figures
@@ -75,17 +74,12 @@ def figures_of(data: DataSet, engines: EnginesDirectory, *, frames: SampledFrame
         preset=preset.model_copy(update={"sampling": sampling}),
         decoder="pyav",
     )
-    before_s = _cpu_s()
+    before_s = cpu_seconds()
     result = run_protocol(settings, progress=progress)
-    used_s = _cpu_s() - before_s
+    used_s = cpu_seconds() - before_s
     truth = in_ids_of(read_ground_truth(data.ground_truth), query_ids=result.query_ids, ref_ids=result.ref_ids)
     found = candidate_figures(result.candidates, truth, plot=None) | match_figures(result.matches, truth)
     return {"uap": found["uap"], "segment_ap": found["segment_ap"], "cpu_s": used_s}
-
-
-def _cpu_s() -> float:
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(resource.getrusage(kind).ru_utime for kind in kinds)
 
 
 def _rows(given: DataSet, engines: EnginesDirectory, gops_s: list[float], work: Path) -> Iterator[dict[str, Any]]:

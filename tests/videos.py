@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import numpy as np
@@ -21,14 +22,20 @@ _AUDIO_CODEC = {".webm": "libopus"}
 
 
 def write_video(
-    path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: int = 25, codec: str = "libx264", audio: bool = False
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    fps: int = 25,
+    codec: str = "libx264",
+    options: Mapping[str, str] = MappingProxyType({}),
+    audio: bool = False,
 ) -> None:
     """Encode uint8 ``(H, W, 3)`` RGB frames (H and W even) into the container that the suffix names.
 
-    ``audio`` adds silence of the same length, from time 0.
+    ``options`` are the codec's. ``audio`` adds silence of the same length, from time 0.
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=_CODEC_OPTIONS.get(codec, {}))
+        stream = container.add_stream(codec, rate=fps, options={**_CODEC_OPTIONS.get(codec, {}), **options})
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         sound = container.add_stream(_AUDIO_CODEC.get(path.suffix, "aac"), rate=_AUDIO_RATE_HZ) if audio else None
         num_frames = 0

@@ -22,15 +22,21 @@ Seen = TypeVar("Seen")
 
 
 def matching_times(match: Match, num_pairs: int) -> list[tuple[float, float]]:
-    """Times of the query and of the reference that show the same, in seconds: ``num_pairs``, spread over the match.
+    """Times of the query and of the reference that show the same, in seconds: ``num_pairs``, spread over the match."""
+    shares = (np.arange(num_pairs) + 0.5) / num_pairs
+    query_s = match.query_start_s + shares * (match.query_end_s - match.query_start_s)
+    return [(time_s, matching_ref_time(match, time_s)) for time_s in query_s.tolist()]
+
+
+def matching_ref_time(match: Match, query_s: float) -> float:
+    """When the reference shows what the query shows at ``query_s``, in seconds.
 
     The reference runs forward over its segment, and backward where the speed is below zero.
     """
-    shares = (np.arange(num_pairs) + 0.5) / num_pairs
+    length_s = match.query_end_s - match.query_start_s
+    share = (query_s - match.query_start_s) / length_s if length_s else 0.5
     is_backward = match.speed is not None and match.speed < 0
-    query_s = match.query_start_s + shares * (match.query_end_s - match.query_start_s)
-    ref_s = match.ref_start_s + (1 - shares if is_backward else shares) * (match.ref_end_s - match.ref_start_s)
-    return list(zip(query_s.tolist(), ref_s.tolist(), strict=True))
+    return match.ref_start_s + (1 - share if is_backward else share) * (match.ref_end_s - match.ref_start_s)
 
 
 class Viewer:

@@ -3,16 +3,18 @@
 Two kinds say nothing. One map explains a few features of any two pictures, `CHANCE_INLIERS`. And what agrees with the
 reference at another time as well does not depend on what is shown: a station's logo, a caption, a frame around the
 picture, the studio behind the speaker, which unrelated videos share. So features beyond chance count where the times
-match, and against it where they do not; those of a reference that stands still come to nothing.
+match, and against it where they do not, and by as much as such counts differ anyway; those of a reference that stands
+still come to nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,7 +22,7 @@ import cv2
 import numpy as np
 
 from engine.config import Localization
-from engine.evidence.frames import Viewer, matching_times
+from engine.evidence.frames import Viewer, matching_ref_time
 from engine.records import CandidatePair, FloatArray, Frames, Match
 from engine.search.localization import MAX_INLIERS
 from engine.storage.location import Location
@@ -28,10 +30,14 @@ from engine.storage.location import Location
 logger = logging.getLogger(__name__)
 
 NUM_PAIRS = 8
-_INNER, _OUTER = (1, 3, 4, 6), (0, 2, 5, 7)
-"""Of the times; the ends of a match may be off. Half of either is half a match away from the other half."""
+_LOOKS = (0, 2, 4, 8)
+"""Of the times, from one to the next: after each look it may be clear that no other is needed."""
+_MARGIN = 1 / 16
+"""Of a match, on both sides: its ends may be off."""
+_MIN_LENGTH_S = 0.1
 SHORT_SIDE_PX = 128
 CHANCE_INLIERS = 7
+_PROMISING_INLIERS = 6
 _MIN_MIRROR_INLIERS, _MIN_MIRROR_RATIO = 6, 2.0
 _CLEAR_RATIO = 4.0
 _MATCHES_PER_PAIR = 2
@@ -120,12 +126,14 @@ def verify(
     ``viewers`` look at once, each in a thread.
     """
 
-    def look(places: Sequence[int]) -> dict[int, Verification]:
+    def look(pairs: Sequence[Sequence[int]]) -> dict[int, Verification]:
         viewer = free.get()
         try:
-            return _look_at_pair(places, matches, query_paths, ref_paths, viewer=viewer)
+            pictures = _Pictures(viewer)
+            seen = [_look_at_pair(places, matches, query_paths, ref_paths, pictures=pictures) for places in pairs]
         finally:
             free.put(viewer)
+        return {place: verification for of_pair in seen for place, verification in of_pair.items()}
 
     free = SimpleQueue[Viewer]()
     for viewer in viewers:
@@ -133,8 +141,8 @@ def verify(
     found = [Verification(match) for match in matches]
     with ThreadPoolExecutor(len(viewers), thread_name_prefix="look") as pool:
         try:
-            for of_pair in pool.map(look, _worth_a_look(matches, candidates, config)):
-                for place, seen in of_pair.items():
+            for of_query in pool.map(look, _worth_a_look(matches, candidates, config)):
+                for place, seen in of_query.items():
                     found[place] = seen
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for no more than what runs
@@ -148,13 +156,13 @@ def _look_at_pair(
     query_paths: Mapping[str, Location],
     ref_paths: Mapping[str, Location],
     *,
-    viewer: Viewer,
+    pictures: _Pictures,
 ) -> dict[int, Verification]:
     """By place, what was seen of the matches of one pair, the next only if the one before agrees."""
     found: dict[int, Verification] = {}
     for place in places:
         match = matches[place]
-        seen = compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id), viewer=viewer)
+        seen = _compare_pictures(match, query_paths.get(match.query_id), ref_paths.get(match.ref_id), pictures)
         if isinstance(seen, str):
             logger.warning("not verified: %s, %s: %s", match.query_id, match.ref_id, seen)
             found[place] = Verification(match, reason=seen)
@@ -168,59 +176,103 @@ def _look_at_pair(
 
 def _worth_a_look(
     matches: Sequence[Match], candidates: Sequence[CandidatePair], config: Localization
-) -> Iterator[list[int]]:
-    """The places of the best matches of each pair that is to be looked at."""
+) -> list[list[list[int]]]:
+    """By query, the places of the best matches of each pair that is to be looked at."""
     places = defaultdict[tuple[str, str], list[int]](list)
     for place in sorted(range(len(matches)), key=lambda place: -matches[place].score):
         match = matches[place]
         if match.score >= config.min_verified_score:
             places[match.query_id, match.ref_id].append(place)
-    looked_at = Counter[str]()
+    by_query = defaultdict[str, list[list[int]]](list)
     for pair in candidates:
         if config.min_verified_pair_score is not None and pair.score < config.min_verified_pair_score:
             continue
         of_pair = places.get((pair.query_id, pair.ref_id))
-        if of_pair and looked_at[pair.query_id] < config.verified_per_query:
-            looked_at[pair.query_id] += 1
-            yield of_pair[:_MATCHES_PER_PAIR]
+        of_query = by_query[pair.query_id]
+        if of_pair and len(of_query) < config.verified_per_query:
+            of_query.append(of_pair[:_MATCHES_PER_PAIR])
+    return list(by_query.values())
 
 
-def compare_pictures(
-    match: Match, query_path: Location | None, ref_path: Location | None, *, viewer: Viewer
+class _Pictures:
+    """What a viewer shows of some videos, looked at once, and the features of it."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._shown: dict[tuple[Location | None, float], Frames] = {}
+        self._features: dict[tuple[Location | None, float], Features] = {}
+
+    def look_at(self, path: Location | None, times_s: Sequence[float]) -> str | None:
+        """Look at a video, or say in one line why that cannot be done."""
+        new_s = [time_s for time_s in times_s if (path, time_s) not in self._shown]
+        seen = self._viewer.look_at(path, new_s, short_side_px=SHORT_SIDE_PX) if new_s else {}
+        if isinstance(seen, str):
+            return seen
+        self._shown.update({(path, time_s): picture for time_s, picture in seen.items()})
+        return None
+
+    def features(self, path: Location | None, time_s: float) -> Features:
+        """The features at a time that was looked at."""
+        key = path, time_s
+        if key not in self._features:
+            self._features[key] = features(self._shown[key])
+        return self._features[key]
+
+
+def _compare_pictures(
+    match: Match, query_path: Location | None, ref_path: Location | None, pictures: _Pictures
 ) -> Agreement | str:
     """Compare the videos of a match at up to `NUM_PAIRS` times, or say in one line why that cannot be done.
 
-    Where nothing agrees at the first half of the times, nobody looks at the others.
+    Nobody goes on looking after times of which none promises anything.
     """
-    times = matching_times(match, NUM_PAIRS)
-    agreement = Agreement()
-    for part in (_INNER, _OUTER):
-        query_s, ref_s = zip(*(times[place] for place in part), strict=True)
-        queries = viewer.look_at(query_path, query_s, short_side_px=SHORT_SIDE_PX)
-        references = viewer.look_at(ref_path, ref_s, short_side_px=SHORT_SIDE_PX)
-        if isinstance(queries, str) or isinstance(references, str):
-            return next(side for side in (queries, references) if isinstance(side, str))
-        shown: dict[float, Features] = {}
-        for place, time_s in enumerate(query_s):
-            query = features(queries[time_s])
-            for wanted_s in (ref_s[place], ref_s[place - len(part) // 2]):
-                if wanted_s not in shown:
-                    shown[wanted_s] = features(references[wanted_s])
-            sides = shown[ref_s[place]], shown[ref_s[place - len(part) // 2]]
-            agreement = Agreement(
-                agreement.num_direct + _num_telling(query, *sides),
-                agreement.num_mirrored + _num_telling(query.mirrored(), *sides),
-            )
+    times = [(query_s, matching_ref_time(match, query_s)) for query_s in times_to_look_at(match)]
+    agreement, most_inliers = Agreement(), 0
+    num_same, num_other = np.zeros(2), np.zeros(2)
+    for part in filter(None, (times[start:end] for start, end in pairwise(_LOOKS))):
+        query_s, ref_s = zip(*part, strict=True)
+        reason = pictures.look_at(query_path, query_s) or pictures.look_at(ref_path, ref_s)
+        if reason:
+            return reason
+        for place in range(len(part)):
+            query = pictures.features(query_path, query_s[place])
+            reference = pictures.features(ref_path, ref_s[place])
+            other = pictures.features(ref_path, ref_s[place - len(part) // 2])
+            sides = query, query.mirrored()
+            same_time = [count_inliers(side, reference) for side in sides]
+            num_same += [_beyond_chance(count) for count in same_time]
+            num_other += [_beyond_chance(count_inliers(side, other)) for side in sides]
+            # Two counts of the same differ by as much as the root of both.
+            telling = np.round(num_same - num_other - np.sqrt(2 * num_other)).astype(int)
+            agreement = Agreement(*telling.tolist())
             if agreement.is_clear:
                 return agreement
-        if not agreement.num_inliers:
+            most_inliers = max(most_inliers, *same_time)
+        if most_inliers < _PROMISING_INLIERS or max(agreement.num_direct, agreement.num_mirrored) < 0:
             break
     return agreement
 
 
-def _num_telling(query: Features, reference: Features, other: Features) -> int:
-    """Inliers with the reference, less those with the ``other`` picture of it; of either those beyond chance."""
-    return max(count_inliers(query, reference), CHANCE_INLIERS) - max(count_inliers(query, other), CHANCE_INLIERS)
+def _beyond_chance(num_inliers: int) -> int:
+    return max(num_inliers - CHANCE_INLIERS, 0)
+
+
+def times_to_look_at(match: Match) -> list[float]:
+    """`NUM_PAIRS` times of the query, in seconds, the most telling first: far apart, and shared with other matches.
+
+    Those are the multiples of a power of two, of the next smaller one, and so on. A moment has one.
+    """
+    margin_s = _MARGIN * (match.query_end_s - match.query_start_s)
+    start_s, end_s = match.query_start_s + margin_s, match.query_end_s - margin_s
+    if end_s - start_s < _MIN_LENGTH_S:
+        return [start_s]
+    step_s = 2.0 ** np.floor(np.log2(end_s - start_s))
+    times_s: list[float] = []
+    while len(times_s) < NUM_PAIRS:
+        multiples = np.arange(np.ceil(start_s / step_s), np.floor(end_s / step_s) + 1) * step_s
+        times_s += [time_s for time_s in multiples.tolist() if time_s not in times_s]
+        step_s /= 2
+    return times_s[:NUM_PAIRS]
 
 
 def features(picture: Frames) -> Features:

@@ -75,19 +75,27 @@ def _by_seeking(media: Media, times_s: Sequence[float], short_side_px: int) -> I
 
 
 class _SeekingReader:
-    """Decodes from the keyframe before a time, or goes on where it is if that is behind it."""
+    """Decodes from the keyframe before a time, or goes on where it is if that is behind it.
+
+    Of what is shown before that time only those frames are decoded that others refer to.
+    """
 
     def __init__(self, video: OpenVideo) -> None:
         self._video = video
         self._times = _Times(video)
+        self._packets = video.packets()
+        self._ahead: deque[Packet[VideoStream]] = deque()
+        self._wanted_pts: int | None = None
         self._shown: VideoFrame | None = None
-        self._frames = self._decode()
+        self._frames = _decode(video, self._packets_to_decode())
+        self._next: VideoFrame | None = None
         self._next = next(self._frames, None)
 
     def shown_at(self, time_s: float) -> VideoFrame:
         """The last frame that begins at ``time_s`` or before; times must not go backward."""
         if self._next is not None and self._is_far(time_s, self._next):
             self._seek(time_s)
+        self._wanted_pts = self._read_up_to(time_s)
         num_decoded = 0
         while self._next is not None and self._times.of(self._next) <= time_s:
             self._shown, self._next = self._next, next(self._frames, None)
@@ -110,14 +118,36 @@ class _SeekingReader:
     def _seek(self, time_s: float) -> None:
         self._video.container.seek(self._times.ticks(time_s), stream=self._video.stream)
         self._video.clock = Clock(self._video.clock.tick_s, may_leap=False)
-        self._shown = None
-        self._frames = self._decode()
+        self._packets = self._video.packets()
+        self._ahead.clear()
+        self._wanted_pts = self._shown = self._next = None
+        self._frames = _decode(self._video, self._packets_to_decode())
         self._next = next(self._frames, None)
         if self._next is None or self._times.of(self._next) > time_s:
             raise _CannotFindError
 
-    def _decode(self) -> Iterator[VideoFrame]:
-        return _decode(self._video, self._video.packets())
+    def _read_up_to(self, time_s: float) -> int | None:
+        """Read on to ``time_s``: the pts of the last frame that begins by then, None where packets do not tell."""
+        while len(self._ahead) <= MAX_GROUP_FRAMES:
+            last = self._ahead[-1] if self._ahead else None
+            if last is not None and (last.pts is None or last.dts is None):
+                return None
+            is_read = last is not None and self._times.seconds(last.dts) > time_s
+            packet = None if is_read else next(self._packets, None)
+            if packet is None:
+                shown = (packet.pts for packet in self._ahead if self._times.of(packet) <= time_s)
+                return max((pts for pts in shown if pts is not None), default=None)
+            self._ahead.append(packet)
+        return None
+
+    def _packets_to_decode(self) -> Iterator[Packet[VideoStream]]:
+        context = self._video.stream.codec_context
+        while packet := self._ahead.popleft() if self._ahead else next(self._packets, None):
+            # A frame of two fields may come in two packets, of which the second has the later time.
+            is_woven = self._next is not None and self._next.interlaced_frame
+            is_passed = self._wanted_pts is not None and packet.pts is not None and packet.pts < self._wanted_pts
+            context.skip_frame = "NONREF" if is_passed and not is_woven else "DEFAULT"
+            yield packet
 
 
 def _by_reading(media: Media, times_s: Sequence[float], short_side_px: int) -> Iterator[Frames]:
@@ -174,9 +204,12 @@ class _Times:
         self._start_s = (video.container.start_time or 0) / av.time_base
 
     def of(self, item: VideoFrame | Packet[VideoStream]) -> float:
-        if item.pts is None:
+        return self.seconds(item.pts)
+
+    def seconds(self, ticks: int | None) -> float:
+        if ticks is None:
             raise _CannotFindError
-        return item.pts * self._tick_s - self._start_s
+        return ticks * self._tick_s - self._start_s
 
     def ticks(self, time_s: float) -> int:
         return round((time_s + self._start_s) / self._tick_s)

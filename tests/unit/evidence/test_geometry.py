@@ -18,10 +18,13 @@ from engine.evidence.geometry import (
     Verification,
     count_inliers,
     features,
+    times_to_look_at,
     verify,
 )
-from engine.records import CandidatePair, Match
+from engine.isolation import ThisProcess
+from engine.records import CandidatePair, Frames, Match
 from engine.search.localization import MAX_INLIERS
+from engine.storage.location import Location
 from tests.unit.evidence.worlds import Picture, mirrored, pan, write
 
 PICTURE, OTHER = pan(1, num_seconds=1)[0], pan(2, num_seconds=1)[0]
@@ -124,6 +127,48 @@ def test_few_pairs_of_a_query_are_looked_at(folder: Path) -> None:
     assert looked_at(min_verified_score=2.5) == [0, 1, 2]
     assert looked_at(min_verified_pair_score=0.35) == [0, 1, 7]
     assert looked_at(verified_per_query=0) == []
+
+
+class NotingViewer(Viewer):
+    """Looks, and notes at what it was asked to look."""
+
+    def __init__(self) -> None:
+        super().__init__(process=ThisProcess())
+        self.noted: list[tuple[str, tuple[float, ...]]] = []
+
+    def look_at(
+        self, path: Location | None, times_s: Sequence[float], *, short_side_px: int
+    ) -> dict[float, Frames] | str:
+        self.noted.append((str(path and path.stem), tuple(times_s)))
+        return super().look_at(path, times_s, short_side_px=short_side_px)
+
+
+def test_looks_are_few_and_pictures_shared(folder: Path) -> None:
+    paths = {path.stem: path for path in folder.iterdir()}
+    pairs = [CandidatePair("other", ref_id, 0.5) for ref_id in ("R", "copy")]
+    matches = [Match("other", "R", 0.0, 8.0, 0.0, 8.0, 2.0), Match("other", "copy", 0.5, 7.5, 0.0, 7.0, 1.0)]
+    viewer = NotingViewer()
+    verify(matches, pairs, paths, paths, config=Localization(verified_per_query=2), viewers=[viewer])
+    assert viewer.noted == [("other", (4.0, 2.0)), ("R", (4.0, 2.0)), ("copy", (3.5, 1.5))]
+
+
+def test_a_moment_says_nothing(folder: Path) -> None:
+    (found,) = verified(folder, [Match("copy", "R", 3.0, 3.0, 5.0, 5.0, 1.0)])
+    assert found.match.num_inliers == 0
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "expected_s"),
+    [
+        (0.0, 8.0, [4, 2, 6, 1, 3, 5, 7, 0.5]),
+        (0.0, 20.0, [16, 8, 4, 12, 2, 6, 10, 14]),
+        (101.0, 117.0, [104, 112, 108, 116, 102, 106, 110, 114]),
+        (0.0, 1.0, [0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875, 0.0625]),
+        (3.3, 3.3, [3.3]),
+    ],
+)
+def test_times_to_look_at_are_far_apart_and_shared(start_s: float, end_s: float, expected_s: list[float]) -> None:
+    assert times_to_look_at(Match("Q", "R", start_s, end_s, 5.0, 6.0, 1.0)) == expected_s
 
 
 def captioned(frames: list[Picture]) -> list[Picture]:

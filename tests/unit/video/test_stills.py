@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from engine.errors import MediaError
 from engine.video import stills as module
 from engine.video.stills import Still, stills
-from tests.videos import damage_tail, moving_frames, turn_video, write_video
+from tests.videos import damage_tail, moving_frames, turn_video, write_timed_video, write_video
 
 TIMES_S = [-1.0, 0.0, 0.39, 0.41, 1.21, 5.5, 10.99, 11.97]
 
@@ -39,6 +41,50 @@ def test_pictures_are_those_that_are_shown(tmp_path: Path, name: str, codec: str
     assert [still.time_s for still in found] == TIMES_S
     for still, expected in zip(found, shown_at(path, TIMES_S), strict=True):
         np.testing.assert_array_equal(still.picture, expected, err_msg=f"at {still.time_s} s")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_pictures_that_are_shown_long_are_found(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    times_ms = np.cumsum([40, 40, 1900, 40, 40, 700, 1200, 40] * 8).tolist()
+    write_timed_video(path, moving_frames(len(times_ms)), times_ms=times_ms)
+    times_s = np.arange(0.02, times_ms[-1] / 1000, 0.7).tolist()
+    for still, expected in zip(stills(path, times_s, short_side_px=1000), shown_at(path, times_s), strict=True):
+        np.testing.assert_array_equal(still.picture, expected, err_msg=f"at {still.time_s} s")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {"x264-params": "tff=1:interlaced=1:bframes=3"}),
+        ("a.ts", "mpeg2video", {"flags": "+ilme+ildct", "bf": "2", "b": "4M"}),
+    ],
+)
+def test_interlaced_pictures_are_found(tmp_path: Path, name: str, codec: str, options: dict[str, str]) -> None:
+    path = tmp_path / name
+    write_video(path, moving_frames(100), codec=codec, options=options)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).interlaced_frame
+    times_s = [0.7, 1.5, 1.54, 3.1]
+    for still, expected in zip(stills(path, times_s, short_side_px=1000), shown_at(path, times_s), strict=True):
+        np.testing.assert_array_equal(still.picture, expected, err_msg=f"at {still.time_s} s")
+
+
+def test_frames_that_no_other_needs_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mp4"
+    write_timed_video(path, moving_frames(200), times_ms=list(range(0, 8000, 40)))
+    decode, times_s = module._decode, list[float]()
+
+    def noted(*arguments: Any) -> Iterator[av.VideoFrame]:
+        for frame in decode(*arguments):
+            times_s.append(frame.time)
+            yield frame
+
+    monkeypatch.setattr(module, "_decode", noted)
+    found = [still.picture for still in stills(path, [7.0, 7.1], short_side_px=1000)]
+    assert 7.08 in times_s
+    assert len(times_s) < 125
+    np.testing.assert_array_equal(found, shown_at(path, [7.0, 7.1]))
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
