@@ -24,6 +24,10 @@ except ImportError as _error:
 KEPT_VERSIONS = timedelta(minutes=10)
 """Longer than a reader takes between looking at the newest version and having read it."""
 
+INDEX_BITS = 4
+"""Of a dimension. With fewer, rows would have to be read to tell the nearest, which takes longer than all else."""
+
+_ROWS_PER_PARTITION = 2048
 _BROKEN = (RuntimeError, ValueError, OSError, pa.ArrowException)
 
 
@@ -57,7 +61,7 @@ def made_table(folder: Location, name: str, schema: pa.Schema) -> Any:
 
 def index_config() -> Any:
     """What makes an approximate index for cosines. It takes dimensions that 8 divides."""
-    return IvfRq(distance_type="cosine")
+    return IvfRq(distance_type="cosine", num_bits=INDEX_BITS, target_partition_size=_ROWS_PER_PARTITION)
 
 
 def readable(folder: Location, table: str) -> AbstractContextManager[None]:

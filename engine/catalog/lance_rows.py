@@ -14,7 +14,16 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from engine.catalog.lance import KEPT_VERSIONS, among, index_config, made_table, opened_table, readable, writable
+from engine.catalog.lance import (
+    INDEX_BITS,
+    KEPT_VERSIONS,
+    among,
+    index_config,
+    made_table,
+    opened_table,
+    readable,
+    writable,
+)
 from engine.catalog.rows import Rows, by_revision
 from engine.errors import StoreError
 from engine.files import written_aside
@@ -24,9 +33,8 @@ from engine.storage.location import Location
 _ROWS, _VECTOR = "rows", "descriptor"
 _COLUMNS = ("revision", "row", "start_s", "end_s")
 _INDEXED = "indexed.json"
-_NUM_PROBES = 40
+_MAX_PROBES, _MIN_PROBES = 40, 10
 _ALL_PROBES = 1_000_000
-_REFINE_FACTOR = 10
 _QUERY_BLOCK = 256
 # Rows that no index holds, before the index takes them: that rewrites up to a million rows, however few are new.
 _MIN_RECENT_ROWS = 50_000
@@ -43,6 +51,7 @@ class LanceRows:
     def __init__(self, folder: Location, table: Any) -> None:
         self._folder = folder
         self._table = table
+        self._num_probes = _MAX_PROBES
 
     @classmethod
     def create(cls, folder: Location, *, num_dims: int) -> Self:
@@ -56,9 +65,11 @@ class LanceRows:
 
     def refresh(self) -> int | None:
         """See `RowStore.refresh`."""
-        indexed_through = self._read_indexed().get("indexed_through")  # first: the index holds all that it speaks of
+        facts = self._read_indexed()  # first: the index holds all that it speaks of
+        indexed_through = facts.get("indexed_through")
         with readable(self._folder, _ROWS):
             self._table.checkout_latest()
+            self._num_probes = num_probes(self._table.count_rows(), num_trained=facts.get("num_trained"))
             has_index = indexed_through is not None and self._table.list_indices()
         return indexed_through if has_index else None
 
@@ -93,7 +104,7 @@ class LanceRows:
         with readable(self._folder, _ROWS):
             for start in range(0, len(queries), _QUERY_BLOCK):
                 query = self._table.search(queries[start : start + _QUERY_BLOCK], vector_column_name=_VECTOR)
-                query = query.distance_type("cosine").nprobes(_NUM_PROBES).refine_factor(_REFINE_FACTOR).limit(k)
+                query = query.distance_type("cosine").nprobes(self._num_probes).limit(k)
                 if without:
                     query = query.where(f"NOT ({among(without)})", prefilter=True)
                 table = query.fast_search().select(["revision", "_distance"]).to_arrow()
@@ -133,7 +144,7 @@ class LanceRows:
             num_recent = self._table.count_rows(indexed_through and f"revision > {indexed_through}")
             max_recent = max(_MIN_RECENT_ROWS, min(index_above, int(num_rows * _RECENT_SHARE)))
             is_due = indexed_through is not None and num_recent > max_recent
-            num_trained = 0 if indexed_through is None else self._read_indexed().get("num_trained", index_above)
+            num_trained = 0 if indexed_through is None else self._num_trained(index_above)
             can_index = self._num_dims() % 8 == 0
             if can_index and num_rows > index_above and num_rows > num_trained * _MAX_GROWTH:
                 self._table.create_index(_VECTOR, config=index_config())
@@ -147,8 +158,13 @@ class LanceRows:
     def _num_dims(self) -> int:
         return int(self._table.schema.field(_VECTOR).type.list_size)
 
+    def _num_trained(self, index_above: int) -> int:
+        """How many rows the index was trained with; 0 for one as they were made before, which is to be made anew."""
+        facts = self._read_indexed()
+        return facts.get("num_trained", index_above) if facts.get("num_bits") == INDEX_BITS else 0
+
     def _read_indexed(self) -> dict[str, int]:
-        """What `_note_indexed` wrote; empty where there is no index. ``num_trained`` may be absent in older ones."""
+        """What `_note_indexed` wrote; empty where there is no index. Older ones lack what came later."""
         path = self._folder / _INDEXED
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
@@ -167,8 +183,14 @@ class LanceRows:
             revisions = self._table.search().select(["revision"]).to_arrow()["revision"].to_numpy()
             through = int(revisions.max(initial=0))
             with written_aside(self._folder / _INDEXED) as aside:
-                facts = {"indexed_through": through, "num_trained": num_trained}
+                facts = {"indexed_through": through, "num_trained": num_trained, "num_bits": INDEX_BITS}
                 aside.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def num_probes(num_rows: int, *, num_trained: int | None) -> int:
+    """How many partitions of the index to search: of one that has grown fewer, for about as many rows."""
+    share = 1.0 if num_trained is None or num_rows <= num_trained else num_trained / num_rows
+    return max(_MIN_PROBES, round(_MAX_PROBES * share))
 
 
 def _schema(num_dims: int) -> pa.Schema:

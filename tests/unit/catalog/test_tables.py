@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.catalog.lance_rows import num_probes
 from engine.catalog.manifest import MilvusRowsAt
 from engine.catalog.records import CatalogVideo
 from engine.catalog.rows import ALL_REVISIONS
@@ -263,10 +264,28 @@ def test_an_index_is_trained_anew_for_four_times_its_rows(tables: Tables, tmp_pa
     assert json.loads((tmp_path / "indexed.json").read_text())["num_trained"] == 1640
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "num_trained", "expected"),
+    [(0, None, 40), (100, 100, 40), (50, 100, 40), (300, 100, 13), (900, 100, 10)],
+)
+def test_of_an_index_that_has_grown_fewer_partitions_are_searched(
+    num_rows: int, num_trained: int | None, expected: int
+) -> None:
+    assert num_probes(num_rows, num_trained=num_trained) == expected
+
+
 @IN_FOLDER
-def test_the_note_of_an_older_version_on_the_index_is_read(tables: Tables, tmp_path: Path) -> None:
+@pytest.mark.parametrize("older", [{}, {"num_trained": 400}])
+def test_the_index_of_an_older_version_is_read_and_made_anew(
+    tables: Tables, tmp_path: Path, older: dict[str, int]
+) -> None:
     entries = commit(tables, *(video(f"v{n}", 40) for n in range(10)))
     tables.tend(index_above=100)
-    (tmp_path / "indexed.json").write_text(json.dumps({"indexed_through": entries[-1].revision}))
+    through = entries[-1].revision
+    (tmp_path / "indexed.json").write_text(json.dumps({"indexed_through": through, **older}))
+    assert tables.refresh().indexed_through == through
+    tables.tend(index_above=100)
+    noted = json.loads((tmp_path / "indexed.json").read_text())
+    assert noted == {"indexed_through": through, "num_trained": 400, "num_bits": 4}
     tables.tend(index_above=100, merge=True)
-    assert json.loads((tmp_path / "indexed.json").read_text())["num_trained"] == 100
+    assert json.loads((tmp_path / "indexed.json").read_text()) == noted
