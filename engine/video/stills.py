@@ -26,6 +26,7 @@ from engine.video.pyav import PyAvFrameSource
 MAX_GROUP_FRAMES = 3000
 """From one keyframe to the next: two minutes at 25 fps, some seconds of work. No sensible file has more."""
 
+_MAX_BYTES_AHEAD = 64 << 20
 _DECODE_ON_S = 2.0
 _SAMPLED_FPS = 4.0
 
@@ -127,8 +128,9 @@ class _SeekingReader:
             raise _CannotFindError
 
     def _read_up_to(self, time_s: float) -> int | None:
-        """Read on to ``time_s``: the pts of the last frame that begins by then, None where packets do not tell."""
-        while len(self._ahead) <= MAX_GROUP_FRAMES:
+        """Read on to ``time_s``: the pts of the last frame that begins by then; None where that cannot be told."""
+        num_bytes = sum(packet.size for packet in self._ahead)
+        while len(self._ahead) <= MAX_GROUP_FRAMES and num_bytes < _MAX_BYTES_AHEAD:
             last = self._ahead[-1] if self._ahead else None
             if last is not None and (last.pts is None or last.dts is None):
                 return None
@@ -138,6 +140,7 @@ class _SeekingReader:
                 shown = (packet.pts for packet in self._ahead if self._times.of(packet) <= time_s)
                 return max((pts for pts in shown if pts is not None), default=None)
             self._ahead.append(packet)
+            num_bytes += packet.size
         return None
 
     def _packets_to_decode(self) -> Iterator[Packet[VideoStream]]:

@@ -53,6 +53,14 @@ def test_pictures_that_are_shown_long_are_found(tmp_path: Path, name: str) -> No
         np.testing.assert_array_equal(still.picture, expected, err_msg=f"at {still.time_s} s")
 
 
+def test_few_bytes_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mp4"
+    write_long(path)
+    monkeypatch.setattr(module, "_MAX_BYTES_AHEAD", 1000)
+    for still, expected in zip(stills(path, TIMES_S, short_side_px=1000), shown_at(path, TIMES_S), strict=True):
+        np.testing.assert_array_equal(still.picture, expected, err_msg=f"at {still.time_s} s")
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
     [
