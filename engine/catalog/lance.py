@@ -17,7 +17,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of nothing that a pers
 try:
     import lancedb
     import pyarrow as pa
-    from lancedb.index import IvfRq
+    from lancedb.index import BTree, IvfRq
 except ImportError as _error:
     raise BackendUnavailable("a catalogue needs lancedb: pip install 'vsc-engine[catalog]'") from _error
 
@@ -62,6 +62,11 @@ def made_table(folder: Location, name: str, schema: pa.Schema) -> Any:
 def index_config() -> Any:
     """What makes an approximate index for cosines. It takes dimensions that 8 divides."""
     return IvfRq(distance_type="cosine", num_bits=INDEX_BITS, target_partition_size=_ROWS_PER_PARTITION)
+
+
+def key_config() -> Any:
+    """What makes an index that finds rows by a whole number, without reading that of every row."""
+    return BTree()
 
 
 def readable(folder: Location, table: str) -> AbstractContextManager[None]:

@@ -19,6 +19,7 @@ from engine.catalog.lance import (
     KEPT_VERSIONS,
     among,
     index_config,
+    key_config,
     made_table,
     opened_table,
     readable,
@@ -30,8 +31,8 @@ from engine.files import written_aside
 from engine.records import Descriptors, FloatArray
 from engine.storage.location import Location
 
-_ROWS, _VECTOR = "rows", "descriptor"
-_COLUMNS = ("revision", "row", "start_s", "end_s")
+_ROWS, _VECTOR, _KEY = "rows", "descriptor", "revision"
+_COLUMNS = (_KEY, "row", "start_s", "end_s")
 _INDEXED = "indexed.json"
 _MAX_PROBES, _MIN_PROBES = 40, 10
 _ALL_PROBES = 1_000_000
@@ -70,7 +71,7 @@ class LanceRows:
         with readable(self._folder, _ROWS):
             self._table.checkout_latest()
             self._num_probes = num_probes(self._table.count_rows(), num_trained=facts.get("num_trained"))
-            has_index = indexed_through is not None and self._table.list_indices()
+            has_index = indexed_through is not None and self._vector_indices()
         return indexed_through if has_index else None
 
     def begin_writing(self) -> None:
@@ -114,7 +115,7 @@ class LanceRows:
     def num_indexed(self) -> int:
         """See `RowStore.num_indexed`."""
         with readable(self._folder, _ROWS):
-            return sum(int(index.num_indexed_rows or 0) for index in self._table.list_indices())
+            return sum(int(index.num_indexed_rows or 0) for index in self._vector_indices())
 
     def check_index(self) -> None:
         """See `RowStore.check_index`: all of the index is read."""
@@ -148,12 +149,16 @@ class LanceRows:
             can_index = self._num_dims() % 8 == 0
             if can_index and num_rows > index_above and num_rows > num_trained * _MAX_GROWTH:
                 self._table.create_index(_VECTOR, config=index_config())
+                self._table.create_index(_KEY, config=key_config())
                 num_trained, is_due = num_rows, False
                 self._note_indexed(num_trained=num_trained)
             num_small = self._table.stats()["fragment_stats"]["num_small_fragments"]
             if merge or is_due or num_small > _MAX_SMALL_FRAGMENTS:
                 self._table.optimize(cleanup_older_than=KEPT_VERSIONS)
                 self._note_indexed(num_trained=num_trained)
+
+    def _vector_indices(self) -> list[Any]:
+        return [index for index in self._table.list_indices() if index.columns == [_VECTOR]]
 
     def _num_dims(self) -> int:
         return int(self._table.schema.field(_VECTOR).type.list_size)
@@ -178,7 +183,7 @@ class LanceRows:
 
     def _note_indexed(self, *, num_trained: int) -> None:
         """Say which rows are in the index, and how many it was trained for: all are, or nothing is said."""
-        indices = self._table.list_indices()
+        indices = self._vector_indices()
         if indices and not any(index.num_unindexed_rows for index in indices):
             revisions = self._table.search().select(["revision"]).to_arrow()["revision"].to_numpy()
             through = int(revisions.max(initial=0))
