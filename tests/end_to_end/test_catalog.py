@@ -162,6 +162,7 @@ def assert_whole(folder: Path, *states: list[Descriptors]) -> Contents:
     return found
 
 
+@pytest.mark.long
 def test_an_add_that_is_killed_after_any_operation_goes_on(
     tiny_engines: Path, tmp_path: Path, rows_at: str | None
 ) -> None:

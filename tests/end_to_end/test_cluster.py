@@ -89,6 +89,7 @@ def test_a_killed_node_costs_nothing(
     assert set(figures["stages_s"]) >= {"decode", "ensemble"}
 
 
+@pytest.mark.long
 def test_a_catalogue_takes_the_same_rows(
     cluster: Any, videos: Path, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

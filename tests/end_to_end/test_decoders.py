@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_dali_gives_what_pyav_gives_and_bad_files_fail_alone(
     folder: Path, lite_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def stopping_run(
     return output
 
 
+@pytest.mark.long
 def test_a_gate_that_is_off_stops_nothing(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_gate_that_is_off_stops_nothing(
     assert all(item.edit_score is None and not item.is_stopped for item in described)
 
 
+@pytest.mark.long
 def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_only_an_exact_copy_comes_through_a_gate_that_stops_all(
     assert without == {}
 
 
+@pytest.mark.long
 def test_the_single_commands_give_what_run_gives(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, stopping_run: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +154,7 @@ def test_the_single_commands_give_what_run_gives(
     assert figures[0] == figures[1] > 0
 
 
+@pytest.mark.long
 def test_a_challenge_file_holds_placeholders(
     gated: GatedEngines, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
 ) -> None:
@@ -160,6 +164,7 @@ def test_a_challenge_file_holds_placeholders(
     assert all(item.is_stopped and len(item) == 1 and np.abs(item.descriptors).max() < 1e-5 for item in videos)
 
 
+@pytest.mark.long
 def test_engines_without_a_gate_cannot_turn_it_on(
     catalogue: Catalogue, tiny_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def failures(text: str) -> dict[str, tuple[str, str]]:
     return {row["video_id"]: (row["stage"], row["reason"]) for row in csv.DictReader(text.splitlines())}
 
 
+@pytest.mark.long
 def test_extraction_from_and_to_an_object_store_gives_what_files_give(
     object_store: ObjectStore, catalogue: Catalogue, run_cli: RunCli, options: list[str], tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def found_pairs(object_store: ObjectStore) -> str:
     return object_store.path("duplicates/pairs.csv").read_text()
 
 
+@pytest.mark.long
 def test_a_catalogue_may_lie_in_an_object_store(
     object_store: ObjectStore, catalogue: Catalogue, run_cli: RunCli, options: list[str]
 ) -> None:

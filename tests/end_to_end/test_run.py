@@ -95,6 +95,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
     assert json.loads(result.stdout.splitlines()[-1]) == {**finished_run[1], "output": str(output)}
 
 
+@pytest.mark.long
 def test_the_steps_by_hand_give_the_result_of_run(
     finished_run: FinishedRun,
     catalogue: Catalogue,
@@ -136,6 +137,7 @@ def test_the_steps_by_hand_give_the_result_of_run(
     assert plot.stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_engines_with_a_pca_keep_it(
     finished_run: FinishedRun, catalogue: Catalogue, run_cli: RunCli, tmp_path: Path
 ) -> None:

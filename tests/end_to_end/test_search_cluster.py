@@ -56,6 +56,7 @@ def count(folder: Path, what: str) -> int:
     return len((folder / what).read_text())
 
 
+@pytest.mark.long
 def test_an_actor_that_dies_is_made_anew_and_the_call_repeated_once(
     actors: RayActors, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +72,7 @@ def test_an_actor_that_dies_is_made_anew_and_the_call_repeated_once(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.long
 def test_errors_are_those_of_the_call(actors: RayActors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     actor = actors.host(Counting, tmp_path, "hello", what="a test", num_actors=1)
     with pytest.raises(EngineError, match=r"^a test on the Ray cluster \S+ failed: KeyError: 'bug'$"):
@@ -130,6 +132,7 @@ def test_shares_on_nodes_answer_as_this_process_does_and_see_what_is_added(
         remote.match_descriptors(replace(QUERIES[0], gate="stopped_rows_kept"))
 
 
+@pytest.mark.long
 def test_match_gives_what_it_gives_without_a_cluster(nodes: Any, folder: Path, run_cli: RunCli, tmp_path: Path) -> None:
     write_video(tmp_path / "upload.mp4", moving_frames(20, seed=1), fps=5)
     with Catalog.open(folder) as here:

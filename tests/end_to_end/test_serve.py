@@ -126,6 +126,7 @@ def test_a_report_is_a_page_behind_an_address_that_cannot_be_guessed(server: Ser
     assert server.ask("GET", "/v1/reports/..%2f.lock").status == 404
 
 
+@pytest.mark.long
 def test_videos_come_and_go(folder: Path, prepared: Path, tmp_path: Path, run_cli: RunCli) -> None:
     for name in ("copy.mp4", "other.mp4"):
         shutil.copy(prepared / "files" / name, tmp_path)

@@ -39,6 +39,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
     return ["extract", folder / "video.mp4", "--engines", folder / "engines", "--role", "reference"]
 
 
+@pytest.mark.long
 def test_the_runner_for_gpus_passes_on_the_stub_driver(library: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", *map(str, FILES)]
     environment = os.environ | {VARIABLE: str(library)}

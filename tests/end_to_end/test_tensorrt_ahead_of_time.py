@@ -128,6 +128,7 @@ def build(path: Path, *, max_rows: int = 32) -> int:
     return engine.stat().st_size
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ensemble", "edit_features", "edit_score"])
 def test_the_graphs_of_vsc22_compute_what_pytorch_computes_and_are_built(
     vsc22: dict[str, Path], tmp_path: Path, name: str

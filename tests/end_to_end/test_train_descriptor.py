@@ -92,6 +92,7 @@ def test_two_processes_with_half_the_batch_each_compute_what_one_computes(
     np.testing.assert_allclose(losses(halved), losses(read_log(whole_run)), rtol=2e-4)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_losses(whole_run: Path, store: Path, tmp_path: Path) -> None:
     preset, output = write_preset(tmp_path), tmp_path / "run"
     arguments = [*command(preset, store, output), "--save-seconds", "0"]

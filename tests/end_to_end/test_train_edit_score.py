@@ -111,6 +111,7 @@ def test_labelled_videos_give_weights_that_build_engines(work: Path, tmp_path: P
     assert set(manifest.engines) == {"ensemble", "edit_score"}
 
 
+@pytest.mark.long
 def test_queries_are_synthesized_from_those_without_a_copy(work: Path, tmp_path: Path) -> None:
     made = [{"source": "videos", "num_queries": 6}]
     figures = figures_of(run(prepare(work, tmp_path, epochs=1, labelled=[LABELLED], synthesized=made)).stdout)

@@ -61,6 +61,7 @@ def packed(trained: Path) -> Path:
     return trained / "packed"
 
 
+@pytest.mark.long
 def test_the_weights_are_stored_as_float16(packed: Path, trained: Path) -> None:
     size_bytes = (packed / "ensemble.onnx").stat().st_size
     assert size_bytes < 0.53 * (trained / "best.safetensors").stat().st_size

@@ -57,6 +57,7 @@ def extract(videos: Path, checkpoints: Path, folder: Path, *, max_frames: int = 
     return {item.video_id: item.rows for item in found}
 
 
+@pytest.mark.long
 def test_features_are_computed_once_and_a_bad_video_is_left_out(
     videos: Path, checkpoints: Path, features: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -88,6 +88,7 @@ def claimed_ref_time_s(match: Match, query_time_s: float) -> float:
     return match.ref_start_s + part * (match.ref_end_s - match.ref_start_s)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 def test_claimed_times_show_the_claimed_frames(
     sources: tuple[list[Media], list[Media]], tmp_path: Path, seed: int
@@ -192,6 +193,7 @@ def synthesized(videos: tuple[list[Media], list[Media]], tmp_path_factory: pytes
     return outputs
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_files_in_any_number_of_processes(synthesized: list[Path]) -> None:
     one, two = ({path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")} for out in synthesized)
     assert len(one) == 11 + 2
