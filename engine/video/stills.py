@@ -81,15 +81,22 @@ class _SeekingReader:
     Of what is shown before that time only those frames are decoded that others refer to.
     """
 
+    _ahead: deque[Packet[VideoStream]]
+    _wanted_pts: int | None
+    _shown: VideoFrame | None
+    _next: VideoFrame | None
+
     def __init__(self, video: OpenVideo) -> None:
         self._video = video
         self._times = _Times(video)
-        self._packets = video.packets()
-        self._ahead: deque[Packet[VideoStream]] = deque()
-        self._wanted_pts: int | None = None
-        self._shown: VideoFrame | None = None
-        self._frames = _decode(video, self._packets_to_decode())
-        self._next: VideoFrame | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Read from where the file stands."""
+        self._packets = self._video.packets()
+        self._ahead = deque()
+        self._wanted_pts = self._shown = self._next = None
+        self._frames = _decode(self._video, self._packets_to_decode())
         self._next = next(self._frames, None)
 
     def shown_at(self, time_s: float) -> VideoFrame:
@@ -119,11 +126,7 @@ class _SeekingReader:
     def _seek(self, time_s: float) -> None:
         self._video.container.seek(self._times.ticks(time_s), stream=self._video.stream)
         self._video.clock = Clock(self._video.clock.tick_s, may_leap=False)
-        self._packets = self._video.packets()
-        self._ahead.clear()
-        self._wanted_pts = self._shown = self._next = None
-        self._frames = _decode(self._video, self._packets_to_decode())
-        self._next = next(self._frames, None)
+        self._start()
         if self._next is None or self._times.of(self._next) > time_s:
             raise _CannotFindError
 
