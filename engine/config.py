@@ -152,6 +152,9 @@ class Scenes(_Strict):
     ``max_insets``: rectangles with a lasting border that are described in each shot, too (`engine.describe.insets`),
     with ``shots`` alone. ``min_side_contrasts``: of the weakest side of one, with 1 to 4 sides inside the frame.
 
+    ``view_interval_s``: with ``shots``, seconds from one picture of a scene or an inset that is described to the next;
+    by default every sampled one is.
+
     All other numbers are the VSC2022 winner's (``image_preprocess.py`` of FeipengMa6/VSC22-Submission).
     Fewer than ``min_frames`` frames are never cut, nothing is trimmed to less than ``min_trimmed_px``.
 
@@ -173,6 +176,7 @@ class Scenes(_Strict):
     min_shot_frames: Count = 3
     max_insets: Annotated[int, Field(strict=True, ge=0)] = 0
     min_side_contrasts: tuple[Share, Share, Share, Share] = (0.85, 0.6, 0.45, 0.3)
+    view_interval_s: Annotated[float, Field(strict=True, ge=0)] = 0
     min_frames: Count = 5
     min_trimmed_px: Count = 20
     lasting_quantile: Share = 0.95

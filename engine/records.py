@@ -90,10 +90,14 @@ class Span:
 
 @dataclass(frozen=True)
 class View:
-    """What is described as a video of its own: a region of some frames, by default the whole frames of all of them."""
+    """What is described as a video of its own: a region of some frames, by default the whole frames of all of them.
+
+    Of the span's frames every ``step``-th is taken, the first of them included.
+    """
 
     region: Region | None = None
     span: Span = Span()
+    step: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,7 +114,7 @@ class Describer:
             return self._run_ensemble(source, views, clock) if views or whole is None else whole
         whole = whole or self._run_ensemble(source, [View()], clock)
         with clock.stage("scenes"):
-            views = scene_views(source, whole.outputs["embedding"], config=config)
+            views = scene_views(source, whole.outputs["embedding"], whole.timestamps, config=config)
         if not views:
             return whole
         scenes = self._run_ensemble(source, views, clock)

@@ -42,21 +42,24 @@ def keep_changing(
 ) -> tuple[NDArray[np.intp], FloatArray]:
     """Choose the rows at which something new is shown; what was shown before and comes back has rows again.
 
-    ``embeddings``: float32 ``(N, E)``; ``timestamps``: float32 ``(N, 2)``, of several views in any order. A row is
-    dropped where its cosine with a row that stands for the time before, or with one of the same time, is above
-    ``max_cosine``; that row stands for this time, too. Returns ascending indices ``(M,)`` of the rows that remain and
-    their times ``(M, 2)``, which end with the last row that they stand for.
+    ``embeddings``: float32 ``(N, E)``; ``timestamps``: float32 ``(N, 2)``, of several views, one after the other. A row
+    is dropped where its cosine with a row that stands for the time before, for the one before it of its own view, or
+    with one of the same time, is above ``max_cosine``; that row stands for this time, too. Returns ascending indices
+    ``(M,)`` of the rows that remain and their times ``(M, 2)``, which end with the last row that they stand for.
     """
     unit = l2_normalize(embeddings)
     ends_s = timestamps[:, 1].copy()
     order = np.argsort(timestamps[:, 0], kind="stable")
     _, first = np.unique(timestamps[order, 0], return_index=True)
+    follows = np.append(False, timestamps[1:, 0] > timestamps[:-1, 0])  # a time that goes back begins a view
+    stands_for = np.arange(len(unit))
     kept: list[int] = []
     before: list[int] = []
     for rows in np.split(order, first[1:]):
         shown: list[int] = []
         for row in rows.tolist():
-            known = [*before, *(other for other in shown if other not in before)]
+            own = [int(stands_for[row - 1])] if follows[row] else []
+            known = [*before, *(other for other in (*own, *shown) if other not in before)]
             cosines = unit[known] @ unit[row]
             if known and cosines.max() > max_cosine:
                 twin = known[int(cosines.argmax())]
@@ -64,6 +67,7 @@ def keep_changing(
             else:
                 twin = row
                 kept.append(row)
+            stands_for[row] = twin
             if twin not in shown:
                 shown.append(twin)
         before = shown

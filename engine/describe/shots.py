@@ -33,12 +33,13 @@ def find_shots(embeddings: FloatArray, *, max_cut_cosine: float, min_frames: int
     return [Span(start, stop) for start, stop in borders if stop - start >= min_frames]
 
 
-def scene_views(source: FrameSource, embeddings: FloatArray, *, config: Scenes) -> list[View]:
+def scene_views(source: FrameSource, embeddings: FloatArray, timestamps: FloatArray, *, config: Scenes) -> list[View]:
     """What to describe beside the whole frames: scenes of the video, then those of shots that it does not have.
 
     Shots come last first, so that the time of the rows goes back wherever a view begins (`engine.search` tells views
-    apart by that). ``embeddings``: of the whole frames, ``(F, E)``.
+    apart by that). ``embeddings``: of the whole frames, ``(F, E)``; ``timestamps``: their times, ``(F, 2)``.
     """
+    step = _step(timestamps, interval_s=config.view_interval_s)
     shots = find_shots(embeddings, max_cut_cosine=config.max_cut_cosine, min_frames=config.min_shot_frames)
     whole = Span(0, len(embeddings))
     spans = [whole, *(shot for shot in reversed(shots) if shot != whole)]
@@ -55,10 +56,16 @@ def scene_views(source: FrameSource, embeddings: FloatArray, *, config: Scenes) 
     known = [frame]
     for place, span in enumerate(spans):
         new = distinct(found[place], known=known)
-        views += [View(region, Span() if place == 0 else span) for region in new]
+        views += [View(region, Span() if place == 0 else span, step) for region in new]
         if place == 0:
             known = [frame, *new]
     return views
+
+
+def _step(timestamps: FloatArray, *, interval_s: float) -> int:
+    """How many sampled frames an interval is: of key frames, which lie further apart, fewer."""
+    between_s = np.diff(timestamps[:, 0])
+    return max(1, round(interval_s / float(np.median(between_s)))) if len(between_s) else 1
 
 
 def distinct(regions: Sequence[Region], *, known: Sequence[Region]) -> list[Region]:

@@ -73,8 +73,8 @@ class ArrayFrameSource:
                 check_inside(view.region, size_wh=(width, height))
                 frames = frames[:, view.region.y0 : view.region.y1, view.region.x0 : view.region.x1]
             first, end = view.span.limited(self.num_frames)
-            for start in range(first, end, _CHUNK_FRAMES):
-                rows = slice(start, min(start + _CHUNK_FRAMES, end))
+            for start in range(first, end, _CHUNK_FRAMES * view.step):
+                rows = slice(start, min(start + _CHUNK_FRAMES * view.step, end), view.step)
                 inputs = {
                     spec.name: np.stack([fit_picture(picture, spec) for picture in frames[rows]]) for spec in specs
                 }

@@ -84,9 +84,11 @@ class DaliOperators:
         with self._evaluation() as dali:
             return dali.as_tensor(np.stack(pictures), layout="FHWC", device=self.device)
 
-    def part(self, stack: Stack, start: int, stop: int) -> Stack:
-        """Pictures ``start <= n < stop``."""
-        with self._evaluation():
+    def part(self, stack: Stack, start: int, stop: int, step: int = 1) -> Stack:
+        """Every ``step``-th picture of ``start <= n < stop``."""
+        with self._evaluation() as dali:
+            if step > 1:  # a slice with a step gives neighbouring pictures (findings/dali_slices_ignore_their_step.sh)
+                return dali.sequence_rearrange(stack, new_order=list(range(start, stop, step)))
             return stack if (start, stop) == (0, stack.shape[0]) else stack[start:stop]
 
     def download(self, stack: Stack) -> NDArray[Any]:
@@ -307,13 +309,16 @@ class DaliFrameSource:
         for start, part in self._parts(stacks, borders=sorted({border for span in spans for border in span})):
             stop = start + part.shape[0]
             for place, (view, (first, last)) in enumerate(zip(views, spans, strict=True)):
-                if first <= start and (view.span.stop is None or stop <= last):
+                skipped = (first - start) % view.step
+                if first <= start and (view.span.stop is None or stop <= last) and start + skipped < stop:
                     if view.region is not None:
                         check_inside(view.region, size_wh=(part.shape[2], part.shape[1]))
-                    fitted = {spec.name: self._operators.fit(part, spec, region=view.region) for spec in specs}
+                    taken = self._operators.part(part, skipped, stop - start, view.step)
+                    fitted = {spec.name: self._operators.fit(taken, spec, region=view.region) for spec in specs}
                     inputs = {name: self._operators.as_input(stack) for name, stack in fitted.items()}
                     is_blank = find_blank(self._operators.download(fitted[specs[0].name]))
-                    yield FrameChunk(self._timestamps()[start:stop], inputs, is_blank, place)
+                    times = self._timestamps()[start + skipped : stop : view.step]
+                    yield FrameChunk(times, inputs, is_blank, place)
 
     def _parts(self, stacks: Iterator[Stack], *, borders: Sequence[int]) -> Iterator[tuple[int, Stack]]:
         """Pieces that no border divides, with the number of the first frame of each."""

@@ -216,32 +216,33 @@ class PyAvFrameSource:
         end = max(stop for _, stop in spans)
         # A pass that comes to the end ends by itself: that checks the end of the file and fills the cache.
         pictures = self._pictures() if end >= self.num_frames else islice(self._pictures(), end)
-        waiting: list[list[list[Frames]]] = [[] for _ in views]
+        waiting: list[list[tuple[int, list[Frames]]]] = [[] for _ in views]
         fitted: list[tuple[Picture | None, list[Frames]]] = [(None, []) for _ in views]
-        number = -1
         for number, picture in enumerate(pictures):
             for place, (view, (start, stop)) in enumerate(zip(views, spans, strict=True)):
                 if number < start or (view.span.stop is not None and number >= stop):
                     continue
-                if fitted[place][0] is not picture:
-                    fitted[place] = picture, _fitted(picture, specs, region=view.region)
-                waiting[place].append(fitted[place][1])
+                if (number - start) % view.step == 0:
+                    if fitted[place][0] is not picture:
+                        fitted[place] = picture, _fitted(picture, specs, region=view.region)
+                    waiting[place].append((number, fitted[place][1]))
                 is_last = view.span.stop is not None and number + 1 == stop
-                if is_last or len(waiting[place]) == CHUNK_FRAMES:
-                    yield self._chunk(waiting[place], specs, end=number + 1, view=place)
+                if waiting[place] and (is_last or len(waiting[place]) == CHUNK_FRAMES):
+                    yield self._chunk(waiting[place], specs, view=place)
                     waiting[place] = []
                 if is_last:
                     fitted[place] = None, []  # a picture for each shot of a long film would fill the memory
         for place, rest in enumerate(waiting):
             if rest:
-                yield self._chunk(rest, specs, end=number + 1, view=place)
+                yield self._chunk(rest, specs, view=place)
 
     def _chunk(
-        self, frames: Sequence[Sequence[Frames]], specs: Sequence[InputSpec], *, end: int, view: int
+        self, frames: Sequence[tuple[int, Sequence[Frames]]], specs: Sequence[InputSpec], *, view: int
     ) -> FrameChunk:
-        inputs = _stack(frames, specs)
+        numbers = [number for number, _ in frames]
+        inputs = _stack([fitted for _, fitted in frames], specs)
         is_blank = find_blank(inputs[specs[0].name])
-        return FrameChunk(self._samples.timestamps[end - len(frames) : end], inputs, is_blank, view)
+        return FrameChunk(self._samples.timestamps[numbers], inputs, is_blank, view)
 
     def pictures(self) -> Iterator[Frames]:
         """Yield every sampled frame at full size, in order: RGB uint8 ``(H, W, 3)``, H and W of the video.

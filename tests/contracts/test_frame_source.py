@@ -172,6 +172,9 @@ VIEWS = [
     View(span=Span(3, 5)),
     View(Region(0, 10, 50, 60)),
     View(Region(8, 0, 72, 40), Span(12, 999)),
+    View(Region(8, 0, 72, 40), step=2),
+    View(span=Span(3, 20), step=3),
+    View(span=Span(5, 9), step=7),
 ]
 
 
@@ -188,8 +191,8 @@ class TestViews:
             np.testing.assert_array_equal(np.concatenate(found[place]), alone)
             start, stop = view.span.limited(source.num_frames)
             everything = inputs(source, spec, view=View(view.region))["a"]
-            np.testing.assert_array_equal(alone, everything[start:stop])
-            slots = np.arange(start, stop)
+            np.testing.assert_array_equal(alone, everything[start : stop : view.step])
+            slots = np.arange(start, stop, view.step)
             np.testing.assert_allclose(np.concatenate(times[place])[:, 0], slots / SAMPLING_FPS, rtol=1e-6)
 
     def test_statistics_of_spans_are_those_of_their_frames_alone(self, source: FrameSource) -> None:

@@ -87,30 +87,43 @@ def test_memory_does_not_grow_with_the_square_of_the_frames() -> None:
     assert peak_bytes < 4000 * 4000
 
 
-def kept_one_by_one(embeddings: FloatArray, times: list[int], max_cosine: float) -> dict[int, list[int]]:
+def kept_one_by_one(
+    embeddings: FloatArray, times: list[int], views: list[int], max_cosine: float
+) -> dict[int, list[int]]:
     """Which rows stand for which times, the rule written down directly: one row after the other."""
     unit = embeddings / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
     stands_for: dict[int, list[int]] = {}
+    rows_of: dict[int, list[int]] = {}
     by_time = sorted(set(times))
     for number, time in enumerate(by_time):
         before = by_time[number - 1] if number else None
         for row in (index for index, of_row in enumerate(times) if of_row == time):
-            known = [other for other, held in stands_for.items() if before in held or time in held]
+            own = [index for index, view in enumerate(views) if view == views[row] and times[index] < time]
+            last = max(own, key=lambda index: times[index], default=None)
+            known = [
+                other
+                for other, held in stands_for.items()
+                if before in held or time in held or (last is not None and last in rows_of[other])
+            ]
             twin = max(known, key=lambda other: unit[other] @ unit[row], default=None)
             if twin is not None and unit[twin] @ unit[row] > max_cosine:
                 stands_for[twin].append(time)
+                rows_of[twin].append(row)
             else:
                 stands_for[row] = [time]
+                rows_of[row] = [row]
     return stands_for
 
 
 @pytest.mark.parametrize("max_cosine", [0.5, 0.9, 0.975])
 def test_what_changes_equals_the_rule_written_row_by_row(max_cosine: float) -> None:
-    embeddings = np.concatenate([video(60, num_shots=8, seed=1), video(60, num_shots=3, seed=2)])
-    starts = list(range(60)) * 2
+    every_second = video(60, num_shots=5, seed=4)[::2]
+    embeddings = np.concatenate([video(60, num_shots=8, seed=1), video(60, num_shots=3, seed=2), every_second])
+    starts = [*range(60), *range(60), *range(0, 60, 2)]
+    views = [0] * 60 + [1] * 60 + [2] * 30
     timestamps = np.stack([starts, np.array(starts) + 1], axis=1).astype(np.float32)
     kept, times = keep_changing(embeddings, timestamps, max_cosine=max_cosine)
-    expected = kept_one_by_one(embeddings, starts, max_cosine)
+    expected = kept_one_by_one(embeddings, starts, views, max_cosine)
     assert kept.tolist() == sorted(expected)
     assert times.tolist() == [[starts[row], max(expected[row]) + 1] for row in sorted(expected)]
 
@@ -123,6 +136,15 @@ def test_what_comes_back_has_rows_again_and_what_stands_still_has_one() -> None:
     assert kept.tolist() == [0, 3, 5]
     assert times.tolist() == [[0, 3], [3, 5], [5, 7]]
     assert keep_distinct(rows, max_cosine=0.975).tolist() == [0, 3]
+
+
+def test_what_stands_still_has_one_row_in_a_view_of_every_second_frame_too() -> None:
+    moving, still = np.eye(8, 9, dtype=np.float32), np.tile(np.eye(1, 9, 8, dtype=np.float32), (4, 1))
+    starts = np.append(np.arange(8), np.arange(0, 8, 2))
+    timestamps = np.stack([starts, starts + 1], axis=1).astype(np.float32)
+    kept, times = keep_changing(np.concatenate([moving, still]), timestamps, max_cosine=0.975)
+    assert kept.tolist() == list(range(9))
+    assert times[-1].tolist() == [0, 7]
 
 
 def test_of_two_equal_views_one_remains_at_each_time() -> None:

@@ -44,6 +44,11 @@ def test_shots_end_where_neighbours_differ(runs: list[tuple[int, int]], expected
     assert [(shot.start, shot.stop) for shot in found] == expected
 
 
+def seconds(num_frames: int, *, apart_s: float = 1) -> NDArray[np.float32]:
+    starts = apart_s * np.arange(num_frames)
+    return np.stack([starts, starts + apart_s], axis=1).astype(np.float32)
+
+
 def plain(seed: int, num_seconds: int) -> Pictures:
     return moving_frames(num_seconds * FPS, height=HEIGHT, width=WIDTH, seed=seed)
 
@@ -61,7 +66,7 @@ def views_of(
     write_video(tmp_path / "v.mp4", pictures, fps=FPS)
     with closing(PyAvFrameSource(Media("v", tmp_path / "v.mp4"))) as source:
         assert source.num_frames == len(embeddings)
-        return scene_views(source, embeddings, config=config)
+        return scene_views(source, embeddings, seconds(len(embeddings)), config=config)
 
 
 def test_a_border_that_only_one_shot_has_is_found_in_that_shot(tmp_path: Path) -> None:
@@ -100,6 +105,19 @@ def test_an_inset_over_a_moving_picture_is_a_view_if_asked_for(tmp_path: Path) -
     assert len(without) < len(found)
 
 
+@pytest.mark.parametrize(
+    ("interval_s", "apart_s", "expected"), [(0, 1, 1), (2, 1, 2), (2, 1.001, 2), (2, 0.5, 4), (2, 2, 1), (2, 9, 1)]
+)
+def test_of_views_one_picture_an_interval_is_described(
+    tmp_path: Path, interval_s: float, apart_s: float, expected: int
+) -> None:
+    config = Scenes(scope="shots", view_interval_s=interval_s)
+    write_video(tmp_path / "v.mp4", framed(1, 8, (60, 20, 200, 120)), fps=FPS)
+    with closing(PyAvFrameSource(Media("v", tmp_path / "v.mp4"))) as source:
+        found = scene_views(source, rows((0, 8)), seconds(8, apart_s=apart_s), config=config)
+    assert [view.step for view in found] == [expected]
+
+
 def test_plain_footage_of_one_shot_has_no_views(tmp_path: Path) -> None:
     assert views_of(plain(3, 8), rows((0, 8)), tmp_path) == []
 
@@ -121,5 +139,5 @@ def test_maps_of_a_shot_are_let_go_when_its_regions_are_known(tmp_path: Path) ->
     runs = [(number % 8, 4) for number in range(8)]
     write_video(tmp_path / "v.mp4", plain(1, 32), fps=FPS)
     with closing(Watched(Media("v", tmp_path / "v.mp4"))) as source:
-        scene_views(source, rows(*runs), config=CONFIG)
+        scene_views(source, rows(*runs), seconds(32), config=CONFIG)
     assert 1 <= most <= 2
