@@ -1,8 +1,15 @@
-"""Milvus servers for tests: Milvus Lite behind gRPC, on a port of this machine, in this process."""
+"""Milvus servers for tests: Milvus Lite behind gRPC, on a port of this machine, in a process of its own.
+
+In the process of the clients, the server shares their interpreter and their garbage collector, and now and then did not
+answer for ten seconds.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,16 +28,40 @@ def running_milvus(folder: Path, *, token: str | None = None, port: int = 0) -> 
 
     ``token``: what clients must send, as a Milvus with authentication asks of them (Milvus Lite has none).
     """
-    database = MilvusLite(str(folder))
+    command = [
+        sys.executable,
+        "-m",
+        "tests.milvus_servers",
+        str(folder),
+        str(port),
+        *([] if token is None else [token]),
+    ]
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    server = subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        answer = server.stdout.readline().decode().strip()
+        assert answer, f"the server ended with {server.wait()}"
+        try:
+            yield f"http://127.0.0.1:{answer}"
+        finally:
+            server.stdin.close()
+
+
+def _serve(folder: str, port: str, token: str | None = None) -> None:
+    """Serve until stdin ends, which it does when the test that started this ends, however that comes."""
+    database = MilvusLite(folder)
     server = grpc.server(ThreadPoolExecutor(4), interceptors=[] if token is None else [_Authentication(token)])
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    print(server.add_insecure_port(f"127.0.0.1:{port}"), flush=True)  # noqa: T201 - for `running_milvus`
     server.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(grace=None).wait()
-        database.close()
+    sys.stdin.read()
+    server.stop(grace=None).wait()
+    database.close()
 
 
 class _Authentication(grpc.ServerInterceptor):  # type: ignore[misc]
@@ -45,3 +76,7 @@ class _Authentication(grpc.ServerInterceptor):  # type: ignore[misc]
 
 def _refuse(_: object, context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure, please check username and password are correct")
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])
