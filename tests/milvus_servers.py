@@ -7,7 +7,6 @@ answer for ten seconds.
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,8 @@ from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
+from tests.conftest import REPOSITORY
+
 
 @contextmanager
 def running_milvus(folder: Path, *, token: str | None = None, port: int = 0) -> Iterator[str]:
@@ -28,20 +29,14 @@ def running_milvus(folder: Path, *, token: str | None = None, port: int = 0) -> 
 
     ``token``: what clients must send, as a Milvus with authentication asks of them (Milvus Lite has none).
     """
-    command = [
-        sys.executable,
-        "-m",
-        "tests.milvus_servers",
-        str(folder),
-        str(port),
-        *([] if token is None else [token]),
-    ]
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    server = subprocess.Popen(
-        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    with server:
+    arguments = [str(folder), str(port), *([] if token is None else [token])]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.milvus_servers", *arguments],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         answer = server.stdout.readline().decode().strip()

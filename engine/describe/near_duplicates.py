@@ -52,13 +52,13 @@ def keep_changing(
     order = np.argsort(timestamps[:, 0], kind="stable")
     _, first = np.unique(timestamps[order, 0], return_index=True)
     follows = np.append(False, timestamps[1:, 0] > timestamps[:-1, 0])  # a time that goes back begins a view
-    stands_for = np.arange(len(unit))
+    stands_for = list(range(len(unit)))
     kept: list[int] = []
     before: list[int] = []
     for rows in np.split(order, first[1:]):
         shown: list[int] = []
         for row in rows.tolist():
-            own = [int(stands_for[row - 1])] if follows[row] else []
+            own = [stands_for[row - 1]] if follows[row] else []
             known = [*before, *(other for other in (*own, *shown) if other not in before)]
             cosines = unit[known] @ unit[row]
             if known and cosines.max() > max_cosine:
