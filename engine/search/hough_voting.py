@@ -51,6 +51,7 @@ class _Line(NamedTuple):
 class _Plane:
     """How similar the times of a query, ``(T,)``, are to those of a reference, ``(U,)``.
 
+    ``is_held``, ``(T,)``: the query still shows what it showed the time before.
     ``evidence``: float32 ``(T, U)``, similarity above that of unrelated rows; lowered where a segment has used it.
     """
 
@@ -58,6 +59,7 @@ class _Plane:
     ref_s: Times
     interval_s: float
     query_end_s: float
+    is_held: NDArray[np.bool_]
     evidence: FloatArray
 
 
@@ -99,11 +101,13 @@ def _localize(plane: _Plane, query: Descriptors, reference: Descriptors, setting
 
 class _Shown(NamedTuple):
     """What a video shows at which time: ``starts_s``, ``(T,)``, rising, from ``interval_s`` to the next at least;
-    ``rows``: those shown at them, time by time; ``first``: where those of each time begin; ``end_s``: of the last."""
+    ``rows``: those shown at them, time by time; ``first``: where those of each time begin; ``is_held``, ``(T,)``: none
+    of them begins there; ``end_s``: of the last."""
 
     starts_s: Times
     rows: Indices
     first: Indices
+    is_held: NDArray[np.bool_]
     end_s: float
 
     def part(self, start: int, stop: int) -> _Shown:
@@ -112,7 +116,8 @@ class _Shown(NamedTuple):
         stop = min(stop, len(self.starts_s))
         end_s = float(self.starts_s[stop]) if stop < len(self.starts_s) else self.end_s
         rows = self.rows[bounds[start] : bounds[stop]]
-        return _Shown(self.starts_s[start:stop], rows, self.first[start:stop] - bounds[start], end_s)
+        first = self.first[start:stop] - bounds[start]
+        return _Shown(self.starts_s[start:stop], rows, first, self.is_held[start:stop], end_s)
 
 
 def _interval_s(video: Descriptors) -> float:
@@ -131,7 +136,8 @@ def _rows_by_time(video: Descriptors, interval_s: float) -> _Shown:
     shown_s = np.round(starts_s[rows] + nth * interval_s, _TIME_DECIMALS)
     order = np.argsort(shown_s, kind="stable")
     times_s, first = np.unique(shown_s[order], return_index=True)
-    return _Shown(times_s, rows[order], first, float(ends_s.max()))
+    is_held = np.logical_and.reduceat(nth[order] > 0, first)
+    return _Shown(times_s, rows[order], first, is_held, float(ends_s.max()))
 
 
 def _plane(
@@ -156,7 +162,7 @@ def _plane(
         similarity = np.maximum.reduceat(similarity, block.first, axis=0)
         evidence[start : start + _BLOCK_ROWS] = np.maximum.reduceat(similarity, referred.first, axis=1)
     evidence -= np.float32(settings.unrelated_similarity)
-    return _Plane(shown.starts_s, referred.starts_s, interval_s, shown.end_s, evidence)
+    return _Plane(shown.starts_s, referred.starts_s, interval_s, shown.end_s, shown.is_held, evidence)
 
 
 def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
@@ -205,6 +211,8 @@ def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: Hough
     evidence = _along(plane.evidence, columns, settings)
     is_outside = (ref_s < plane.ref_s[0] - plane.interval_s / 2) | (ref_s > plane.ref_s[-1] + plane.interval_s / 2)
     evidence[is_outside] = -np.inf
+    # A picture that stands still says nothing of a speed.
+    evidence[np.ix_(speed != 1.0, plane.is_held)] = np.minimum(evidence[np.ix_(speed != 1.0, plane.is_held)], 0.0)
     sums, firsts = _running_sums(evidence)
     sums *= np.where(speed == 1.0, 1.0, settings.other_speed_weight)[:, None]
     line, last = map(int, np.unravel_index(int(sums.argmax()), sums.shape))

@@ -132,6 +132,21 @@ def test_a_still_picture_that_lasts_is_a_segment() -> None:
     assert times(match) == (0, 9, 4, 13)
 
 
+def test_a_picture_that_stands_still_says_nothing_of_a_speed() -> None:
+    alike = footage(1, 1) + 0.5 * footage(2, 10)
+    frozen = Descriptors(
+        "Q1",
+        np.array([[0, 1], [1, 2], [2, 3], [3, 23], *[[n, n + 1] for n in range(23, 30)]], np.float32),
+        as_query(alike[[0, 1, 2, 3, *range(3, 10)]]),
+    )
+    matches = localize(frozen, describe("R1", as_reference(alike)))
+    assert {match.speed for match in matches} == {1.0}
+    shown = [(match.query_start_s, match.query_end_s) for match in matches]
+    assert any(start <= 0 and end >= 4 for start, end in shown) and any(
+        start <= 23 and end >= 30 for start, end in shown
+    )
+
+
 def test_unrelated_and_stopped_videos_share_nothing() -> None:
     assert localize(query(footage(7, 60)), REFERENCE) == []
     stopped = Descriptors("Q2", np.array([[0, 1]], np.float32), as_query(SHOWN[:1], GATED_BIAS), gate="stopped")
