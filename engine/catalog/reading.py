@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -48,5 +49,7 @@ class EngineReader:
     ) -> list[Match]:
         """See `FileReader.verified`."""
         config = self._engine.preset.localization
+        start_s = time.perf_counter()
         found = verify(matches, candidates, query_paths, ref_paths, config=config, viewers=[self._viewer])
+        self._engine.times.add("verify", time.perf_counter() - start_s)
         return [item.match for item in found]
