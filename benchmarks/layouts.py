@@ -1,9 +1,10 @@
 """Insets over moving footage: `python -m benchmarks.layouts DATA`.
 
 Frames of each reference of an evaluation set are put, at a random place, over frames of a query without a copy, and
-encoded again as JPEG. For each width of the inset: how often the true box is among those that `engine.describe.insets`
-finds (intersection over union of at least 0.8), how often it is the first, and what finding them costs. And how many
-boxes a shot of plain footage gets, which are all false.
+encoded again as JPEG; with ``--edited`` the sides are cropped and a caption is written over both before. For each width
+of the inset: how often the true box is among those that `engine.describe.insets` finds (intersection over union of at
+least 0.8), how often it is the first, and what finding them costs. And how many boxes a shot of plain footage gets,
+which are all false.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ from engine.video.statistics import thumbnail
 WIDTHS = (0.25, 0.35, 0.5, 0.65)
 NUM_FRAMES = 8
 MIN_IOU = 0.8
+MAX_CROP = 0.06
+CAPTION = "nobody saw what came next"
 SEED = 0
 
 Pictures = Sequence[NDArray[np.uint8]]
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,7 @@ def first_frames(media: Media) -> Pictures:
         return list(islice(source.pictures(), NUM_FRAMES))
 
 
-def put_inset(
-    over: Pictures, inset: Pictures, *, width: float, quality: int, rng: np.random.Generator
-) -> tuple[Pictures, tuple[int, int, int, int]]:
+def put_inset(over: Pictures, inset: Pictures, *, width: float, rng: np.random.Generator) -> tuple[Pictures, Box]:
     """Frames with a smaller video over them, and its box ``(x0, y0, x1, y1)``."""
     height_px, width_px = over[0].shape[:2]
     scale = min(width * width_px / inset[0].shape[1], 0.95 * height_px / inset[0].shape[0])
@@ -68,9 +70,32 @@ def put_inset(
     for frame, small in zip(over, inset, strict=False):
         picture = frame.copy()
         picture[y : y + size_wh[1], x : x + size_wh[0]] = cv2.resize(small, size_wh, interpolation=cv2.INTER_AREA)
-        _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        pictures.append(np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8))
+        pictures.append(picture)
     return pictures, (x, y, x + size_wh[0], y + size_wh[1])
+
+
+def edited(pictures: Pictures, box: Box, *, rng: np.random.Generator) -> tuple[Pictures, Box]:
+    """Up to `MAX_CROP` of each side cropped, and a caption over the lower part; with the box of what is left."""
+    height, width = pictures[0].shape[:2]
+    left, right = (int(share * width) for share in rng.uniform(0, MAX_CROP, 2))
+    top, bottom = (int(share * height) for share in rng.uniform(0, MAX_CROP, 2))
+    captioned = []
+    for picture in pictures:
+        cropped = np.ascontiguousarray(picture[top : height - bottom, left : width - right])
+        size = cropped.shape[1] / 450
+        place = int(0.06 * cropped.shape[1]), int(0.9 * cropped.shape[0])
+        for color, thickness in ((0, 4), (255, 1)):
+            cv2.putText(cropped, CAPTION, place, cv2.FONT_HERSHEY_SIMPLEX, size, (color,) * 3, thickness, cv2.LINE_AA)
+        captioned.append(cropped)
+    x0, x1 = (int(np.clip(x - left, 0, width - left - right)) for x in box[::2])
+    y0, y1 = (int(np.clip(y - top, 0, height - top - bottom)) for y in box[1::2])
+    return captioned, (x0, y0, x1, y1)
+
+
+def recompressed(pictures: Pictures, *, quality: int) -> Pictures:
+    """The pictures as JPEG, decoded."""
+    encoded = [cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for picture in pictures]
+    return [np.asarray(cv2.imdecode(picture, cv2.IMREAD_COLOR), np.uint8) for picture in encoded]
 
 
 def boxes_of(pictures: Pictures, config: Scenes) -> list[Region]:
@@ -80,7 +105,9 @@ def boxes_of(pictures: Pictures, config: Scenes) -> list[Region]:
     return [rectangle.region for rectangle in found]
 
 
-def measure(references: Sequence[Pictures], plain: Sequence[Pictures], config: Scenes, *, quality: int) -> list[Recall]:
+def measure(
+    references: Sequence[Pictures], plain: Sequence[Pictures], config: Scenes, *, quality: int, is_edited: bool
+) -> list[Recall]:
     """Put every reference over plain footage in each of `WIDTHS`, and look for it."""
     rng = np.random.default_rng(SEED)
     found = []
@@ -89,7 +116,10 @@ def measure(references: Sequence[Pictures], plain: Sequence[Pictures], config: S
         cpu_s = 0.0
         for inset in references:
             over = plain[int(rng.integers(len(plain)))]
-            pictures, box = put_inset(over, inset, width=width, quality=quality, rng=rng)
+            pictures, box = put_inset(over, inset, width=width, rng=rng)
+            if is_edited:
+                pictures, box = edited(pictures, box, rng=rng)
+            pictures = recompressed(pictures, quality=quality)
             start_s = time.process_time()
             boxes = boxes_of(pictures, config)
             cpu_s += time.process_time() - start_s
@@ -112,6 +142,7 @@ def plain_queries(data: DataSet) -> Iterator[Media]:
 def main(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of an evaluation set.")],
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG that each frame becomes.")] = 60,
+    is_edited: Annotated[bool, typer.Option("--edited", help="Crop the sides and write a caption over both.")] = False,
     output: OutputOption = None,
 ) -> None:
     """Measure how often insets over moving footage are found, and how often plain footage seems to have one.
@@ -121,7 +152,7 @@ def main(
     data_set, config = find_data_set(data), load_preset("lite").scenes
     references = [first_frames(item) for item in find_videos([data_set.references])]
     plain = [first_frames(item) for item in plain_queries(data_set)]
-    recalls = measure(references, plain, config, quality=quality)
+    recalls = measure(references, plain, config, quality=quality, is_edited=is_edited)
     num_false = sum(len(boxes_of(pictures, config)) for pictures in [*plain, *references])
     false_per_shot = num_false / (len(plain) + len(references))
     lines = [f"{'width of the inset':>19}{'first':>12}{'among ' + str(config.max_insets):>12}{'CPU ms':>9}"]
@@ -130,7 +161,7 @@ def main(
         lines.append(f"{row.width:>19.0%}" + "".join(f"{share:>12}" for share in shares) + f"{row.cpu_ms:>9.1f}")
     lines.append(f"false boxes in {NUM_FRAMES} frames of plain footage: {false_per_shot:.2f}")
     figures = {"recalls": [asdict(row) for row in recalls], "false_boxes": false_per_shot, "quality": quality}
-    report(f"layouts_{data.name}", lines=lines, figures=figures, output=output)
+    report(f"layouts_{data.name}{'_edited' if is_edited else ''}", lines=lines, figures=figures, output=output)
 
 
 app = command_line(main)
