@@ -79,9 +79,10 @@ def described(video_id: str, rows: FloatArray) -> Descriptors:
     return Descriptors(video_id, np.stack([start_s, start_s + 1], axis=1), rows)
 
 
-def grow(catalog: Catalog, *, first: int, end: int, scratch: Path) -> Iterator[float]:
-    """Add the videos ``first`` to ``end``; yields the seconds of each add."""
-    step = ROWS_PER_ADD // ROWS_PER_VIDEO
+def grow(
+    catalog: Catalog, *, first: int, end: int, scratch: Path, step: int = ROWS_PER_ADD // ROWS_PER_VIDEO
+) -> Iterator[float]:
+    """Add the videos ``first`` to ``end``, ``step`` at a time; yields the seconds of each add."""
     for start in range(first, end, step):
         numbers = range(start, min(start + step, end))
         num_dims = catalog.manifest.num_dims
@@ -141,6 +142,9 @@ def main(
         list[int] | None, typer.Option(min=ROWS_PER_VIDEO, help="May be repeated; default: 10000, 100000.")
     ] = None,
     uploads: Annotated[int, typer.Option(min=1, help="Uploads that are matched at each size.")] = 100,
+    rows_per_add: Annotated[
+        int, typer.Option(min=ROWS_PER_VIDEO, help="Rows that are added at a time.")
+    ] = ROWS_PER_ADD,
     folder: Annotated[
         Path | None,
         typer.Option(help="Catalogue to make, or to go on with, and to keep; default: one that is removed."),
@@ -151,7 +155,7 @@ def main(
 
     Example: python -m benchmarks.bench_catalog --rows 10000 --rows 100000 --rows 1000000
     """
-    results = []
+    results, step = [], rows_per_add // ROWS_PER_VIDEO
     with tempfile.TemporaryDirectory() as scratch:
         path = folder or Path(scratch) / "catalogue"
         with Catalog.open(path) if path.exists() else Catalog.create(path) as catalog:
@@ -159,12 +163,12 @@ def main(
             for size in sorted(rows or (10_000, 100_000)):
                 wanted = size // ROWS_PER_VIDEO
                 say(f"{num_videos * ROWS_PER_VIDEO} rows; growing to {size}")
-                add_s = sum(grow(catalog, first=num_videos, end=wanted, scratch=Path(scratch)))
+                add_s = sum(grow(catalog, first=num_videos, end=wanted, step=step, scratch=Path(scratch)))
                 num_added = max(1, wanted - num_videos) * ROWS_PER_VIDEO
                 one_video_s = [
                     second
                     for number in range(wanted, wanted + NUM_SINGLE_ADDS)
-                    for second in grow(catalog, first=number, end=number + 1, scratch=Path(scratch))
+                    for second in grow(catalog, first=number, end=number + 1, step=1, scratch=Path(scratch))
                 ]
                 num_videos = wanted + NUM_SINGLE_ADDS
                 results.append(
@@ -178,7 +182,7 @@ def main(
                 )
                 say(row_line(results[-1]))
     lines = [
-        f"videos of {ROWS_PER_VIDEO} rows, added {ROWS_PER_ADD} rows at a time; {uploads} uploads of {ROWS_PER_UPLOAD} "
+        f"videos of {ROWS_PER_VIDEO} rows, added {rows_per_add} rows at a time; {uploads} uploads of {ROWS_PER_UPLOAD} "
         f"rows with a cosine of {COPY_COSINE}; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}",
         HEADER,
         *map(row_line, results),
