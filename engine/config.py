@@ -276,6 +276,8 @@ class HoughVoting(_Strict):
     ``max_loss``: a time that does not fit takes at most this from the sum, so that single ones do not end a segment.
     ``max_gap_s``: more seconds without any evidence end it, however strong it is on both sides.
     ``beside_loss``: taken from the evidence of a reference row beside the line.
+    ``off_peak_loss``: where another row of the reference has more evidence, this share of the difference is taken from
+    the sum by which lines are chosen.
     ``votes_per_row``: reference rows that each time of the query votes for.
     ``other_speeds``: reference seconds in a query second beside 1, 0.1 to 10; below zero the copy runs backwards.
     ``other_speed_weight``: a sum at these counts so much, since more lines find more by chance.
@@ -293,6 +295,7 @@ class HoughVoting(_Strict):
     max_loss: NotNegative = 0.25
     max_gap_s: Positive = 5.0
     beside_loss: NotNegative = 0.1
+    off_peak_loss: NotNegative = 1.0
     votes_per_row: Count = 10
     other_speeds: tuple[Speed, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.11, 1.25, 1.43, 1.67, 2.0, -1.0)
     other_speed_weight: Share = 0.9

@@ -28,9 +28,6 @@ NUM_LINES = 14
 MIN_LINE_SHARE = 0.12
 MIN_SIDE_PX = 20
 SIDE_BONUS = 0.3
-AREA_BONUS = 0.5
-"""A side that lies within the frame and a larger rectangle are less likely by chance; letters have four sides, too."""
-
 MIN_AREA_SHARE, MAX_AREA_SHARE = 0.015, 0.9
 MAX_IOU = 0.6
 AROUND_PX = 6
@@ -67,7 +64,7 @@ def find_rectangles(thumbnails: NDArray[np.uint8], *, min_scores: Sequence[float
     fits &= score >= np.append(min_scores, np.inf)[num_sides - 1]
     fits &= _moves(thumbnails, xs, ys)
     places = np.flatnonzero(fits)
-    rank = -(score + SIDE_BONUS * num_sides + AREA_BONUS * np.sqrt(areas)).ravel()[places]
+    rank = -(score + SIDE_BONUS * num_sides).ravel()[places]
     return _distinct(
         (
             Rectangle(Region(*xs[x, :1], *ys[y, :1], *xs[x, 1:], *ys[y, 1:]), score[x, y], num_sides[x, y])

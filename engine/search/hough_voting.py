@@ -4,8 +4,9 @@ A copied segment plays the reference at one speed, so its rows lie on a line ``r
 Temporal Hough voting (Douze et al., "An image-based approach to video copy detection with spatio-temporal
 post-filtering", IEEE TMM 2010) finds such lines: a query row and a reference row that is similar to it vote for the
 offset between them, here once for each of a few speeds. Evidence is a similarity less what unrelated rows reach. It is
-summed up along the lines with most votes, and the segment is where that sum is largest. Its cells are taken out and the
-next one is looked for, so that each showing of an excerpt is found.
+summed up along the lines with most votes, and the segment is where that sum is largest. What is missing to the most
+similar row of the reference is taken off first: of lines through footage that hardly changes the right one then has the
+largest sum. Its cells are taken out and the next one is looked for, so that each showing of an excerpt is found.
 
 A query has rows of scenes, shots and insets beside those of whole frames: at each time the most similar one counts.
 """
@@ -209,11 +210,13 @@ def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: Hough
     ref_s = speed[:, None] * plane.query_s + offset_s[:, None]
     columns = _nearest(plane.ref_s, ref_s)
     evidence = _along(plane.evidence, columns, settings)
+    sharp = _sharpened(evidence, plane.evidence.max(axis=1), settings)
     is_outside = (ref_s < plane.ref_s[0] - plane.interval_s / 2) | (ref_s > plane.ref_s[-1] + plane.interval_s / 2)
-    evidence[is_outside] = -np.inf
+    sharp[is_outside] = -np.inf
     # A picture that stands still says nothing of a speed.
-    evidence[np.ix_(speed != 1.0, plane.is_held)] = np.minimum(evidence[np.ix_(speed != 1.0, plane.is_held)], 0.0)
-    sums, firsts = _running_sums(evidence)
+    says_nothing = np.ix_(speed != 1.0, plane.is_held)
+    sharp[says_nothing] = np.minimum(sharp[says_nothing], 0.0)
+    sums, firsts = _running_sums(sharp)
     sums *= np.where(speed == 1.0, 1.0, settings.other_speed_weight)[:, None]
     line, last = map(int, np.unravel_index(int(sums.argmax()), sums.shape))
     first = int(firsts[line, last])
@@ -261,6 +264,13 @@ def _along(evidence: FloatArray, columns: Indices, settings: HoughVoting) -> Flo
     beside = [evidence[times, np.clip(columns + shift, 0, evidence.shape[1] - 1)] for shift in (-1, 1)]
     best = np.maximum(evidence[times, columns], np.maximum(*beside) - np.float32(settings.beside_loss))
     return np.maximum(best, np.float32(-settings.max_loss))
+
+
+def _sharpened(evidence: FloatArray, most: FloatArray, settings: HoughVoting) -> FloatArray:
+    """Evidence ``(L, T)`` less what is missing to the ``most`` that each time has in the reference, ``(T,)``."""
+    missing = np.maximum(most, 0) - np.maximum(evidence, 0)
+    loss = np.float32(settings.off_peak_loss) * np.maximum(missing, 0)
+    return np.asarray(np.maximum(evidence - loss, np.float32(-settings.max_loss)))
 
 
 def _running_sums(evidence: FloatArray) -> tuple[Times, Indices]:

@@ -64,15 +64,6 @@ def test_a_rectangle_in_which_and_around_which_nothing_moves_is_none() -> None:
         assert any(overlap(item.region, Region(*box)) >= 0.9 for item in found) is is_found
 
 
-def test_a_letter_does_not_come_before_an_inset() -> None:
-    frames = with_inset((20, 20, 160, 110))
-    for x in (30, 70, 110):
-        frames[:, 60:90, x : x + 24] = 255
-        frames[:, 66:84, x + 6 : x + 18] = footage(300 + x, height=18, width=12)
-    found = find_rectangles(frames, min_scores=SCORES, max_count=4)
-    assert overlap(found[0].region, Region(20, 20, 160, 110)) >= 0.9
-
-
 def test_there_are_no_more_than_asked_for_and_they_differ() -> None:
     frames = footage(0)
     for number, (x, y) in enumerate(((10, 10), (140, 10), (10, 80), (140, 80))):
