@@ -300,7 +300,7 @@ class HoughVoting(_Strict):
     other_speeds: tuple[Speed, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.11, 1.25, 1.43, 1.67, 2.0, -1.0)
     other_speed_weight: Share = 0.9
     min_evidence: NotNegative = 0.4
-    min_rows: Count = 3
+    min_rows: Count = 1
     min_score_ratio: Share = 0.5
     score_rows: Count = 12
     max_lines: Count = 5

@@ -84,10 +84,12 @@ def test_forwards_and_then_backwards() -> None:
     assert (forwards.speed, *times(forwards)) == pytest.approx((1, 0, 10, 10, 20), abs=1.01)
 
 
-def test_three_seconds_are_enough_and_two_are_not() -> None:
-    (match,) = localize(query(footage(2, 6), SHOWN[10:13], footage(3, 6)), REFERENCE)
-    assert times(match) == (6, 9, 10, 13)
-    assert localize(query(footage(2, 6), SHOWN[10:12], footage(3, 6)), REFERENCE) == []
+@pytest.mark.parametrize("num_s", [1, 2, 3])
+def test_a_copy_of_few_seconds(num_s: int) -> None:
+    video = query(footage(2, 6), SHOWN[10 : 10 + num_s], footage(3, 6))
+    (match,) = localize(video, REFERENCE)
+    assert times(match) == (6, 6 + num_s, 10, 10 + num_s)
+    assert localize(video, REFERENCE, settings=HoughVoting(min_rows=num_s + 1)) == []
 
 
 def test_single_times_that_do_not_fit_do_not_end_a_segment() -> None:
