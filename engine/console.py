@@ -14,7 +14,12 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from engine.records import Failure
+
+logger = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
 
@@ -63,6 +68,12 @@ def printable(text: str) -> str:
     of writing.
     """
     return "".join(_escaped(character) if _is_obeyed(character) else character for character in text)
+
+
+def log_failure(failure: Failure) -> None:
+    """Say that a video gave no result."""
+    # A handler that writes UTF-8 could not write every path.
+    logger.warning("failed: %s (%s): %s", printable(failure.video_id), failure.stage, printable(failure.reason))
 
 
 def _is_obeyed(character: str) -> bool:

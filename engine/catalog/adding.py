@@ -13,6 +13,7 @@ from engine.catalog.inputs import Inputs
 from engine.catalog.records import AddReport, CatalogVideo
 from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
+from engine.console import log_failure
 from engine.errors import ConfigError
 from engine.files import file_sha256
 from engine.records import Descriptors, Failure, FloatArray, Media
@@ -54,7 +55,7 @@ class Addition:
         try:
             path = _absolute(item.path)
         except ConfigError as error:
-            self._failures.append(Failure(item.video_id, item.path, "add", str(error)))
+            self._fail(Failure(item.video_id, item.path, "add", str(error)))
             return False
         entry = self._entries.get(item.video_id)
         if entry is None:
@@ -88,7 +89,7 @@ class Addition:
             sha256 = _sha256(item.path)
         if fingerprint is None or fingerprint != _fingerprint(item.path):
             reason = f"{item.path} changed while it was read; add it again when it is complete"
-            self._failures.append(Failure(item.video_id, item.path, "read", reason))
+            self._fail(Failure(item.video_id, item.path, "read", reason))
         else:
             self._take_new(video, path=_absolute(item.path), sha256=sha256, fingerprint=fingerprint)
 
@@ -98,7 +99,7 @@ class Addition:
         entry = self._entries.get(video.video_id)
         if video.is_stopped:
             reason = f"{source} holds {video.video_id!r} as a query that an edit gate stopped, which is no reference"
-            self._failures.append(Failure(video.video_id, source, "read", reason))
+            self._fail(Failure(video.video_id, source, "read", reason))
         elif entry is None or (entry.rows_sha256 != sha256 and self._may_replace(entry, path=source)):
             self._take_new(video, path=source, sha256=sha256, fingerprint=None)
         elif entry.rows_sha256 == sha256:
@@ -113,7 +114,7 @@ class Addition:
                 rows, video = found.get(entry.revision), entry.video
                 if rows is None or rows_sha256(rows.timestamps, rows.descriptors) != entry.rows_sha256:
                     reason = "its rows are damaged or missing in the catalogue that was named"
-                    self._failures.append(Failure(video.video_id, video.path, "read", reason))
+                    self._fail(Failure(video.video_id, video.path, "read", reason))
                 else:
                     described = Descriptors(video.video_id, rows.timestamps, rows.descriptors)
                     self._take(described, video, rows_sha256=entry.rows_sha256, fingerprint=entry.fingerprint)
@@ -142,8 +143,12 @@ class Addition:
             f"the id {video_id!r} is that of {entry.video.path} already, which has other contents; rename {path}, or "
             "remove the id first"
         )
-        self._failures.append(Failure(video_id, path, "add", reason))
+        self._fail(Failure(video_id, path, "add", reason))
         return False
+
+    def _fail(self, failure: Failure) -> None:
+        log_failure(failure)
+        self._failures.append(failure)
 
     def _keep(self, entry: Entry, *, path: Location, fingerprint: Fingerprint) -> None:
         """Keep a video whose bytes are known; where its file was moved or touched, the table learns of it."""

@@ -15,6 +15,7 @@ from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest
 from engine.catalog.manifest import read_manifest as read_catalog_manifest
 from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
+from engine.console import log_failure
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.records import Descriptors, Failure, Media
 from engine.storage.location import Location, RemotePath, WebAccess
@@ -92,6 +93,7 @@ def _described_again(entries: Sequence[Entry]) -> tuple[list[Media], list[Failur
         if path.suffix == ".npz" or path.is_dir():
             reason = f"its descriptors came from {path}, and no video is known; add what these engines made of it"
             failures.append(Failure(video_id, path, "add", reason))
+            log_failure(failures[-1])
         else:
             media.append(Media(video_id, path))
     return media, failures

@@ -39,6 +39,7 @@ from engine.console import progress, say
 
 if TYPE_CHECKING:
     from engine.catalog.records import CatalogAnswer
+    from engine.storage.location import Location
 
 catalog = typer.Typer(
     no_args_is_help=True,
@@ -256,16 +257,18 @@ def match(
     answers: list[CatalogAnswer] = []
     with Catalog.open(folder, engines=engines, decoder=decoder, cluster=cluster) as opened:
         web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
-        media = discover(map(location, uploads), web=web).media
+        found = discover(map(location, uploads), web=web)
+        for failure in found.failures:
+            _print_error(failure.video_id, failure.path, failure.reason)
         opened.engine()
-        for item in media:
+        for item in found.media:
             start_s = time.perf_counter()
             try:
                 answer = opened.match(item.path)
             except MediaError as error:
                 num_failed += 1
                 say(f"failed: {error}")
-                print(json.dumps({"query_id": item.video_id, "path": str(item.path), "error": str(error)}))
+                _print_error(item.video_id, item.path, str(error))
                 continue
             seconds = round(time.perf_counter() - start_s, 3)
             verdicts[answer.verdict or _NO_VERDICT] += 1
@@ -274,8 +277,9 @@ def match(
             document = AnswerDocument.of(answer, path=str(item.path), every=every)
             print(json.dumps({**asdict(document), "seconds": seconds}), flush=True)
     if report is not None:
-        write_answers_report(location(report), answers, {item.video_id: item.path for item in media}, every=every)
-    counts = {"catalog": str(folder), "num_uploads": len(media), "num_failures": num_failed}
+        write_answers_report(location(report), answers, {item.video_id: item.path for item in found.media}, every=every)
+    num_failed += len(found.failures)
+    counts = {"catalog": str(folder), "num_uploads": len(found.media) + len(found.failures), "num_failures": num_failed}
     print(json.dumps({**counts, "verdicts": dict(verdicts)}))
     if num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -286,6 +290,10 @@ def match(
 
 
 _NO_VERDICT = "none"
+
+
+def _print_error(query_id: str, path: Location, reason: str) -> None:
+    print(json.dumps({"query_id": query_id, "path": str(path), "error": reason}), flush=True)
 
 
 def _line(answer: CatalogAnswer, seconds: float) -> str:

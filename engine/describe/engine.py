@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engine.build.cache import user_engines
 from engine.config import ClipGate, EnsembleGate, Preset, graph_parts
-from engine.console import printable
+from engine.console import log_failure
 from engine.describe.describer import Describer, GateRunners
 from engine.errors import ConfigError, EngineError, MediaError
 from engine.records import Descriptors, Failure, Frames, Media, Role
@@ -300,12 +300,6 @@ def check_role(role: str) -> None:
             f"got the role {role!r}; expected 'query' (a video that is asked about) or 'reference' (one that may have "
             "been copied)"
         )
-
-
-def log_failure(failure: Failure) -> None:
-    """Say that a video gave no result."""
-    # A handler that writes UTF-8 could not write every path.
-    logger.warning("failed: %s (%s): %s", printable(failure.video_id), failure.stage, printable(failure.reason))
 
 
 def log_warnings(video_id: str, warnings: Sequence[str]) -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.build.cache import cache_folder
-from engine.describe.engine import Engine, log_failure, log_warnings
+from engine.console import log_failure
+from engine.describe.engine import Engine, log_warnings
 from engine.errors import BackendUnavailable, ConfigError, StoreError
 from engine.files import exclusive
 from engine.gate_placeholder import without_kept_rows

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from engine.console import printable
+from engine.console import log_failure, printable
 from engine.errors import ConfigError, RemoteError, RemoteMissingError
 from engine.isolation import CallEndedError, IsolatedProcess
 from engine.records import Failure, Media
@@ -122,13 +122,15 @@ def discover(
     nothing is, or that may not be read.
 
     Links that lead nowhere, folders and files that cannot be read, files whose probing takes over a minute or ends its
-    process, and missing files of a list become failures. They are logged, and so is how much was passed over. Raises
+    process, and missing files of a list become failures. They are logged, and so is how much was passed over, and which
+    of ``paths`` hold no video. Raises
     ``ConfigError`` for a path that does not exist, for no video at all, and for two files with one id.
     """
-    given = list(paths)
+    given, empty = list(paths), list[Location]()
     with IsolatedProcess() as process:
         search = _Search(process, is_recursive=is_recursive, ids_are_paths=ids_are_paths, web=web)
         for path in given:
+            num_reached = search.num_reached
             if str(path) == _STDIN:
                 search.take_lines(sys.stdin.buffer.read())
             elif isinstance(path, RemotePath):
@@ -139,11 +141,15 @@ def discover(
                 search.take(path)
             else:
                 raise ConfigError(f"{path}: no such file or directory")
+            if search.num_reached == num_reached:
+                empty.append(path)
     where = ", ".join(map(str, given[:_PATHS_NAMED])) + (", ..." if len(given) > _PATHS_NAMED else "")
     passed_over = search.passed_over_line()
     if not search.found:
         failed = f"{len(search.failures)} failed" if search.failures else ""
         raise ConfigError(f"no videos at {where} ({'; '.join(filter(None, (failed, passed_over))) or 'nothing there'})")
+    for path in empty:
+        logger.warning("%s: no videos there", printable(str(path)))
     if passed_over:
         logger.info("%s: %s", printable(where), printable(passed_over))
     media = [Media(video_id, path) for video_id, path in sorted(search.found.items())]
@@ -161,6 +167,7 @@ class _Search:
         self._is_recursive = is_recursive
         self._ids_are_paths = ids_are_paths
         self.found: dict[str, Location] = {}
+        self.num_reached = 0
         self.failures: list[Failure] = []
         self.passed_over: Counter[str] = Counter()
         self._suffixes: dict[str, Counter[str]] = {_BY_SUFFIX: Counter(), _BY_CONTENT: Counter()}
@@ -282,6 +289,7 @@ class _Search:
         return self._process.call(holds_video, path, limit_s=_PROBE_LIMIT_S)
 
     def _add(self, video_id: str, path: Location) -> None:
+        self.num_reached += 1
         absolute = path.absolute()
         if absolute in self._paths:
             return
@@ -298,7 +306,8 @@ class _Search:
         with suppress(OSError):  # where it is no link, or its folder may not be searched
             reason = f"{reason} (a link to {path.readlink()})" if isinstance(path, Path) else reason
         failure = Failure(_video_id(place), path, _STAGE, reason)
-        logger.warning("failed: %s (%s): %s", printable(failure.video_id), failure.stage, printable(reason))
+        log_failure(failure)
+        self.num_reached += 1
         self.failures.append(failure)
 
     def _pass_over(self, reason: str, suffix: str | None = None) -> None:

@@ -134,6 +134,18 @@ def test_bad_input_is_one_line_and_costs_no_other_its_result(
     assert second["candidates"]
     assert last["num_failures"] == 1
     assert "Traceback" not in result.stderr
+    (tmp_path / "list.txt").write_text(f"{uploads / 'good.mp4'}\n{uploads / 'gone.mp4'}\n")
+    (tmp_path / "nothing").mkdir()
+    result = run_cli("catalog", "match", folder, f"@{tmp_path / 'list.txt'}", tmp_path / "nothing", expect=3)
+    first, second, last = documents(result.stdout)
+    assert first == {"query_id": "gone", "path": str(uploads / "gone.mp4"), "error": "No such file or directory"}
+    assert second["candidates"]
+    assert (last["num_uploads"], last["num_failures"]) == (2, 1)
+    assert f"{tmp_path / 'nothing'}: no videos there" in result.stderr
+    (tmp_path / "other").mkdir()
+    write_video(tmp_path / "other" / "good.mp4", footage(101, num_seconds=3), fps=FPS)
+    result = run_cli("catalog", "add", folder, tmp_path / "other", expect=3)
+    assert "failed: good (add): the id 'good' is that of" in result.stderr
     result = run_cli("catalog", "remove", folder, "nobody", expect=1)
     assert "has no video 'nobody'" in result.stderr
 
