@@ -33,6 +33,7 @@ from engine.cli.options import (
     finish,
     not_of_the_web,
     open_engines,
+    page_to_write,
     web_access,
 )
 from engine.console import progress, say
@@ -226,7 +227,7 @@ def match(
         bool, typer.Option("--all", help="Also print the pairs and segments that no verdict speaks of.")
     ] = False,
     report: Annotated[
-        str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.", callback=not_of_the_web)
+        str | None, typer.Option(help="HTML page of what is told of, with pictures, to write.", callback=page_to_write)
     ] = None,
     exit_code: Annotated[
         bool,

@@ -19,8 +19,8 @@ from engine.cli.options import (
     EnginesOption,
     EnginesPresetOption,
     NormSetOption,
-    not_of_the_web,
     open_engines,
+    page_to_write,
     web_access,
 )
 from engine.console import say
@@ -44,7 +44,7 @@ def compare(
     report: Annotated[
         str | None,
         typer.Option(
-            help="HTML page of the segments that are told of, with pictures, to write.", callback=not_of_the_web
+            help="HTML page of the segments that are told of, with pictures, to write.", callback=page_to_write
         ),
     ] = None,
     exit_code: Annotated[

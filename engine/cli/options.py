@@ -135,6 +135,17 @@ def not_of_the_web(place: str | None) -> str | None:
     return place
 
 
+def page_to_write(place: str | None) -> str | None:
+    """As `not_of_the_web`, and refuse what is no name of a page, before anything is computed."""
+    from engine.errors import ConfigError
+
+    if place is not None and Path(place).is_dir():
+        raise ConfigError(f"{place} is a folder; name the page, such as {Path(place) / 'page.html'}")
+    if place is not None and Path(place).suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{place}: the page is HTML; give it a name that ends with .html")
+    return not_of_the_web(place)
+
+
 def only_local(path: Path | None) -> Path | None:
     """Refuse a URL where only a path of this machine is taken: as a path it would be a folder with a colon."""
     from engine.errors import ConfigError

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import AllowHttpOption, AllowPrivateOption, RecursiveOption, not_of_the_web, web_access
+from engine.cli.options import AllowHttpOption, AllowPrivateOption, RecursiveOption, page_to_write, web_access
 from engine.console import say
 
 
@@ -17,7 +17,7 @@ def report(
     ],
     queries: Annotated[str, typer.Option(help="Folder or URL of query videos, or @FILE with a path a line.")],
     references: Annotated[str, typer.Option(help="The same for reference videos.")],
-    output: Annotated[str, typer.Option(help="HTML page to write.", callback=not_of_the_web)],
+    output: Annotated[str, typer.Option(help="HTML page to write.", callback=page_to_write)],
     query_rows: Annotated[
         str | None, typer.Option(help="Descriptors of the queries, for score matrices: store folder or .npz.")
     ] = None,

@@ -28,6 +28,7 @@ from engine.cli.options import (
     finish,
     not_of_the_web,
     open_engines,
+    page_to_write,
     web_access,
 )
 from engine.console import progress, say
@@ -64,7 +65,7 @@ def run(
     recursive: RecursiveOption = True,
     max_pixels: MaxPixelsOption = None,
     report: Annotated[
-        str | None, typer.Option(help="HTML page of the matches to write, with pictures.", callback=not_of_the_web)
+        str | None, typer.Option(help="HTML page of the matches to write, with pictures.", callback=page_to_write)
     ] = None,
     score_norm: Annotated[bool, typer.Option("--score-norm/--no-score-norm", help="Normalize scores.")] = True,
     video_timeout: VideoTimeoutOption = VIDEO_TIMEOUT_S,

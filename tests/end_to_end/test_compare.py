@@ -59,6 +59,9 @@ def test_a_page_shows_the_segments_that_are_told_of(
     videos: Path, trained_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:
     pages, engines = [tmp_path / name for name in ("copy.html", "none.html")], ["--engines", trained_engines]
+    for place, reason in ((tmp_path, f"{tmp_path} is a folder; name the page"), (tmp_path / "page.txt", "with .html")):
+        told = run_cli("compare", videos / "upload.mp4", videos / "film.mp4", *engines, "--report", place, expect=1)
+        assert reason in told.stderr
     copy = run_cli("compare", videos / "upload.mp4", videos / "film.mp4", *engines, "--report", pages[0])
     num_matches = len(json.loads(copy.stdout)["matches"])
     run_cli("compare", videos / "other.mp4", videos / "film.mp4", *engines, "--report", pages[1])
