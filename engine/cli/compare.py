@@ -86,10 +86,10 @@ def compare(
             print(json.dumps({"query": {"path": str(first)}, "reference": {"path": str(second)}, "error": str(error)}))
             raise typer.Exit(EXIT_SOME_FAILED) from error
     say(_line(answer, query=first, reference=second))
+    seconds = round(time.perf_counter() - start_s, 3)
+    print(json.dumps({**_document(answer, query=first, reference=second, every=every), "seconds": seconds}), flush=True)
     if report is not None:
         _write_report(location(report), answer, query=first, reference=second, every=every)
-    seconds = round(time.perf_counter() - start_s, 3)
-    print(json.dumps({**_document(answer, query=first, reference=second, every=every), "seconds": seconds}))
     if exit_code:
         if answer.verdict is None:
             raise ConfigError(f"preset {engine.preset.name!r} is not calibrated, so that there is no verdict")
