@@ -45,7 +45,6 @@ class _Line(NamedTuple):
     last: int
     columns: Indices
     evidence: FloatArray
-    weighted_sum: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +177,8 @@ def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
     offsets_s[0] = np.concatenate([together_s, offsets_s[0]])
     speed = np.repeat(speeds, [len(offsets) for offsets in offsets_s])
     best = _strongest_run(plane, speed, np.concatenate(offsets_s), settings)
-    if best.weighted_sum < settings.min_evidence:
+    weight = 1.0 if best.speed == 1.0 else settings.other_speed_weight
+    if weight * best.evidence.sum() < settings.min_evidence:
         return None
     return _strongest_part(best, plane.query_s, settings.max_gap_s)
 
@@ -228,7 +228,6 @@ def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: Hough
         last=last,
         columns=columns[line, run],
         evidence=evidence[line, run],
-        weighted_sum=float(sums[line, last]),
     )
 
 
