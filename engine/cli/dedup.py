@@ -17,7 +17,7 @@ from engine.cli.options import (
     VideoTimeoutOption,
     WorkersOption,
     finish,
-    not_of_the_web,
+    folder_to_write,
     open_engines,
 )
 from engine.console import progress, say
@@ -40,7 +40,7 @@ def dedup(
     output: Annotated[
         str,
         typer.Option(
-            help="Folder or URL for tables and descriptors; a job that was cut short goes on.", callback=not_of_the_web
+            help="Folder or URL for tables and descriptors; a job that was cut short goes on.", callback=folder_to_write
         ),
     ],
     preset: EnginesPresetOption = None,

@@ -124,6 +124,9 @@ def web_access(*, allow_http: bool, allow_private: bool) -> WebAccess | None:
     return WebAccess(allow_private=allow_private) if allow_http else None
 
 
+_FILE_SUFFIXES = frozenset((".csv", ".html", ".json", ".jsonl", ".npz", ".parquet"))
+
+
 def not_of_the_web(place: str | None) -> str | None:
     """Refuse a URL of the web where something is written, before anything is computed."""
     from engine.errors import ConfigError
@@ -144,6 +147,17 @@ def page_to_write(place: str | None) -> str | None:
     if place is not None and Path(place).suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{place}: the page is HTML; give it a name that ends with .html")
     return not_of_the_web(place)
+
+
+def folder_to_write(place: str) -> str:
+    """As `not_of_the_web`, and refuse the name of a table or page, before anything is computed."""
+    from engine.errors import ConfigError
+
+    suffix = Path(place).suffix.lower()
+    if suffix in _FILE_SUFFIXES and not Path(place).is_dir():
+        raise ConfigError(f"{place} has the suffix {suffix!r}; a folder of several files is written; name one")
+    not_of_the_web(place)
+    return place
 
 
 def only_local(path: Path | None) -> Path | None:

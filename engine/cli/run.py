@@ -26,7 +26,7 @@ from engine.cli.options import (
     WorkersOption,
     chosen_preset,
     finish,
-    not_of_the_web,
+    folder_to_write,
     open_engines,
     page_to_write,
     web_access,
@@ -46,7 +46,7 @@ def run(
     output: Annotated[
         str,
         typer.Option(
-            help="Folder or URL for everything; a run in it that was cut short goes on.", callback=not_of_the_web
+            help="Folder or URL for everything; a run in it that was cut short goes on.", callback=folder_to_write
         ),
     ],
     norm_set: Annotated[

@@ -284,3 +284,12 @@ def test_a_suffix_that_nothing_is_written_as_is_refused_at_once(
         result = run_cli(*verb, *sides, "--output", tmp_path / "out" / "table.xlsx", expect=1)
         assert "has the suffix '.xlsx'; a table is written as .csv, .jsonl, .parquet" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "page.html"])
+def test_a_folder_is_not_named_as_a_file(catalogue: Catalogue, run_cli: RunCli, tmp_path: Path, name: str) -> None:
+    output = tmp_path / name
+    sides = ["--queries", catalogue.queries, "--references", catalogue.references]
+    for command in (["dedup", catalogue.queries], ["run", *sides]):
+        assert "a folder of several files is written" in run_cli(*command, "--output", output, expect=1).stderr
+    assert not output.exists()
