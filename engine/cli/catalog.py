@@ -253,12 +253,12 @@ def match(
     from engine.storage.location import location
     from engine.video.discovery import discover
 
-    num_failed = 0
     verdicts: Counter[str] = Counter()
     answers: list[CatalogAnswer] = []
     with Catalog.open(folder, engines=engines, decoder=decoder, cluster=cluster) as opened:
         web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
         found = discover(map(location, uploads), web=web)
+        num_failed = len(found.failures)
         for failure in found.failures:
             _print_error(failure.video_id, failure.path, failure.reason)
         opened.engine()
@@ -279,7 +279,6 @@ def match(
             print(json.dumps({**asdict(document), "seconds": seconds}), flush=True)
     if report is not None:
         write_answers_report(location(report), answers, {item.video_id: item.path for item in found.media}, every=every)
-    num_failed += len(found.failures)
     counts = {"catalog": str(folder), "num_uploads": len(found.media) + len(found.failures), "num_failures": num_failed}
     print(json.dumps({**counts, "verdicts": dict(verdicts)}))
     if num_failed:

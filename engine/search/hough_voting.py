@@ -45,6 +45,7 @@ class _Line(NamedTuple):
     last: int
     columns: Indices
     evidence: FloatArray
+    weighted_sum: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +178,7 @@ def _best_line(plane: _Plane, settings: HoughVoting) -> _Line | None:
     offsets_s[0] = np.concatenate([together_s, offsets_s[0]])
     speed = np.repeat(speeds, [len(offsets) for offsets in offsets_s])
     best = _strongest_run(plane, speed, np.concatenate(offsets_s), settings)
-    weight = 1.0 if best.speed == 1.0 else settings.other_speed_weight
-    if weight * best.evidence.sum() < settings.min_evidence:
+    if best.weighted_sum < settings.min_evidence:
         return None
     return _strongest_part(best, plane.query_s, settings.max_gap_s)
 
@@ -217,7 +217,8 @@ def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: Hough
     says_nothing = np.ix_(speed != 1.0, plane.is_held)
     sharp[says_nothing] = np.minimum(sharp[says_nothing], 0.0)
     sums, firsts = _running_sums(sharp)
-    sums *= np.where(speed == 1.0, 1.0, settings.other_speed_weight)[:, None]
+    weights = np.where(speed == 1.0, 1.0, settings.other_speed_weight)
+    sums *= weights[:, None]
     line, last = map(int, np.unravel_index(int(sums.argmax()), sums.shape))
     first = int(firsts[line, last])
     run = slice(first, last + 1)
@@ -228,6 +229,7 @@ def _strongest_run(plane: _Plane, speed: Times, offset_s: Times, settings: Hough
         last=last,
         columns=columns[line, run],
         evidence=evidence[line, run],
+        weighted_sum=float(weights[line] * evidence[line, run].sum()),
     )
 
 

@@ -123,8 +123,8 @@ def discover(
 
     Links that lead nowhere, folders and files that cannot be read, files whose probing takes over a minute or ends its
     process, and missing files of a list become failures. They are logged, and so is how much was passed over, and which
-    of ``paths`` hold no video. Raises
-    ``ConfigError`` for a path that does not exist, for no video at all, and for two files with one id.
+    of ``paths`` hold no video. Raises ``ConfigError`` for a path that does not exist, for no video at all, and for two
+    files with one id.
     """
     given, empty = list(paths), list[Location]()
     with IsolatedProcess() as process:
