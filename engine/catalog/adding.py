@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from engine.catalog.inputs import Inputs
@@ -62,7 +63,7 @@ class Addition:
             return True
         try:
             fingerprint = Fingerprint.of(path)
-            if str(entry.video.path) == str(path) and entry.fingerprint == fingerprint:
+            if str(entry.video.path) == str(path) and entry.video.fingerprint == fingerprint:
                 self._kept.append(item.video_id)
                 return False
             sha256 = _sha256(path)
@@ -117,7 +118,7 @@ class Addition:
                     self._fail(Failure(video.video_id, video.path, "read", reason))
                 else:
                     described = Descriptors(video.video_id, rows.timestamps, rows.descriptors)
-                    self._take(described, video, rows_sha256=entry.rows_sha256, fingerprint=entry.fingerprint)
+                    self._take(described, video, rows_sha256=entry.rows_sha256)
 
     def _is_new(self, other: Entry) -> bool:
         entry = self._entries.get(other.video.video_id)
@@ -152,21 +153,16 @@ class Addition:
 
     def _keep(self, entry: Entry, *, path: Location, fingerprint: Fingerprint) -> None:
         """Keep a video whose bytes are known; where its file was moved or touched, the table learns of it."""
-        video = entry.video
-        moved = CatalogVideo(video.video_id, path, video.sha256, video.duration_s, video.num_rows, video.warnings)
-        self._moved.append(Entry(moved, entry.revision, entry.rows_sha256, fingerprint))
-        self._kept.append(video.video_id)
+        self._moved.append(replace(entry, video=replace(entry.video, path=path, fingerprint=fingerprint)))
+        self._kept.append(entry.video.video_id)
 
     def _take_new(self, video: Descriptors, *, path: Location, sha256: str, fingerprint: Fingerprint | None) -> None:
         duration_s = float(video.timestamps.max())
-        known = CatalogVideo(video.video_id, path, sha256, duration_s, len(video), video.warnings)
-        of_rows = rows_sha256(video.timestamps, video.descriptors)
-        self._take(video, known, rows_sha256=of_rows, fingerprint=fingerprint)
+        known = CatalogVideo(video.video_id, path, sha256, duration_s, len(video), video.warnings, fingerprint)
+        self._take(video, known, rows_sha256=rows_sha256(video.timestamps, video.descriptors))
 
-    def _take(
-        self, video: Descriptors, known: CatalogVideo, *, rows_sha256: str, fingerprint: Fingerprint | None
-    ) -> None:
-        self._waiting.append((Entry(known, self._shares.new_revision(), rows_sha256, fingerprint), video))
+    def _take(self, video: Descriptors, known: CatalogVideo, *, rows_sha256: str) -> None:
+        self._waiting.append((Entry(known, self._shares.new_revision(), rows_sha256), video))
         num_waiting = sum(len(descriptors) for _, descriptors in self._waiting)
         if num_waiting >= self._rows_per_commit:
             self._commit()

@@ -30,18 +30,18 @@ from engine.catalog.manifest import (
     write_manifest,
 )
 from engine.catalog.matching import Matcher, Share
-from engine.catalog.reading import EngineReader, FileReader
+from engine.catalog.reading import EngineReader, FileReader, file_state
 from engine.catalog.records import AddReport, CatalogAnswer, CatalogInfo, CatalogVideo, Snapshot, Verification
 from engine.catalog.share_search import ShareSearch
 from engine.catalog.shares import Shares, share_folders
 from engine.catalog.verification import verify_shares
 from engine.config import Preset
 from engine.describe.engine import Engine
-from engine.errors import ConfigError, RemoteError, StoreError
-from engine.evidence.frames import Viewer
+from engine.errors import ConfigError, StoreError
 from engine.files import exclusive, file_sha256, load_arrays, save_arrays
 from engine.records import Descriptors, FloatArray, Media
 from engine.run.extraction import describe_in_workers
+from engine.run.pictures import new_viewers
 from engine.run.plan import ClusterWorkers, Workers
 from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
@@ -88,7 +88,7 @@ class Catalog:
         self._index_above = index_above
         self._matcher = self._opened_matcher(cluster)
         self._resources = ExitStack()
-        self._viewer = Viewer()
+        self._viewers = new_viewers()
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
@@ -311,14 +311,15 @@ class Catalog:
 
         ``upload``: a path, the bytes of a file, a file opened for reading bytes, which is read to its end (both are
         put into a temporary file, which is removed), or descriptors as `match_descriptors` takes them. Where the file
-        of the catalogue's video is still there, pictures of the best matches are compared, which raises their scores.
+        of the catalogue's video is there, of the size that it had when it was added, pictures of the best matches are
+        compared, which raises their scores.
         ``video_id``: of the upload, by default the name of its file without the last suffix. ``reader`` opens video
         files in place of this process. Raises ``MediaError`` for a file that cannot be described, ``ConfigError`` for a
         path that is none and all else.
         """
         if isinstance(upload, Descriptors):
             return self.match_descriptors(upload)
-        reader = reader or EngineReader(self.engine(), self._viewer)
+        reader = reader or EngineReader(self.engine(), self._viewers)
         if isinstance(upload, str | Path | RemotePath):
             return self._match_file(location(upload), video_id=video_id, reader=reader)
         with as_file(upload) as (path, name):
@@ -331,17 +332,20 @@ class Catalog:
 
     def _looked_at(self, answer: CatalogAnswer, upload: Location, reader: FileReader) -> CatalogAnswer:
         """The answer with what pictures of its best matches show, where the catalogue knows the video file."""
-        paths = {ref_id: answer.paths[ref_id] for ref_id in sorted({match.ref_id for match in answer.matches})}
-        has_file = {ref_id: _is_video_file(path) for ref_id, path in paths.items()}
-        gone = [path for ref_id, path in paths.items() if not has_file[ref_id] and not _holds_descriptors(path)]
-        if gone:
-            logger.warning(
-                "%s: no pictures of %d candidates were compared, as their files are not there, such as %s",
-                answer.query_id,
-                len(gone),
-                gone[0],
-            )
-        with_file = [match for match in answer.matches if has_file[match.ref_id]]
+        ref_ids = sorted({match.ref_id for match in answer.matches})
+        states = {ref_id: file_state(answer.videos[ref_id]) for ref_id in ref_ids}
+        for state in ("gone", "changed"):
+            paths = [answer.videos[ref_id].path for ref_id in ref_ids if states[ref_id] == state]
+            if paths:
+                logger.warning(
+                    "%s: no pictures of %d candidates were compared, as their files are %s, such as %s; "
+                    "`vsc-engine catalog add` takes in where they are and what they hold now",
+                    answer.query_id,
+                    len(paths),
+                    state,
+                    paths[0],
+                )
+        with_file = [match for match in answer.matches if states[match.ref_id] == "there"]
         if not with_file:
             return answer
         verified = reader.verified(with_file, answer.candidates, {answer.query_id: upload}, answer.paths)
@@ -394,7 +398,8 @@ class Catalog:
         with self._lock:
             self._engine = None
             self._resources.close()
-        self._viewer.close()
+        for viewer in self._viewers:
+            viewer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -502,19 +507,3 @@ def _size_bytes(folder: Location) -> int:
     if isinstance(folder, Path):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return sum(path.stat().size_bytes for path in folder.below())
-
-
-def _is_video_file(path: Location) -> bool:
-    """Whether a path of the catalogue is a video that is there."""
-    try:
-        return path.is_file() and path.suffix != ".npz"
-    except RemoteError:
-        return False
-
-
-def _holds_descriptors(path: Location) -> bool:
-    """Whether a path of the catalogue is the store or ``.npz`` that a video's descriptors came from."""
-    try:
-        return path.suffix == ".npz" or path.is_dir()
-    except RemoteError:
-        return False

@@ -77,14 +77,14 @@ class Matcher:
         duplicates = sorted(
             (video for answer in answers for video in answer.duplicates), key=lambda video: video.video_id
         )
-        paths = {video.video_id: video.path for video in (*found.videos, *duplicates)}
+        known = {video.video_id: video for video in (*found.videos, *duplicates)}
         told = {*(pair.ref_id for pair in candidates), *(video.video_id for video in duplicates)}
         return CatalogAnswer(
             query.video_id,
             len(query),
             tuple(candidates),
             tuple(matches),
-            {ref_id: path for ref_id, path in paths.items() if ref_id in told},
+            {ref_id: video for ref_id, video in known.items() if ref_id in told},
             query.warnings,
             self._thresholds(sum(answer.num_videos for answer in answers)),
             tuple(video.video_id for video in duplicates),

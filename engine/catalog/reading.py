@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
+from engine.catalog.records import CatalogVideo
 from engine.describe.engine import Engine
 from engine.evidence.frames import Viewer
 from engine.evidence.geometry import verify
 from engine.records import CandidatePair, Descriptors, Match, Role
 from engine.storage.location import Location
+from engine.store.shards import Fingerprint
 
 
 class FileReader(Protocol):
@@ -29,12 +31,26 @@ class FileReader(Protocol):
         """The matches, in order, with what pictures of the best of them show; see `engine.evidence.geometry.verify`."""
 
 
-class EngineReader:
-    """The `FileReader` of this process. ``engine`` is open; ``viewer`` looks at pictures."""
+def file_state(video: CatalogVideo) -> Literal["there", "gone", "changed", "never known"]:
+    """What has become of the file that a video of a catalogue was described from.
 
-    def __init__(self, engine: Engine, viewer: Viewer) -> None:
+    One of another size has changed; copying and restoring files leaves that as it was, but not their times.
+    """
+    if video.fingerprint is None:
+        return "never known"
+    try:
+        now = Fingerprint.of(video.path)
+    except OSError:
+        return "gone"
+    return "there" if now.size_bytes == video.fingerprint.size_bytes else "changed"
+
+
+class EngineReader:
+    """The `FileReader` of this process. ``engine`` is open; ``viewers`` look at pictures, all at once."""
+
+    def __init__(self, engine: Engine, viewers: Sequence[Viewer]) -> None:
         self._engine = engine
-        self._viewer = viewer
+        self._viewers = viewers
 
     def describe(self, path: Location, *, role: Role, video_id: str | None) -> Descriptors:
         """See `FileReader.describe`."""
@@ -50,6 +66,6 @@ class EngineReader:
         """See `FileReader.verified`."""
         config = self._engine.preset.localization
         start_s = time.perf_counter()
-        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewers=[self._viewer])
+        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewers=self._viewers)
         self._engine.times.add("verify", time.perf_counter() - start_s)
         return [item.match for item in found]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.evaluate.calibration import Verdict, VerdictScores
 from engine.records import CandidatePair, Failure, Match
 from engine.storage.location import Location
+from engine.store.shards import Fingerprint
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class CatalogVideo:
 
     ``path``: the video file, or the store or ``.npz`` that its descriptors came from. ``sha256``: hexadecimal, of the
     bytes of the video file (empty for a remote one), or of times and descriptors. ``duration_s``: end of the last row.
-    ``warnings``: what was lost or assumed while reading a damaged file.
+    ``warnings``: what was lost or assumed while reading a damaged file. ``fingerprint``: the state that the file was
+    described in; None for descriptors that came from a store or an ``.npz``.
     """
 
     video_id: str
@@ -25,6 +27,7 @@ class CatalogVideo:
     duration_s: float
     num_rows: int
     warnings: tuple[str, ...]
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class CatalogAnswer:
     """What an upload has in common with a catalogue.
 
     ``num_rows``: descriptors of the upload. ``candidates``: pairs with the videos that are likeliest to share footage,
-    best first. ``matches``: the segments of the best candidates. ``paths``: the file of every video in them, by id.
+    best first. ``matches``: the segments of the best candidates. ``videos``: every video in them, by id.
     ``warnings``: what was lost or assumed while reading the upload. ``thresholds``: the scores of pairs that verdicts
     begin at in a catalogue of this size; None where the preset is not calibrated or scores are not normalized.
     ``duplicates``: ids of videos whose files have the same bytes as the upload.
@@ -96,10 +99,15 @@ class CatalogAnswer:
     num_rows: int
     candidates: tuple[CandidatePair, ...]
     matches: tuple[Match, ...]
-    paths: Mapping[str, Location]
+    videos: Mapping[str, CatalogVideo]
     warnings: tuple[str, ...]
     thresholds: VerdictScores | None = None
     duplicates: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> dict[str, Location]:
+        """The file of every video, by id."""
+        return {ref_id: video.path for ref_id, video in self.videos.items()}
 
     @property
     def verdict(self) -> Verdict | None:

@@ -34,15 +34,11 @@ _VIDEOS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Entry:
-    """A video as the table holds it: with the revision of its rows, their checksum, and the state of its file.
-
-    ``fingerprint`` is None for descriptors that came from a store or an ``.npz``.
-    """
+    """A video as the table holds it: with the revision of its rows, and their checksum."""
 
     video: CatalogVideo
     revision: int
     rows_sha256: str
-    fingerprint: Fingerprint | None
 
 
 @dataclass(frozen=True)
@@ -237,7 +233,7 @@ def _videos_schema() -> pa.Schema:
 
 
 def _values(entry: Entry) -> dict[str, Any]:
-    video, fingerprint = entry.video, entry.fingerprint
+    video, fingerprint = entry.video, entry.video.fingerprint
     values = {
         "video_id": video.video_id,
         "revision": entry.revision,
@@ -269,8 +265,8 @@ def _entry(values: dict[str, Any]) -> Entry:
             duration_s=values["duration_s"],
             num_rows=values["num_rows"],
             warnings=tuple(values["warnings"]),
+            fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
         ),
         revision=values["revision"],
         rows_sha256=values["rows_sha256"],
-        fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
     )

@@ -167,9 +167,10 @@ def list_videos(folder: FolderArgument) -> None:
     Example: vsc-engine catalog list catalogue/
     """
     from engine.catalog.catalog import Catalog
+    from engine.catalog.documents import VideoDocument
 
     for video in Catalog.open(folder).list():
-        print(json.dumps(asdict(video), default=str))
+        print(json.dumps(asdict(VideoDocument.of(video))))
 
 
 @catalog.command()

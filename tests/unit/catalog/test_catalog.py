@@ -588,9 +588,29 @@ def test_a_reference_whose_file_is_gone_is_compared_without_pictures_and_that_is
         (footage / "a.mp4").rename(tmp_path / "elsewhere.mp4")
         unseen = catalog.match(upload)
     assert {match.num_inliers for match in unseen.matches if match.ref_id == "a"} == {None}
-    assert (
-        f"q: no pictures of 1 candidates were compared, as their files are not there, such as {footage}" in caplog.text
-    )
+    assert f"q: no pictures of 1 candidates were compared, as their files are gone, such as {footage}" in caplog.text
+
+
+@IN_FOLDER
+def test_a_reference_whose_file_was_replaced_is_compared_without_pictures_until_it_is_added_again(
+    catalog: Catalog, footage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = tmp_path / "q.mp4"
+    upload.write_bytes((footage / "a.mp4").read_bytes())
+
+    def num_inliers() -> set[int | None]:
+        return {match.num_inliers for match in catalog.match(upload).matches if match.ref_id == "a"}
+
+    with catalog:
+        catalog.add([footage])
+        os.utime(footage / "a.mp4", (0, 0))
+        assert None not in num_inliers()  # of the same size: touched, or restored
+        (footage / "a.mp4").write_bytes((footage / "b.mp4").read_bytes())
+        assert num_inliers() == {None}
+        assert "of 1 candidates were compared, as their files are changed, such as" in caplog.text
+        (footage / "a.mp4").write_bytes(upload.read_bytes())
+        catalog.add([footage])
+        assert None not in num_inliers()
 
 
 def test_a_catalogue_that_compares_as_an_older_version_did_says_so(

@@ -174,9 +174,7 @@ def test_answers_do_not_depend_on_the_threads_where_the_shares_are(tmp_path: Pat
     references = [video(f"r{n}", 100, num_dims=512) for n in range(4)]
     tables = Tables.create(tmp_path, num_dims=512)
     known = [CatalogVideo(item.video_id, tmp_path, "", 100.0, len(item), ()) for item in references]
-    tables.commit(
-        [(Entry(entry, n, "", None), item) for n, (entry, item) in enumerate(zip(known, references, strict=True))]
-    )
+    tables.commit([(Entry(entry, n, ""), item) for n, (entry, item) in enumerate(zip(known, references, strict=True))])
     preset = tiny_preset()
     share = ShareSearch(tables, preset=preset, normalizer=None)
     queries = [copy_of(item, f"q{n}", start=50, noise=0.05) for n, item in enumerate(references)]

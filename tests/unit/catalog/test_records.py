@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalog.records import CatalogAnswer
+from engine.catalog.records import CatalogAnswer, CatalogVideo
 from engine.evaluate.calibration import VerdictScores
 from engine.records import CandidatePair
 
@@ -17,8 +17,8 @@ def answer(
     *scores: float, thresholds: VerdictScores | None = THRESHOLDS, duplicates: tuple[str, ...] = ()
 ) -> CatalogAnswer:
     pairs = tuple(CandidatePair("q", f"r{place}", score) for place, score in enumerate(scores))
-    paths = {pair.ref_id: Path(pair.ref_id) for pair in pairs}
-    return CatalogAnswer("q", 3, pairs, (), paths, (), thresholds, duplicates)
+    videos = {pair.ref_id: CatalogVideo(pair.ref_id, Path(pair.ref_id), "", 1.0, 1, ()) for pair in pairs}
+    return CatalogAnswer("q", 3, pairs, (), videos, (), thresholds, duplicates)
 
 
 @pytest.mark.parametrize(

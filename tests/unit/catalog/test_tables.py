@@ -26,8 +26,10 @@ def video(video_id: str, num_rows: int = 9, *, seed: int = 0) -> Descriptors:
 
 
 def entry(tables: Tables, described: Descriptors, *, warnings: tuple[str, ...] = ()) -> Entry:
-    known = CatalogVideo(described.video_id, Path("/v") / described.video_id, "00", 9.0, len(described), warnings)
-    return Entry(known, tables.new_revision(), "11", Fingerprint(3, 2**62))
+    fingerprint = Fingerprint(3, 2**62)
+    path = Path("/v") / described.video_id
+    known = CatalogVideo(described.video_id, path, "00", 9.0, len(described), warnings, fingerprint)
+    return Entry(known, tables.new_revision(), "11")
 
 
 def commit(tables: Tables, *videos: Descriptors) -> list[Entry]:
