@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.options import not_of_the_web
+from engine.cli.options import picture_to_write
 from engine.console import say
 from engine.errors import ConfigError
 
@@ -29,7 +29,7 @@ def evaluate(
         list[float] | None, typer.Option(help="Also print the score that has this precision (0-1); may be repeated.")
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(help="PNG of the precision-recall curve to write.", callback=not_of_the_web)
+        str | None, typer.Option(help="PNG of the precision-recall curve to write.", callback=picture_to_write)
     ] = None,
 ) -> None:
     """Score candidates (uAP) or matches (segment metric) against ground truth.

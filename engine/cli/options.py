@@ -149,6 +149,15 @@ def page_to_write(place: str | None) -> str | None:
     return not_of_the_web(place)
 
 
+def picture_to_write(place: str | None) -> str | None:
+    """As `not_of_the_web`, and refuse what is no name of a PNG, before anything is computed."""
+    from engine.errors import ConfigError
+
+    if place is not None and Path(place).suffix.lower() != ".png":
+        raise ConfigError(f"{place}: the picture is a PNG; give it a name that ends with .png")
+    return not_of_the_web(place)
+
+
 def folder_to_write(place: str) -> str:
     """As `not_of_the_web`, and refuse the name of a table or page, before anything is computed."""
     from engine.errors import ConfigError

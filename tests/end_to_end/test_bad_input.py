@@ -283,6 +283,9 @@ def test_a_suffix_that_nothing_is_written_as_is_refused_at_once(
     for verb in (["search"], ["localize", "--candidates", tmp_path / "gone.csv"]):
         result = run_cli(*verb, *sides, "--output", tmp_path / "out" / "table.xlsx", expect=1)
         assert "has the suffix '.xlsx'; a table is written as .csv, .jsonl, .parquet" in result.stderr
+    evaluate = ["evaluate", "--ground-truth", tmp_path / "gone.csv", "--candidates", tmp_path / "gone.csv"]
+    result = run_cli(*evaluate, "--plot", tmp_path / "out" / "curve.jpg", expect=1)
+    assert "curve.jpg: the picture is a PNG; give it a name that ends with .png" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
