@@ -175,7 +175,7 @@ class Scenes(_Strict):
     max_cut_cosine: Share = 0.35
     min_shot_frames: Count = 3
     max_insets: Annotated[int, Field(strict=True, ge=0)] = 0
-    min_side_contrasts: tuple[Share, Share, Share, Share] = (0.85, 0.6, 0.45, 0.3)
+    min_side_contrasts: tuple[Share, Share, Share, Share] = (0.85, 0.6, 0.5, 0.3)
     view_interval_s: NotNegative = 0
     min_frames: Count = 5
     min_trimmed_px: Count = 20

@@ -27,9 +27,9 @@ FULL_CONTRAST = 8.0
 NUM_LINES = 14
 MIN_LINE_SHARE = 0.12
 MIN_SIDE_PX = 20
-SIDE_BONUS = 0.3
+SIDE_BONUS, SIZE_BONUS = 0.15, 0.15
 MIN_AREA_SHARE, MAX_AREA_SHARE = 0.015, 0.9
-MAX_IOU = 0.6
+MAX_IOU = 0.7
 AROUND_PX = 6
 MIN_MOTION, MIN_MOTION_AROUND = 2.5, 5.0
 """Grey levels, the mean of pixels' standard deviations over the frames. Of 240 insets of `benchmarks.layouts` the
@@ -64,7 +64,7 @@ def find_rectangles(thumbnails: NDArray[np.uint8], *, min_scores: Sequence[float
     fits &= score >= np.append(min_scores, np.inf)[num_sides - 1]
     fits &= _moves(thumbnails, xs, ys)
     places = np.flatnonzero(fits)
-    rank = -(score + SIDE_BONUS * num_sides).ravel()[places]
+    rank = -(score + SIDE_BONUS * num_sides + SIZE_BONUS * np.sqrt(areas)).ravel()[places]
     return _distinct(
         (
             Rectangle(Region(*xs[x, :1], *ys[y, :1], *xs[x, 1:], *ys[y, 1:]), score[x, y], num_sides[x, y])
