@@ -13,7 +13,6 @@ from engine.projection import Pca, load_pca
 from engine.records import FloatArray
 from engine.runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, Precision, build_advice, parse_manifest
 from engine.runtime.runner import Runner
-from engine.store.norm_set import load_norm_set
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +60,8 @@ class EnginesDirectory:
                 f"the engines in {self.folder} bring no norm set; name one with --norm-set: videos unrelated to both "
                 "sides"
             )
+        from engine.store.norm_set import load_norm_set  # brings pyarrow: 40 MB that describing does not need
+
         return load_norm_set(self.path(record))
 
     def open_runner(self, name: str, *, num_threads: int | None = None, unwanted: Collection[str] = ()) -> Runner:

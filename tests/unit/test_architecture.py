@@ -158,6 +158,15 @@ def test_import_engine_loads_no_heavy_library() -> None:
     assert not set(loaded) & {*HOMES, *BUILD_ONLY, "numpy", "pydantic", "typer", "rich", "PIL"}
 
 
+def test_a_worker_loads_only_what_describing_needs() -> None:
+    """Each of these libraries would take tens of MB in every worker."""
+    script = (
+        "import sys, engine.run.worker, engine.runtime.openvino; print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) & {*HOMES, *BUILD_ONLY} == {"av", "cv2", "filelock", "openvino"}
+
+
 def test_all_public_names_exist() -> None:
     assert all(getattr(engine, name) is not None for name in engine.__all__)
 
