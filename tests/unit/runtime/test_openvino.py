@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from engine.build.onnx_graph import fold_pca
@@ -46,6 +48,26 @@ def test_the_number_of_threads_does_not_change_bits(ir: Path) -> None:
         expected = one.run(frames)["embedding"]
         np.testing.assert_array_equal(two.run(frames)["embedding"], expected)
         np.testing.assert_array_equal(all_.run(frames)["embedding"], expected)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, None])
+def test_no_request_has_a_row_alone(ir: Path, num_threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes other kernels, and gives other bits."""
+    frames = graphs.frames(11)
+    asked: list[int] = []
+    run_requests = OpenVinoRunner._run_requests
+
+    def noted(runner: OpenVinoRunner, pieces: list[dict[str, NDArray[Any]]]) -> list[dict[str, NDArray[Any]]]:
+        asked.extend(len(next(iter(piece.values()))) for piece in pieces)
+        return run_requests(runner, pieces)
+
+    monkeypatch.setattr(OpenVinoRunner, "_run_requests", noted)
+    with OpenVinoRunner(ir, num_threads=num_threads) as runner:
+        expected = runner.run(frames)["embedding"]
+        for size in range(1, 12):
+            found = runner.run({name: array[:size] for name, array in frames.items()})
+            np.testing.assert_array_equal(found["embedding"], expected[:size])
+    assert set(asked) == {2, 3}
 
 
 @needs_bfloat16
