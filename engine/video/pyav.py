@@ -43,7 +43,7 @@ from engine.video.statistics import (
 )
 
 CHUNK_FRAMES = 8
-DEFAULT_CACHE_BYTES = 160 << 20
+DEFAULT_CACHE_BYTES = 144 << 20
 """Describing ten seconds takes 280 MB, and a query of any length of 288 px shall take 500 at most (`bench_memory`)."""
 _SKIPPABLE_CODECS = frozenset({"h264"})
 """Codecs whose non-reference frames are never referred to. In HEVC those of a lower temporal layer may be."""

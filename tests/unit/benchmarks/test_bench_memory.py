@@ -64,7 +64,7 @@ def test_a_film_that_fails_is_an_error(engines: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_largest_at_two_of_the_lengths() -> None:
-    assert default_lengths_s() == [10, 251, 600, 757, 7200]
+    assert default_lengths_s() == [10, 226, 600, 681, 7200]
 
 
 def test_a_line_for_each_length() -> None:
