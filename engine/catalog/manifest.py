@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.config import Preset, explain
-from engine.errors import StoreError
+from engine.errors import RemoteError, StoreError
 from engine.files import written_aside
 from engine.storage.location import Location
 
@@ -59,7 +59,10 @@ def write_manifest(folder: Location, manifest: CatalogManifest) -> None:
 
 
 def read_manifest(folder: Location) -> CatalogManifest:
-    """Read ``catalog.json``. Raises ``StoreError`` for a folder without one, another version, and a damaged file."""
+    """Read ``catalog.json``. Raises ``StoreError`` for a folder without one, another version, and a damaged file.
+
+    Raises ``RemoteError`` for an object store that does not answer, or not to this user.
+    """
     path = folder / MANIFEST_NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -68,6 +71,8 @@ def read_manifest(folder: Location) -> CatalogManifest:
             f"{folder} is not a catalogue: it has no {MANIFEST_NAME}; make one with "
             f"`vsc-engine catalog create {folder}`"
         ) from error
+    except RemoteError:
+        raise
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} is damaged: {error}; restore it from a copy") from error
     version = values.get("format_version") if isinstance(values, dict) else None

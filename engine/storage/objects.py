@@ -6,6 +6,7 @@ the role of the machine; for Azure ``AZURE_STORAGE_*``; for Google its applicati
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,10 @@ try:
     import fsspec
 except ImportError as _error:
     raise BackendUnavailable("object stores need fsspec: pip install 'vsc-engine[objects]'") from _error
+
+# They log what they raise, with a traceback, and that a machine is none of Google's.
+for _talkative in ("gcsfs", "google.auth"):
+    logging.getLogger(_talkative).setLevel(logging.CRITICAL)
 
 _NO_STORES = frozenset((
     "asynclocal", "asyncwrapper", "blockcache", "cached", "data", "dir", "file", "filecache", "generic", "http",
@@ -44,7 +49,8 @@ _REASONS = {
     "AuthenticationFailed": "the store does not take these credentials; check them",
     "AuthorizationFailure": "access is denied to these credentials",
     "AuthorizationPermissionMismatch": "access is denied to these credentials",
-    "401": "the store asks for credentials, and takes none that were found; set those of the store",
+    "401": "the store asks for credentials, and takes none that were found; set those of the store (for Google: "
+    "GOOGLE_APPLICATION_CREDENTIALS)",
     "SlowDown": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
     "503": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
     "ServerBusy": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
@@ -60,6 +66,11 @@ _BY_CLASS = {
     "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY)",
     "FileExpired": "it changed while it was read; read it again when it is complete",
 }
+
+
+def reason_of(code: str) -> str | None:
+    """What a code of a store means, a word or the number of its status, and what to do; None for one unknown here."""
+    return _REASONS.get(code)
 
 
 def stat(path: RemotePath) -> ObjectInfo:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from engine.catalog.catalog import Catalog
-from engine.errors import EngineError, RemoteError
+from engine.errors import EngineError
 from engine.storage.location import location
 from engine.store.store import read_descriptors
+from tests.catalogs import contents
 from tests.end_to_end.conftest import Catalogue, RunCli
-from tests.object_store import Failure, ObjectStore
+from tests.object_store import Failure, ObjectStore, running_store
 from tests.videos import moving_frames, write_video
 
 
@@ -178,31 +179,59 @@ def found_pairs(object_store: ObjectStore) -> str:
     return object_store.path("duplicates/pairs.csv").read_text()
 
 
+@pytest.fixture(params=["s3", "gs"])
+def cloud(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    if request.param == "s3":
+        yield request.getfixturevalue("object_store")
+    else:
+        with running_store(request.param) as store:
+            yield store
+
+
 @pytest.mark.long
 def test_a_catalogue_may_lie_in_an_object_store(
-    object_store: ObjectStore, catalogue: Catalogue, run_cli: RunCli, options: list[str]
+    cloud: ObjectStore, catalogue: Catalogue, run_cli: RunCli, options: list[str], tmp_path: Path
 ) -> None:
-    folder = "s3://videos/catalogue"
-    put_folder(object_store, catalogue.references, "references")
-    upload = object_store.put("uploads/Q0.mp4", catalogue.queries / "Q0.mp4")
+    folder, references = str(cloud.path("catalogue")), str(cloud.path("references"))
+    put_folder(cloud, catalogue.references, "references")
+    upload = cloud.put("uploads/Q0.mp4", catalogue.queries / "Q0.mp4")
     run_cli("catalog", "create", folder, *options)
-    added = json.loads(run_cli("catalog", "add", folder, "s3://videos/references").stdout)
+    added = json.loads(run_cli("catalog", "add", folder, references).stdout)
     assert (added["added"], added["num_failures"]) == (6, 0)
-    assert json.loads(run_cli("catalog", "add", folder, "s3://videos/references").stdout)["kept"] == 6
-    page = "s3://videos/catalogue_page.html"
+    assert json.loads(run_cli("catalog", "add", folder, references).stdout)["kept"] == 6
+    page = str(cloud.path("catalogue_page.html"))
     answer = json.loads(run_cli("catalog", "match", folder, upload, "--report", page).stdout.splitlines()[0])
     assert answer["candidates"][0]["ref_id"] == "R0"
-    assert answer["candidates"][0]["path"] == "s3://videos/references/R0.mp4"
+    assert answer["candidates"][0]["path"] == f"{references}/R0.mp4"
     assert "data:image" in location(page).read_text()
-    opened = Catalog.open(folder)
-    assert str(opened.info().folder) == folder
-    assert opened.verify().problems == ()
-    object_store.put("catalogue/.lock", b'{"holder": "process 1 of another host"}')
-    with pytest.raises(RemoteError, match="is held by process 1 of another host; wait for it, or remove this object"):
-        opened.remove(["R1"])
-    object_store.path("catalogue/.lock").unlink()
-    opened.remove(["R1"])
+    assert json.loads(run_cli("catalog", "info", folder).stdout)["folder"] == folder
+    assert json.loads(run_cli("catalog", "verify", folder).stdout)["problems"] == []
+    cloud.put("catalogue/.lock", b'{"holder": "process 1 of another host"}')
+    held = run_cli("catalog", "remove", folder, "R1", expect=1)
+    assert "is held by process 1 of another host; wait for it, or remove this object" in held.stderr
+    cloud.path("catalogue/.lock").unlink()
+    run_cli("catalog", "remove", folder, "R1")
     assert len(run_cli("catalog", "list", folder).stdout.splitlines()) == 5
+    run_cli("catalog", "backup", folder, tmp_path / "copy")
+    assert contents(Catalog.open(tmp_path / "copy")) == contents(Catalog.open(folder))
+    answers = [
+        run_cli("catalog", "match", place, upload).stdout.splitlines()[0] for place in (folder, tmp_path / "copy")
+    ]
+    assert without_time(answers[0]) == without_time(answers[1])
+
+
+def without_time(answer: str) -> dict[str, object]:
+    return {name: value for name, value in json.loads(answer).items() if name != "seconds"}
+
+
+def test_a_catalogue_that_a_store_gives_nobody_is_one_line_that_says_what_to_set(run_cli: RunCli) -> None:
+    with running_store("gs") as store:
+        store.failures["/b/videos/"] = Failure(401, "Unauthorized")
+        for command in (["info"], ["verify"], ["match", "gs://videos/upload.mp4"]):
+            refused = run_cli("catalog", command[0], "gs://videos/catalogue", *command[1:], expect=1)
+            (line,) = refused.stderr.splitlines()
+            assert line.startswith("vsc-engine: gs://videos/catalogue/catalog.json: cannot be read: the store asks for")
+            assert "GOOGLE_APPLICATION_CREDENTIALS" in line
 
 
 @pytest.fixture
