@@ -171,10 +171,16 @@ class Catalog:
         ``decoder``: as in `Engine.open`. ``index_above``: see `INDEX_ABOVE`; it counts for those who add. ``cluster``:
         the address of a Ray cluster, ``auto`` or ``HOST:PORT``, whose nodes hold a share each and search it; they see
         the folder under the same path. Raises ``StoreError`` for a folder that is none, a newer version, damage, and
-        engines other than its own, and ``EngineError`` where no cluster answers.
+        engines other than its own, ``ConfigError`` for a cluster and rows in Milvus, and ``EngineError`` where no
+        cluster answers.
         """
         folder = location(folder)
         manifest = read_manifest(folder)
+        if cluster is not None and manifest.milvus is not None:
+            raise ConfigError(
+                f"the rows of {folder} lie in Milvus, which searches them itself, on as many machines as it has; leave "
+                "--cluster out"
+            )
         opened = _opened(engines)
         catalog = cls(folder, manifest, engines=opened, decoder=decoder, index_above=index_above, cluster=cluster)
         if opened is not None:
@@ -252,6 +258,11 @@ class Catalog:
     def snapshot(self) -> Snapshot:
         """The state that an upload would be compared with now; its rows are held in memory from then on."""
         return self._matcher.snapshot()
+
+    def check(self) -> None:
+        """Raise ``StoreError`` or ``RemoteError`` unless uploads can be compared with the newest state."""
+        self.snapshot()
+        self._shares.num_indexed_rows()  # a snapshot asks nothing of Milvus
 
     def info(self) -> CatalogInfo:
         """Facts of the catalogue."""

@@ -257,6 +257,15 @@ def test_making_a_catalogue_goes_on_with_the_collection_of_a_killed_one(
     assert "holds rows already, of a catalogue that lost its catalog.json" in text
 
 
+def test_a_search_cluster_is_refused_as_milvus_searches_itself(tmp_path: Path, tiny_engines: Path, milvus: str) -> None:
+    with made(tmp_path, tiny_engines, milvus) as catalog:
+        text = said(lambda: Catalog.open(catalog.folder, cluster="127.0.0.1:1"), ConfigError)
+    assert text == (
+        f"the rows of {catalog.folder} lie in Milvus, which searches them itself, on as many machines as it has; leave "
+        "--cluster out"
+    )
+
+
 def test_rows_in_milvus_have_no_shares(tmp_path: Path, tiny_engines: Path, milvus: str) -> None:
     text = said(lambda: Catalog.create(tmp_path / "c", engines=tiny_engines, milvus=milvus, num_shares=2), ConfigError)
     assert text.startswith("rows in Milvus have no shares")
