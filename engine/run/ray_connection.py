@@ -10,6 +10,7 @@ from ray._private import worker
 from ray._private.services import canonicalize_bootstrap_address  # nothing public says what "auto" means
 
 from engine.errors import EngineError
+from engine.run.signals import sigterm_is_kept
 
 CONNECT_TIMEOUT_S = 10.0
 """An address that says nothing for so long is not that of a Ray cluster."""
@@ -47,7 +48,8 @@ def connect(address: str) -> None:
     # What Ray has to say of workers that die goes to stdout, where data belongs, even without `log_to_driver`.
     worker._worker_logs_enabled = False
     try:
-        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+        with sigterm_is_kept():
+            ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(f"the Ray cluster at {found} cannot be used: {last_line(error)}") from error
 

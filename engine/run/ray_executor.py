@@ -131,7 +131,6 @@ class RayExecutor(Generic[Settings]):
             if not ray.is_initialized():
                 connect(self._cluster.address)
                 stack.callback(ray.shutdown)
-            stack.enter_context(sigterm_is_an_exception())  # Ray has put a handler of its own there, and leaves it
             stack.callback(self._stop)
             self._look_at_nodes()
             self._resources = stack.pop_all()

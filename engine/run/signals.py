@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, for whoever has workers to end and a store to leave whole."""
+"""SIGTERM as an exception, for whoever has workers to end and a store to leave whole, and as it was."""
 
 from __future__ import annotations
 
@@ -19,6 +19,22 @@ def sigterm_is_an_exception() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def sigterm_is_kept() -> Iterator[None]:
+    """What SIGTERM does afterwards is what it did before, whatever handlers a library puts there.
+
+    That of Ray prints a stack and aborts.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:

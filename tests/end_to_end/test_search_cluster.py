@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ from engine.search.rows import Rows
 from engine.store.tables import read_candidates
 from tests.catalogs import copy_of, npz, video
 from tests.end_to_end.conftest import RunCli
+from tests.end_to_end.test_workers import wait_until
 from tests.ray_clusters import kill_node, ray_cluster
 from tests.ray_objects import Counting
 from tests.videos import moving_frames, write_video
@@ -143,6 +149,53 @@ def test_match_gives_what_it_gives_without_a_cluster(nodes: Any, folder: Path, r
     assert [pair["ref_id"] for pair in answer["candidates"]] == [pair.ref_id for pair in expected.candidates]
     assert [pair["score"] for pair in answer["candidates"]] == [pair.score for pair in expected.candidates]
     assert total["num_failures"] == 0
+
+
+@pytest.mark.long
+def test_a_match_that_is_stopped_ends_as_without_a_cluster_and_leaves_nothing(
+    nodes: Any, folder: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    (tmp_path / "uploads").mkdir()
+    write_video(tmp_path / "upload.mp4", moving_frames(20, seed=1), fps=5)
+    for number in range(30):  # it is still at them when it has told of the first
+        shutil.copy(tmp_path / "upload.mp4", tmp_path / "uploads" / f"{number}.mp4")
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    report = ("--report", pages / "page.html")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        statuses = []
+        for where in ((), ("--cluster", nodes.address)):
+            arguments = ["catalog", "match", folder, tmp_path / "uploads", *report, *where]
+            command = [sys.executable, "-m", "engine", *map(str, arguments)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                first = process.stdout.readline()
+                hosts = hosts_of_shares(nodes)
+                process.send_signal(number)
+                stdout, stderr = process.communicate(timeout=120)
+            statuses.append(process.returncode)
+            assert 0 < len([json.loads(line) for line in (first + stdout).splitlines()]) < 30, stderr
+            assert "Traceback" not in stderr
+            assert "received at" not in stderr, "Ray aborts"
+            assert [*pages.iterdir()] == []
+        assert len(hosts) == 2
+        wait_until(lambda: hosts_of_shares(nodes) == set())
+        assert statuses == [{signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}[number]] * 2
+    arguments = ["catalog", "match", folder, tmp_path / "upload.mp4", *report, "--cluster", nodes.address]
+    assert json.loads(run_cli(*arguments, process=True).stdout.splitlines()[-1])["num_failures"] == 0
+    assert [*pages.iterdir()] == [pages / "page.html"]
+
+
+def hosts_of_shares(nodes: Any) -> set[int]:
+    """The processes of actors on all nodes."""
+    raylets = {node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()}
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent in raylets and (folder / "cmdline").read_bytes().startswith(b"ray::_Host"):
+                found.add(int(folder.name))
+    return found
 
 
 @pytest.mark.long
