@@ -259,11 +259,6 @@ class Catalog:
         """The state that an upload would be compared with now; its rows are held in memory from then on."""
         return self._matcher.snapshot()
 
-    def check(self) -> None:
-        """Raise ``StoreError`` or ``RemoteError`` unless uploads can be compared with the newest state."""
-        self.snapshot()
-        self._shares.num_indexed_rows()  # a snapshot asks nothing of Milvus
-
     def info(self) -> CatalogInfo:
         """Facts of the catalogue."""
         videos, milvus = self.list(), self.manifest.milvus

@@ -39,6 +39,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every connection
 try:
     import grpc
     from pymilvus import DataType, MilvusClient, MilvusException
+    from pymilvus.client.types import LoadState
 except ImportError as _error:
     raise BackendUnavailable("rows in Milvus need pymilvus: pip install 'vsc-engine[milvus]'") from _error
 
@@ -112,7 +113,14 @@ class MilvusRows:
         return rows
 
     def refresh(self) -> int | None:
-        """See `RowStore.refresh`: what is asked later is asked of the newest state, and finds all rows."""
+        """See `RowStore.refresh`: what is asked later is asked of the newest state, and finds all rows.
+
+        The collection is loaded again where it is not loaded any more, as after the server was started anew.
+        """
+        with self._one_line("read", timeout_s=LOAD_TIMEOUT_S):
+            state = self._client.get_load_state(self._place.collection, timeout=REQUEST_TIMEOUT_S)["state"]
+            if state != LoadState.Loaded:
+                self._client.load_collection(self._place.collection, timeout=LOAD_TIMEOUT_S)
         return ALL_REVISIONS
 
     def begin_writing(self) -> None:

@@ -175,7 +175,7 @@ def alive() -> Ready:
 def ready(request: Request) -> Ready:
     """Whether the catalogue can be read and uploads are answered."""
     try:
-        _service(request).check()
+        _service(request).snapshot()
     except EngineError as error:
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
     return Ready()

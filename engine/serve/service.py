@@ -220,10 +220,6 @@ class Service:
         self.metrics.videos.set(len(found.videos))
         return found
 
-    def check(self) -> None:
-        """Raise ``EngineError`` unless uploads can be answered now."""
-        self._catalog.check()
-
     def video(self, video_id: str) -> CatalogVideo:
         """One video of the catalogue. Raises ``Refused`` (404)."""
         found = self.snapshot().videos.get(video_id)

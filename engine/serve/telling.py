@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from engine.errors import ConfigError, EngineError, MediaError, StoreError
+from engine.errors import ConfigError, EngineError, MediaError, RemoteError, StoreError
 from engine.serve.refusals import Refused
 from engine.serve.service import Service
 
@@ -60,6 +60,8 @@ def _told_of(error: Exception) -> tuple[int, str, dict[str, str]]:
         case ConfigError():
             return HTTPStatus.BAD_REQUEST, reason, {}
         case StoreError() if isinstance(error.__cause__, BlockingIOError):
+            return HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": str(_RETRY_S)}
+        case RemoteError():  # of an object store or a Milvus that holds the catalogue
             return HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": str(_RETRY_S)}
         case EngineError():
             return HTTPStatus.INTERNAL_SERVER_ERROR, reason, {}

@@ -78,5 +78,7 @@ def test_a_server_that_goes_and_comes_back(
         assert server.ask("GET", "/healthz").status == 200
         with running_milvus(tmp_path / "server", port=int(uri.rpartition(":")[2])):
             assert server.ask("GET", "/readyz").status == 200
-            assert server.post_file("/v1/match?all=true", copy).body["matches"][0]["ref_id"] == "N3"
+            answer = server.post_file("/v1/match?all=true", copy)
+            assert answer.status == 200, answer
+            assert answer.body["matches"][0]["ref_id"] == "N3"
             assert server.post_file("/v1/videos", copy).status == 201

@@ -94,8 +94,8 @@ def test_a_catalogue_outlives_its_server(tmp_path: Path, tiny_engines: Path) -> 
     ):
         assert said(call, RemoteError) == expected_line
     with running_milvus(tmp_path / "data", port=int(uri.rpartition(":")[2])):
-        assert contents(Catalog.open(catalog.folder)) == expected
         assert catalog.match_descriptors(copy_of(video("a"), "q")).candidates[0].ref_id == "a"
+        assert contents(Catalog.open(catalog.folder)) == expected
 
 
 def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_the_limit(
