@@ -149,6 +149,7 @@ def main(
         Path | None,
         typer.Option(help="Catalogue to make, or to go on with, and to keep; default: one that is removed."),
     ] = None,
+    shares: Annotated[int, typer.Option(min=1, help="Of a catalogue that is made.")] = 1,
     output: OutputOption = None,
 ) -> None:
     """Grow a catalogue of simulated videos, and match uploads at each size.
@@ -158,7 +159,7 @@ def main(
     results, step = [], rows_per_add // ROWS_PER_VIDEO
     with tempfile.TemporaryDirectory() as scratch:
         path = folder or Path(scratch) / "catalogue"
-        with Catalog.open(path) if path.exists() else Catalog.create(path) as catalog:
+        with Catalog.open(path) if path.exists() else Catalog.create(path, num_shares=shares) as catalog:
             num_videos = catalog.info().num_videos
             for size in sorted(rows or (10_000, 100_000)):
                 wanted = size // ROWS_PER_VIDEO
@@ -183,7 +184,7 @@ def main(
                 say(row_line(results[-1]))
     lines = [
         f"videos of {ROWS_PER_VIDEO} rows, added {rows_per_add} rows at a time; {uploads} uploads of {ROWS_PER_UPLOAD} "
-        f"rows with a cosine of {COPY_COSINE}; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}",
+        f"rows with a cosine of {COPY_COSINE}; {catalog.manifest.num_shares} shares; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}",
         HEADER,
         *map(row_line, results),
     ]
