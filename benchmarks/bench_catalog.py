@@ -184,7 +184,8 @@ def main(
                 say(row_line(results[-1]))
     lines = [
         f"videos of {ROWS_PER_VIDEO} rows, added {rows_per_add} rows at a time; {uploads} uploads of {ROWS_PER_UPLOAD} "
-        f"rows with a cosine of {COPY_COSINE}; {catalog.manifest.num_shares} shares; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}",
+        f"rows with a cosine of {COPY_COSINE}; {catalog.manifest.num_shares} shares; "
+        f"OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}",
         HEADER,
         *map(row_line, results),
     ]
