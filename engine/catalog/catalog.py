@@ -38,10 +38,10 @@ from engine.catalog.verification import verify_shares
 from engine.config import Preset
 from engine.describe.engine import Engine
 from engine.errors import ConfigError, StoreError
+from engine.evidence.frames import Viewer
 from engine.files import exclusive, file_sha256, load_arrays, save_arrays
 from engine.records import Descriptors, FloatArray, Media
 from engine.run.extraction import describe_in_workers
-from engine.run.pictures import new_viewers
 from engine.run.plan import ClusterWorkers, Workers
 from engine.run.protocol import Progress, no_progress
 from engine.runtime.engines_directory import EnginesDirectory
@@ -88,7 +88,7 @@ class Catalog:
         self._index_above = index_above
         self._matcher = self._opened_matcher(cluster)
         self._resources = ExitStack()
-        self._viewers = new_viewers()
+        self._viewer = Viewer()
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
@@ -325,7 +325,7 @@ class Catalog:
         """
         if isinstance(upload, Descriptors):
             return self.match_descriptors(upload)
-        reader = reader or EngineReader(self.engine(), self._viewers)
+        reader = reader or EngineReader(self.engine(), self._viewer)
         if isinstance(upload, str | Path | RemotePath):
             return self._match_file(location(upload), video_id=video_id, reader=reader)
         with as_file(upload) as (path, name):
@@ -404,8 +404,7 @@ class Catalog:
         with self._lock:
             self._engine = None
             self._resources.close()
-        for viewer in self._viewers:
-            viewer.close()
+        self._viewer.close()
 
     def __enter__(self) -> Self:
         return self

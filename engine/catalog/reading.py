@@ -46,11 +46,11 @@ def file_state(video: CatalogVideo) -> Literal["there", "gone", "changed", "neve
 
 
 class EngineReader:
-    """The `FileReader` of this process. ``engine`` is open; ``viewers`` look at pictures, all at once."""
+    """The `FileReader` of this process. ``engine`` is open; ``viewer`` looks at pictures."""
 
-    def __init__(self, engine: Engine, viewers: Sequence[Viewer]) -> None:
+    def __init__(self, engine: Engine, viewer: Viewer) -> None:
         self._engine = engine
-        self._viewers = viewers
+        self._viewer = viewer
 
     def describe(self, path: Location, *, role: Role, video_id: str | None) -> Descriptors:
         """See `FileReader.describe`."""
@@ -66,6 +66,6 @@ class EngineReader:
         """See `FileReader.verified`."""
         config = self._engine.preset.localization
         start_s = time.perf_counter()
-        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewers=self._viewers)
+        found = verify(matches, candidates, query_paths, ref_paths, config=config, viewers=[self._viewer])
         self._engine.times.add("verify", time.perf_counter() - start_s)
         return [item.match for item in found]

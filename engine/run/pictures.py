@@ -21,11 +21,6 @@ _MAX_VIEWERS = 16
 """Processes of 100 MB each, of which those are started that there is work for."""
 
 
-def new_viewers() -> list[Viewer]:
-    """As many as can look at once on this machine; none has started its process."""
-    return [Viewer() for _ in range(min(os.cpu_count() or 1, _MAX_VIEWERS))]
-
-
 def look_at_best(
     candidates: Sequence[CandidatePair],
     matches: Sequence[Match],
@@ -43,7 +38,7 @@ def look_at_best(
         return list(candidates), list(matches)
     start_s = time.perf_counter()
     with ExitStack() as stack:
-        viewers = [stack.enter_context(viewer) for viewer in new_viewers()]
+        viewers = [stack.enter_context(Viewer()) for _ in range(min(os.cpu_count() or 1, _MAX_VIEWERS))]
         found = verify(matches, candidates, query_paths, ref_paths, config=preset.localization, viewers=viewers)
     num_seen = sum(item.agreement is not None for item in found)
     seconds = time.perf_counter() - start_s

@@ -174,9 +174,7 @@ def _verified(
     query_paths: Mapping[str, Location],
     ref_paths: Mapping[str, Location],
 ) -> list[Match]:
-    return EngineReader(_loaded(), [Viewer(process=ThisProcess())]).verified(
-        matches, candidates, query_paths, ref_paths
-    )
+    return EngineReader(_loaded(), Viewer(process=ThisProcess())).verified(matches, candidates, query_paths, ref_paths)
 
 
 def _write_report(output: Path, answer: CatalogAnswer, upload: Path, every: bool) -> None:
