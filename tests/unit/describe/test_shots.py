@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.config import Scenes
 from engine.describe.insets import overlap
-from engine.describe.shots import find_shots, scene_views
+from engine.describe.shots import MAX_IOU, find_shots, scene_views
 from engine.records import Media, Region, Span, View
 from engine.video.pyav import PyAvFrameSource
 from engine.video.statistics import SpanStatistics
@@ -84,8 +84,12 @@ def test_a_scene_of_the_whole_video_is_not_described_twice(tmp_path: Path) -> No
     assert len(of_video) == 1
     assert of_video[0].region is not None
     assert overlap(of_video[0].region, Region(*box)) > 0.9
-    boxes = [view.region.box for view in found if view.region is not None]
-    assert len(boxes) == len(set(boxes))
+    of_shots = [view for view in found if view.span != Span()]
+    assert of_shots, "each shot has rectangles of its own between the border and the sides of the frame"
+    for view in of_shots:
+        assert view.region is not None
+        assert overlap(view.region, of_video[0].region) <= MAX_IOU
+    assert len(found) == len(set(found))
 
 
 def test_shots_come_last_first_so_that_time_goes_back_at_each_view(tmp_path: Path) -> None:
