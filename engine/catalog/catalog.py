@@ -343,14 +343,12 @@ class Catalog:
         for state in ("gone", "changed"):
             paths = [answer.videos[ref_id].path for ref_id in ref_ids if states[ref_id] == state]
             if paths:
-                logger.warning(
-                    "%s: no pictures of %d candidates were compared, as their files are %s, such as %s; "
-                    "`vsc-engine catalog add` takes in where they are and what they hold now",
-                    answer.query_id,
-                    len(paths),
-                    state,
-                    paths[0],
+                left_out = (
+                    f"pictures of {len(paths)} of {len(ref_ids)} candidates were not compared: files are {state}, such "
+                    f"as {paths[0]}; `vsc-engine catalog add` takes in where files are and what they hold now"
                 )
+                logger.warning("%s: %s", answer.query_id, left_out)
+                answer = replace(answer, warnings=(*answer.warnings, left_out))
         with_file = [match for match in answer.matches if states[match.ref_id] == "there"]
         if not with_file:
             return answer

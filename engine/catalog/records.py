@@ -89,10 +89,10 @@ class CatalogAnswer:
     """What an upload has in common with a catalogue.
 
     ``num_rows``: descriptors of the upload. ``candidates``: pairs with the videos that are likeliest to share footage,
-    best first. ``matches``: the segments of the best candidates. ``videos``: every video in them, by id.
-    ``warnings``: what was lost or assumed while reading the upload. ``thresholds``: the scores of pairs that verdicts
-    begin at in a catalogue of this size; None where the preset is not calibrated or scores are not normalized.
-    ``duplicates``: ids of videos whose files have the same bytes as the upload.
+    best first. ``matches``: the segments of the best candidates. ``videos``: every video in them, by id. ``warnings``:
+    what was lost or assumed while reading the upload, and whose pictures were not compared. ``thresholds``: the scores
+    of pairs that verdicts begin at in a catalogue of this size; None where the preset is not calibrated or scores are
+    not normalized. ``duplicates``: ids of videos whose files have the same bytes as the upload.
     """
 
     query_id: str
