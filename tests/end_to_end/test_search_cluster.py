@@ -161,6 +161,7 @@ def test_a_match_that_is_stopped_ends_as_without_a_cluster_and_leaves_nothing(
         shutil.copy(tmp_path / "upload.mp4", tmp_path / "uploads" / f"{number}.mp4")
     pages = tmp_path / "pages"
     pages.mkdir()
+    wait_until(lambda: hosts_of_shares(nodes) == set())  # those of the test before may still be ending
     report = ("--report", pages / "page.html")
     for number in (signal.SIGTERM, signal.SIGINT):
         statuses = []
