@@ -29,7 +29,7 @@ MIN_LINE_SHARE = 0.12
 MIN_SIDE_PX = 20
 BONUSES = ((0.15, 0.15), (0.3, 0.0))
 """What a side inside the frame, and the root of the share of its area, add to the score of a rectangle, in two orders
-that take turns: four weak sides are an inset rather than one strong side, but may also lie between letters."""
+that take turns: four weak sides tell more of an inset than one strong side, but letters have sides, too."""
 MIN_AREA_SHARE, MAX_AREA_SHARE = 0.015, 0.9
 MAX_IOU = 0.6
 AROUND_PX = 6
