@@ -27,6 +27,7 @@ from PIL import Image
 
 from benchmarks.builds import REPOSITORY
 from benchmarks.harness import EnginesOption, OutputOption, VideosArgument, command_line, cpu_seconds, report
+from engine.console import say
 from engine.errors import EngineError
 from engine.store.store import read_descriptors
 from engine.video.discovery import find_videos
@@ -149,7 +150,7 @@ def main(
         for each_s in lengths_s:
             write_film(film, source=base, length_s=each_s)
             peaks.append(measure(film, engines, length_s=each_s))
-            print(table(peaks)[-1], file=sys.stderr, flush=True)
+            say(table(peaks)[-1])
     width, height = SIZE_WH
     lines = [f"{width}x{height}, {float(FPS)} pictures a second", *table(peaks)]
     report("bench_memory", lines=lines, figures={"peaks": [asdict(peak) for peak in peaks]}, output=output)

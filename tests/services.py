@@ -133,3 +133,8 @@ def reply_on(connection: socket.socket) -> Reply:
     response = http.client.HTTPResponse(connection)
     response.begin()
     return Reply(response.status, dict(response.headers), json.loads(response.read()))
+
+
+def without_time(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer to an upload without what differs from one time to the next."""
+    return {key: value for key, value in answer.items() if key not in {"seconds", "report", "path"}}

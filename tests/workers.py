@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def wait_until(is_so: Callable[[], object], *, limit_s: float = 60) -> None:
+    """Ask again until it is so. Fails after ``limit_s`` seconds."""
+    deadline_s = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < deadline_s, f"it did not come to that within {limit_s} s"
+        time.sleep(0.01)
 
 
 def job(video_id: str, *, limit_s: float = math.inf) -> Job:

@@ -71,7 +71,7 @@ class AnswerDocument:
         def facts(found: CandidatePair | Match) -> dict[str, object]:
             values = asdict(found)
             del values["query_id"]
-            return {**values, "path": str(answer.paths[found.ref_id]), "verdict": answer.verdict_on(found.ref_id)}
+            return {**values, "path": str(answer.videos[found.ref_id].path), "verdict": answer.verdict_on(found.ref_id)}
 
         pairs = [pair for pair in answer.candidates if every or answer.verdict_on(pair.ref_id) != "no match"]
         return cls(
@@ -79,7 +79,7 @@ class AnswerDocument:
             path=path,
             verdict=answer.verdict,
             thresholds=answer.thresholds,
-            duplicates=[Duplicate(ref_id, str(answer.paths[ref_id])) for ref_id in answer.duplicates],
+            duplicates=[Duplicate(ref_id, str(answer.videos[ref_id].path)) for ref_id in answer.duplicates],
             num_rows=answer.num_rows,
             warnings=list(answer.warnings),
             candidates=[FoundVideo(**facts(pair)) for pair in pairs],  # type: ignore[arg-type]

@@ -301,7 +301,7 @@ def _line(answer: CatalogAnswer, seconds: float) -> str:
     if not answer.candidates:
         return f"{answer.query_id}: the catalogue is empty, {seconds:.2f} s"
     if answer.duplicates:
-        return f"{answer.query_id}: copy, the same bytes as {answer.paths[answer.duplicates[0]]}, {seconds:.2f} s"
+        return f"{answer.query_id}: copy, the same bytes as {answer.videos[answer.duplicates[0]].path}, {seconds:.2f} s"
     best = answer.candidates[0]
     verdict = "likeliest" if answer.verdict is None else f"{answer.verdict}; likeliest"
-    return f"{answer.query_id}: {verdict} {answer.paths[best.ref_id]}, score {best.score:.3f}, {seconds:.2f} s"
+    return f"{answer.query_id}: {verdict} {answer.videos[best.ref_id].path}, score {best.score:.3f}, {seconds:.2f} s"

@@ -144,17 +144,19 @@ def page_to_write(place: str | None) -> str | None:
 
     if place is not None and Path(place).is_dir():
         raise ConfigError(f"{place} is a folder; name the page, such as {Path(place) / 'page.html'}")
-    if place is not None and Path(place).suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{place}: the page is HTML; give it a name that ends with .html")
-    return not_of_the_web(place)
+    return _named(place, "the page is HTML", ".html", ".htm")
 
 
 def picture_to_write(place: str | None) -> str | None:
     """As `not_of_the_web`, and refuse what is no name of a PNG, before anything is computed."""
+    return _named(place, "the picture is a PNG", ".png")
+
+
+def _named(place: str | None, what: str, *suffixes: str) -> str | None:
     from engine.errors import ConfigError
 
-    if place is not None and Path(place).suffix.lower() != ".png":
-        raise ConfigError(f"{place}: the picture is a PNG; give it a name that ends with .png")
+    if place is not None and Path(place).suffix.lower() not in suffixes:
+        raise ConfigError(f"{place}: {what}; give it a name that ends with {suffixes[0]}")
     return not_of_the_web(place)
 
 

@@ -15,14 +15,10 @@ def sigterm_is_an_exception() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:  # noqa: ARG001
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with sigterm_is_kept():
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, leave)
         yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from engine.catalog.tables import Tables
 from engine.runtime.engines_directory import EnginesDirectory
 from engine.store.store import read_descriptors, read_manifest, stored_videos
 from tests.end_to_end.conftest import FPS, RunCli, footage
-from tests.end_to_end.test_workers import assert_same, opened_by, wait_until
+from tests.end_to_end.test_workers import assert_same, opened_by
 from tests.ray_clusters import add_node, kill_node, ray_cluster
 from tests.videos import write_video
-from tests.workers import children
+from tests.workers import children, wait_until
 
 NUM_VIDEOS = 8
 
@@ -74,7 +74,7 @@ def test_a_killed_node_costs_nothing(
                 os.kill(pid, signal.SIGSTOP)  # it must not end its video before the node ends
             return bool(busy)
 
-        wait_until(is_in_mid_run)
+        wait_until(is_in_mid_run, limit_s=120)
         kill_node(cluster, node)
         stdout, stderr = process.communicate(timeout=120)
     add_node(cluster)

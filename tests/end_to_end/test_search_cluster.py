@@ -29,10 +29,10 @@ from engine.search.rows import Rows
 from engine.store.tables import read_candidates
 from tests.catalogs import copy_of, npz, video
 from tests.end_to_end.conftest import RunCli
-from tests.end_to_end.test_workers import wait_until
 from tests.ray_clusters import kill_node, ray_cluster
 from tests.ray_objects import Counting
 from tests.videos import moving_frames, write_video
+from tests.workers import wait_until
 
 REFERENCES = [video(f"r{n:02d}", 20 + n) for n in range(14)]
 QUERIES = [copy_of(item, f"q{n}", start=n) for n, item in enumerate(REFERENCES[:4])]
@@ -161,7 +161,7 @@ def test_a_match_that_is_stopped_ends_as_without_a_cluster_and_leaves_nothing(
         shutil.copy(tmp_path / "upload.mp4", tmp_path / "uploads" / f"{number}.mp4")
     pages = tmp_path / "pages"
     pages.mkdir()
-    wait_until(lambda: hosts_of_shares(nodes) == set())  # those of the test before may still be ending
+    wait_until(lambda: hosts_of_shares(nodes) == set(), limit_s=120)  # those of the test before may still be ending
     report = ("--report", pages / "page.html")
     for number in (signal.SIGTERM, signal.SIGINT):
         statuses = []
@@ -180,7 +180,7 @@ def test_a_match_that_is_stopped_ends_as_without_a_cluster_and_leaves_nothing(
             assert "received at" not in stderr, "Ray aborts"
             assert [*pages.iterdir()] == []
         assert len(hosts) == 2
-        wait_until(lambda: hosts_of_shares(nodes) == set())
+        wait_until(lambda: hosts_of_shares(nodes) == set(), limit_s=120)
         assert statuses == [{signal.SIGTERM: -signal.SIGTERM, signal.SIGINT: 130}[number]] * 2
     arguments = ["catalog", "match", folder, tmp_path / "upload.mp4", *report, "--cluster", nodes.address]
     assert json.loads(run_cli(*arguments, process=True).stdout.splitlines()[-1])["num_failures"] == 0

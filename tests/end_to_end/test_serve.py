@@ -9,8 +9,7 @@ import shutil
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,20 +22,13 @@ from tests.catalogs import contents
 from tests.conftest import MakeOnce
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, footage, montage
 from tests.packaged import tiny_preset, write_packaged
-from tests.services import Server, forked_service, reply_on, serving
+from tests.services import Server, forked_service, reply_on, serving, without_time
 from tests.videos import write_video
-from tests.workers import children, is_alive
+from tests.workers import children, is_alive, wait_until
 
 KEY = "0123456789abcdef0123456789abcdef"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 EVIL = "<img src=x onerror=alert(1)>'.mp4"
-
-
-def wait_until(is_so: Callable[[], object], *, limit_s: float = 60) -> None:
-    end_s = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < end_s, "it did not come to that"
-        time.sleep(0.05)
 
 
 def uploads_of(folder: Path) -> Path:
@@ -79,10 +71,6 @@ def server(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.copytree(prepared / "catalogue", folder)
     with serving(folder, "--root", prepared / "files", "--max-upload-mb", "2", "--workers", "1") as found:
         yield found
-
-
-def without_time(answer: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in answer.items() if key not in {"seconds", "report", "path"}}
 
 
 @pytest.mark.parametrize("name", ["copy.mp4", "other.mp4"])

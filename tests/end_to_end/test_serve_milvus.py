@@ -6,7 +6,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from engine.catalog.catalog import Catalog
 from tests.catalogs import contents
 from tests.end_to_end.conftest import FPS, Catalogue, RunCli, montage
 from tests.milvus_servers import running_milvus
-from tests.services import serving
+from tests.services import serving, without_time
 from tests.videos import write_video
 
 pytestmark = pytest.mark.long
@@ -25,10 +24,6 @@ def copy(tmp_path: Path) -> Path:
     """An upload that shows most of N3."""
     write_video(tmp_path / "copy.mp4", montage(203)[2 * FPS :], fps=FPS)
     return tmp_path / "copy.mp4"
-
-
-def without_time(answer: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in answer.items() if key not in {"seconds", "report", "path"}}
 
 
 def test_answers_are_those_of_a_folder_while_videos_come_and_go(

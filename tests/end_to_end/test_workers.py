@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from engine.records import Descriptors
 from engine.store.store import read_descriptors, read_manifest
 from tests.end_to_end.conftest import FPS, RunCli, footage
 from tests.videos import write_video
-from tests.workers import children, is_alive
+from tests.workers import children, is_alive, wait_until
 
 LONG, LONG_S = "V3", 120
 
@@ -83,7 +82,7 @@ def killer(pid: int, video: Path, *, num_kills: int) -> Iterator[list[int]]:
             for child in [child for child in children_or_none(pid) if opened_by(child, video)]:
                 os.kill(child, signal.SIGKILL)
                 killed.append(child)
-                wait_until(lambda child=child: not is_alive(child))
+                wait_until(lambda child=child: not is_alive(child), limit_s=120)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -99,13 +98,6 @@ def children_or_none(pid: int) -> list[int]:
         return children(pid)
     except OSError:
         return []
-
-
-def wait_until(condition: Callable[[], bool], *, limit_s: float = 120) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_results_do_not_depend_on_the_number_of_workers(
@@ -168,7 +160,10 @@ def test_no_worker_outlives_the_run_and_the_run_goes_on(
 ) -> None:
     arguments = extract_arguments(videos, tiny_engines, tmp_path / "store", workers=2)
     with started(arguments) as process:
-        wait_until(lambda: any(opened_by(child, videos / f"{LONG}.mp4") for child in children_or_none(process.pid)))
+        wait_until(
+            lambda: any(opened_by(child, videos / f"{LONG}.mp4") for child in children_or_none(process.pid)),
+            limit_s=120,
+        )
         workers = children(process.pid)
         process.send_signal(number)
         process.communicate()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 import threading
 from dataclasses import replace
@@ -47,6 +48,12 @@ def footage(tmp_path: Path) -> Path:
     for seed, name in enumerate(("a", "b")):
         write_video(folder / f"{name}.mp4", moving_frames(4 * FPS, seed=seed), fps=FPS)
     return folder
+
+
+@pytest.fixture
+def upload(footage: Path, tmp_path: Path) -> Path:
+    """A copy of ``a``, elsewhere."""
+    return Path(shutil.copyfile(footage / "a.mp4", tmp_path / "q.mp4"))
 
 
 def write_store(
@@ -575,10 +582,8 @@ def test_an_id_of_two_sources_is_refused(catalog: Catalog, footage: Path, tiny_e
 
 @IN_FOLDER
 def test_a_reference_whose_file_is_gone_is_compared_without_pictures_and_that_is_said(
-    catalog: Catalog, footage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    catalog: Catalog, footage: Path, upload: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upload = tmp_path / "q.mp4"
-    upload.write_bytes((footage / "a.mp4").read_bytes())
     with catalog:
         catalog.add([footage])
         seen = {match.ref_id: match.num_inliers for match in catalog.match(upload).matches}
@@ -596,11 +601,8 @@ def test_a_reference_whose_file_is_gone_is_compared_without_pictures_and_that_is
 
 @IN_FOLDER
 def test_a_reference_whose_file_was_replaced_is_compared_without_pictures_until_it_is_added_again(
-    catalog: Catalog, footage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    catalog: Catalog, footage: Path, upload: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upload = tmp_path / "q.mp4"
-    upload.write_bytes((footage / "a.mp4").read_bytes())
-
     def num_inliers() -> set[int | None]:
         return {match.num_inliers for match in catalog.match(upload).matches if match.ref_id == "a"}
 

@@ -5,9 +5,8 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from engine.run.plan import ClusterWorkers
 from engine.run.ray_executor import RayExecutor
 from tests.ray_clusters import add_node, kill_node, ray_cluster
 from tests.ray_workers import ScriptWorker
-from tests.workers import failures, is_alive, job, whole
+from tests.workers import failures, is_alive, job, wait_until, whole
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +46,13 @@ def begun(folder: Path) -> Counter[str]:
     return Counter(path.read_text().split() if path.exists() else [])
 
 
-def wait_until(condition: Callable[[], bool], *, limit_s: float = 180) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.05)
-
-
 def test_every_job_is_done_once_by_one_actor_of_each_node(
     cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = ["wait1", "wait2", *(f"v{number}" for number in range(9))]
 
     def go_when_both_are_busy() -> None:
-        wait_until(lambda: {"wait1", "wait2"} <= begun(tmp_path).keys())
+        wait_until(lambda: {"wait1", "wait2"} <= begun(tmp_path).keys(), limit_s=180)
         (tmp_path / "go").touch()
 
     threading.Thread(target=go_when_both_are_busy, daemon=True).start()
@@ -74,7 +66,7 @@ def test_every_job_is_done_once_by_one_actor_of_each_node(
     assert set(again) == {"fail", "w"}
     assert len(started) == 2
     assert [record.message for record in caplog.records].count("hello from an actor") == 1
-    wait_until(lambda: not any(map(is_alive, started)))
+    wait_until(lambda: not any(map(is_alive, started)), limit_s=180)
 
 
 def test_jobs_are_drawn_as_they_are_begun(cluster: Any, tmp_path: Path) -> None:
@@ -138,10 +130,10 @@ class TestNodes:
 
         thread = threading.Thread(target=use, daemon=True)
         thread.start()
-        wait_until(lambda: {"wait1", "wait2"} <= begun(tmp_path).keys())
+        wait_until(lambda: {"wait1", "wait2"} <= begun(tmp_path).keys(), limit_s=180)
         kill_node(cluster, next(iter(cluster.worker_nodes)))
         add_node(cluster)
-        wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 3)
+        wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 3, limit_s=180)
         (tmp_path / "go").touch()
         thread.join(180)
         assert not thread.is_alive()
