@@ -110,6 +110,8 @@ class Descriptors:
     ``gate``: what the edit gate did to the video.
     ``blank``: bool ``(N,)``, the rows whose pictures say nothing (`engine.video.blank`); None where nobody looked.
     ``warnings``: one line for each thing that was lost or assumed while reading the file.
+    ``shot_ends_s``: when each shot ends, in rising seconds, exact to a frame: at a cut, the last with the video; None
+    where nobody looked for cuts.
     """
 
     video_id: str
@@ -119,6 +121,7 @@ class Descriptors:
     gate: GateState = "passed"
     blank: NDArray[np.bool_] | None = None
     warnings: tuple[str, ...] = ()
+    shot_ends_s: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         times, rows = self.timestamps, self.descriptors
@@ -136,6 +139,10 @@ class Descriptors:
                 f"descriptors of {self.video_id!r}: expected blank as bool ({len(rows)},), "
                 f"got {self.blank.dtype} {self.blank.shape}"
             )
+        if self.shot_ends_s is not None and not _rises(self.shot_ends_s):
+            raise ValueError(
+                f"descriptors of {self.video_id!r}: expected shot_ends_s to rise from above 0, got {self.shot_ends_s}"
+            )
         if self.gate not in get_args(GateState):
             raise ValueError(f"descriptors of {self.video_id!r}: unknown state of the gate {self.gate!r}")
 
@@ -144,12 +151,22 @@ class Descriptors:
         """Whether the edit gate stopped the video."""
         return self.gate != "passed"
 
+    @property
+    def duration_s(self) -> float:
+        """When the video ends; where that is not known, its last row."""
+        return self.shot_ends_s[-1] if self.shot_ends_s else float(self.timestamps.max())
+
     def __len__(self) -> int:
         return len(self.descriptors)
 
     def __repr__(self) -> str:
         num_rows, num_dims = self.descriptors.shape
         return f"Descriptors({self.video_id!r}, {num_rows} x {num_dims}, edit_score={self.edit_score})"
+
+
+def _rises(times_s: tuple[float, ...]) -> bool:
+    steps_s = np.diff(np.array([0.0, *times_s]))
+    return len(times_s) > 0 and bool((steps_s > 0).all())  # NaN does not
 
 
 @dataclass(frozen=True)

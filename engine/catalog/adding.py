@@ -157,8 +157,9 @@ class Addition:
         self._kept.append(entry.video.video_id)
 
     def _take_new(self, video: Descriptors, *, path: Location, sha256: str, fingerprint: Fingerprint | None) -> None:
-        duration_s = float(video.timestamps.max())
-        known = CatalogVideo(video.video_id, path, sha256, duration_s, len(video), video.warnings, fingerprint)
+        known = CatalogVideo(
+            video.video_id, path, sha256, video.duration_s, len(video), video.warnings, fingerprint, video.shot_ends_s
+        )
         self._take(video, known, rows_sha256=rows_sha256(video.timestamps, video.descriptors))
 
     def _take(self, video: Descriptors, known: CatalogVideo, *, rows_sha256: str) -> None:

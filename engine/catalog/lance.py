@@ -65,14 +65,16 @@ def _of_others() -> dict[str, str]:
     return {"aws_endpoint": endpoint, "allow_http": str(endpoint.startswith("http://"))} if endpoint else {}
 
 
-def opened_table(folder: Location, name: str, schema: pa.Schema) -> Any:
+def opened_table(folder: Location, name: str, schema: pa.Schema, *, added: Collection[str] = ()) -> Any:
     """Open a table. Raises ``StoreError`` for one that is missing, damaged or of other columns.
 
-    As all that follows, it raises ``RemoteError`` for an object store that does not answer, or not to this user.
+    One that an older version made may lack the columns ``added``. As all that follows, it raises ``RemoteError`` for an
+    object store that does not answer, or not to this user.
     """
     with readable(folder, name):
         table = connected(folder).open_table(name)
-        if table.schema != schema:
+        missing = {name for name in added if name not in table.schema.names}
+        if table.schema != pa.schema(field for field in schema if field.name not in missing):
             raise ValueError("it has other columns")
     return table
 

@@ -16,7 +16,8 @@ class CatalogVideo:
     """One video of a catalogue.
 
     ``path``: the video file, or the store or ``.npz`` that its descriptors came from. ``sha256``: hexadecimal, of the
-    bytes of the video file (empty for a remote one), or of times and descriptors. ``duration_s``: end of the last row.
+    bytes of the video file (empty for a remote one), or of times and descriptors. ``duration_s``, ``shot_ends_s``: see
+    `engine.records.Descriptors`.
     ``warnings``: what was lost or assumed while reading a damaged file. ``fingerprint``: the state that the file was
     described in; None for descriptors that came from a store or an ``.npz``.
     """
@@ -28,6 +29,7 @@ class CatalogVideo:
     num_rows: int
     warnings: tuple[str, ...]
     fingerprint: Fingerprint | None = None
+    shot_ends_s: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

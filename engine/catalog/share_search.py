@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -45,7 +45,7 @@ class _Held:
         rows = np.concatenate([video.descriptors for video in videos])
         stops = np.cumsum([len(video) for video in videos]).tolist()
         views = tuple(
-            Descriptors(video.video_id, video.timestamps, rows[stop - len(video) : stop])
+            replace(video, descriptors=rows[stop - len(video) : stop])
             for video, stop in zip(videos, stops, strict=True)
         )
         return cls(tuple(entries), views, rows)

@@ -30,6 +30,8 @@ from engine.store.shards import Fingerprint
 
 _VIDEOS, _CHECKSUM = "videos", "entry_sha256"
 _VIDEOS_AT_ONCE = 256
+_SHOT_ENDS = pa.field("shot_ends_s", pa.list_(pa.float64()))
+"""Of the table of videos; older versions did not write it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Tables:
     @classmethod
     def open(cls, folder: Location, *, num_dims: int, milvus: MilvusRowsAt | None = None) -> Self:
         """Open what `create` made. Raises ``StoreError`` for tables that are missing, damaged or of other columns."""
-        videos = opened_table(folder, _VIDEOS, _videos_schema())
+        videos = opened_table(folder, _VIDEOS, _videos_schema(), added=[_SHOT_ENDS.name])
         if milvus is None:
             return cls(folder, videos, LanceRows.open(folder, num_dims=num_dims))
         from engine.catalog.milvus_rows import MilvusRows
@@ -99,6 +101,9 @@ class Tables:
     def begin_writing(self) -> None:
         """For the one writer, before it changes anything. Raises ``StoreError`` where the rows have another writer."""
         self._rows.begin_writing()
+        if _SHOT_ENDS.name not in self._videos.schema.names:
+            with writable(self._folder):
+                self._videos.add_columns(_SHOT_ENDS)
 
     def new_revision(self) -> int:
         """A number above those of all videos and of the index, whatever the clock says. For the one writer.
@@ -211,7 +216,7 @@ def described(entry: Entry, rows: Rows | None) -> Descriptors:
     video_id = entry.video.video_id
     if rows is None or len(rows.descriptors) != entry.video.num_rows:
         raise StoreError(f"rows of {video_id!r} are missing in the catalogue; remove it and add it again")
-    return Descriptors(video_id, rows.timestamps, rows.descriptors)
+    return Descriptors(video_id, rows.timestamps, rows.descriptors, shot_ends_s=entry.video.shot_ends_s)
 
 
 def _videos_schema() -> pa.Schema:
@@ -228,6 +233,7 @@ def _videos_schema() -> pa.Schema:
             pa.field("size_bytes", pa.int64()),
             pa.field("mtime_ns", pa.int64()),
             pa.field(_CHECKSUM, pa.string(), nullable=False),
+            _SHOT_ENDS,
         ]
     )
 
@@ -245,18 +251,20 @@ def _values(entry: Entry) -> dict[str, Any]:
         "rows_sha256": entry.rows_sha256,
         "size_bytes": fingerprint and fingerprint.size_bytes,
         "mtime_ns": fingerprint and fingerprint.mtime_ns,
+        _SHOT_ENDS.name: None if video.shot_ends_s is None else list(video.shot_ends_s),
     }
     return {**values, _CHECKSUM: _values_sha256(values)}
 
 
 def _values_sha256(values: Mapping[str, Any]) -> str:
-    """Of all columns of an entry but the checksum itself."""
-    text = json.dumps({key: value for key, value in values.items() if key != _CHECKSUM}, sort_keys=True)
+    """Of all columns of an entry but the checksum itself, and but shot ends that are not known."""
+    left_out = {_CHECKSUM} if values.get(_SHOT_ENDS.name) else {_CHECKSUM, _SHOT_ENDS.name}
+    text = json.dumps({key: value for key, value in values.items() if key not in left_out}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _entry(values: dict[str, Any]) -> Entry:
-    size_bytes, mtime_ns = values["size_bytes"], values["mtime_ns"]
+    size_bytes, mtime_ns, shot_ends_s = values["size_bytes"], values["mtime_ns"], values.get(_SHOT_ENDS.name)
     return Entry(
         CatalogVideo(
             video_id=values["video_id"],
@@ -266,6 +274,7 @@ def _entry(values: dict[str, Any]) -> Entry:
             num_rows=values["num_rows"],
             warnings=tuple(values["warnings"]),
             fingerprint=None if size_bytes is None else Fingerprint(size_bytes, mtime_ns),
+            shot_ends_s=None if shot_ends_s is None else tuple(shot_ends_s),
         ),
         revision=values["revision"],
         rows_sha256=values["rows_sha256"],

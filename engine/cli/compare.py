@@ -158,5 +158,5 @@ def _segment(match: Match) -> dict[str, Any]:
 
 
 def _side(video: Descriptors, path: Location) -> dict[str, Any]:
-    duration_s = float(video.timestamps[:, 1].max())
+    duration_s = video.duration_s
     return {"path": str(path), "num_rows": len(video), "duration_s": duration_s, "warnings": video.warnings}

@@ -99,6 +99,7 @@ class Describer:
             gate=gate,
             blank=described.blank[kept],
             warnings=(*source.warnings, *_blank_lines(described.blank)),
+            shot_ends_s=source.shot_ends_s,
         )
 
     def _describe_views(

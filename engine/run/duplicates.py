@@ -119,7 +119,7 @@ def find_duplicates(
         pairs += find_pairs(
             queries, references, preset=engine.preset, false_matches=false_matches, norm_rows=norm_rows, paths=paths
         )
-    ends_s = {video.video_id: float(video.timestamps[:, 1].max()) for video in references}
+    ends_s = {video.video_id: video.duration_s for video in references}
     durations_s = {item.video_id: ends_s.get(group[0].video_id, 0.0) for group in groups for item in group}
     clusters = find_clusters(pairs, {item.video_id: item for item in videos}, durations_s)
     return Duplicates(

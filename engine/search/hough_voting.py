@@ -8,6 +8,10 @@ summed up along the lines with most votes, and the segment is where that sum is 
 similar row of the reference is taken off first: of lines through footage that hardly changes the right one then has the
 largest sum. Its cells are taken out and the next one is looked for, so that each showing of an excerpt is found.
 
+Sampled frames are a second apart. Where the cuts of the videos are known (`engine.video.cuts`) a segment begins and
+ends with the shot of the query that its first and last rows belong to, and cuts that both videos have tell the offset
+between them; without such, the rows of the reference before and behind the line tell it, by how similar they are.
+
 A query has rows of scenes, shots and insets beside those of whole frames: at each time the most similar one counts.
 """
 
@@ -30,6 +34,14 @@ _MAX_TIMES = 200_000
 _BINS_PER_INTERVAL = 2
 _LINES_PER_SPEED = 3
 _SAME_SHARE = 0.5
+_TAKEN = np.float32(8.0)
+"""More than any evidence, so that what it was can be told."""
+_MAX_SHIFT = 0.6
+"""Of an interval: how far off the times of sampled frames may be."""
+_STILL_EVIDENCE = 0.01
+"""Where rows beside a line differ by no more, the footage hardly moves, and they tell little."""
+_SAME_CUT_S = 0.07
+"""Frames that need not be decoded are left out."""
 _TIME_DECIMALS = 3
 
 Times = NDArray[np.float64]
@@ -53,7 +65,7 @@ class _Plane:
     """How similar the times of a query, ``(T,)``, are to those of a reference, ``(U,)``.
 
     ``is_held``, ``(T,)``: the query still shows what it showed the time before.
-    ``evidence``: float32 ``(T, U)``, similarity above that of unrelated rows; lowered where a segment has used it.
+    ``evidence``: float32 ``(T, U)``, similarity above that of unrelated rows; less `_TAKEN` where a segment used it.
     """
 
     query_s: Times
@@ -91,10 +103,11 @@ def _localize(plane: _Plane, query: Descriptors, reference: Descriptors, setting
         line = _best_line(plane, settings)
         if line is None:
             break
-        _take_out(line, plane, settings)
+        offset_s = _exact_offset_s(line, plane, query, reference)
+        _take_out(line, plane)
         if np.count_nonzero(line.evidence > 0) < min_rows:
             continue
-        match = _match(line, plane, query, reference, settings)
+        match = _match(line._replace(offset_s=offset_s), plane, query, reference, settings)
         if match.ref_end_s > match.ref_start_s and not any(_outdoes(other, match, settings) for other in matches):
             matches.append(match)
     return matches
@@ -138,7 +151,7 @@ def _rows_by_time(video: Descriptors, interval_s: float) -> _Shown:
     order = np.argsort(shown_s, kind="stable")
     times_s, first = np.unique(shown_s[order], return_index=True)
     is_held = np.logical_and.reduceat(nth[order] > 0, first)
-    return _Shown(times_s, rows[order], first, is_held, float(ends_s.max()))
+    return _Shown(times_s, rows[order], first, is_held, video.duration_s)
 
 
 def _plane(
@@ -287,20 +300,58 @@ def _running_sums(evidence: FloatArray) -> tuple[Times, Indices]:
     return sums, firsts
 
 
-def _take_out(line: _Line, plane: _Plane, settings: HoughVoting) -> None:
+def _exact_offset_s(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors) -> float:
+    """The offset of a line to a fraction of an interval, from cuts that both videos have or from rows beside it."""
+    offset_s = _offset_by_rows_s(line, plane)
+    start_s, end_s = _ends_s(line, plane)
+    query_s, ref_s = (np.array((video.shot_ends_s or ())[:-1]) for video in (query, reference))
+    query_s = query_s[(start_s < query_s) & (query_s < end_s)]
+    shifts_s = (ref_s[:, None] - line.speed * query_s - offset_s).ravel()
+    shifts_s = shifts_s[np.abs(shifts_s) <= _MAX_SHIFT * plane.interval_s]
+    if len(shifts_s) == 0:
+        return offset_s
+    num_same = (np.abs(shifts_s[:, None] - shifts_s) < _SAME_CUT_S).sum(axis=1)
+    return offset_s + float(shifts_s[np.lexsort((np.abs(shifts_s), -num_same))[0]])
+
+
+def _offset_by_rows_s(line: _Line, plane: _Plane) -> float:
+    """Where the similarity of rows on the line, and before and behind it in the reference, has its center."""
+    if line.speed != 1:
+        return line.offset_s
+    times = np.arange(line.first, line.last + 1)
+    shifts = np.arange(-2, 3)
+    columns = line.columns[:, None] + shifts
+    is_inside = (columns >= 0) & (columns < len(plane.ref_s))
+    evidence = plane.evidence[times[:, None], np.clip(columns, 0, len(plane.ref_s) - 1)]
+    evidence = np.where(evidence < -_TAKEN / 2, evidence + _TAKEN, evidence)
+    weights = np.where(is_inside, np.maximum(evidence, 0), 0).sum(axis=0) / np.maximum(is_inside.sum(axis=0), 1)
+    weights = (weights - weights.min())[1:-1]
+    on_line_s = float(np.median(plane.ref_s[line.columns] - plane.query_s[times]))
+    return on_line_s + plane.interval_s * float(shifts[1:-1] @ weights / (weights.sum() + _STILL_EVIDENCE))
+
+
+def _take_out(line: _Line, plane: _Plane) -> None:
     """Lower the cells on the line and beside it, so that the next line is another one."""
     times = np.arange(line.first, line.last + 1)
     for shift in (-1, 0, 1):
         columns = np.clip(line.columns + shift, 0, len(plane.ref_s) - 1)
-        plane.evidence[times, columns] = -settings.max_loss
+        evidence = plane.evidence[times, columns]
+        plane.evidence[times, columns] = np.where(evidence < -_TAKEN / 2, evidence, evidence - _TAKEN)
 
 
 def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> Match:
-    start_s = float(plane.query_s[line.first])
-    end_s = float(plane.query_s[line.last + 1]) if line.last + 1 < len(plane.query_s) else plane.query_end_s
+    start_s, end_s = _ends_s(line, plane)
+    of_shots_s = [
+        _nearest_s((0.0, *(query.shot_ends_s or ())), time_s, within_s=_MAX_SHIFT * plane.interval_s)
+        for time_s in (start_s, end_s)
+    ]
+    if of_shots_s[0] < of_shots_s[1]:
+        start_s, end_s = of_shots_s
     # Frames are shown in the middle of their interval, in both videos.
     middle_s = (1 - line.speed) * plane.interval_s / 2
-    ref_start_s, ref_end_s = sorted(line.speed * time_s + line.offset_s + middle_s for time_s in (start_s, end_s))
+    ref_start_s, ref_end_s = sorted(
+        round(line.speed * time_s + line.offset_s + middle_s, _TIME_DECIMALS) for time_s in (start_s, end_s)
+    )
     strongest = np.sort(line.evidence)[::-1][: settings.score_rows]
     return Match(
         query_id=query.video_id,
@@ -308,10 +359,22 @@ def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptor
         query_start_s=start_s,
         query_end_s=end_s,
         ref_start_s=max(ref_start_s, float(plane.ref_s[0])),
-        ref_end_s=min(ref_end_s, float(reference.timestamps[:, 1].max())),
+        ref_end_s=min(ref_end_s, reference.duration_s),
         score=float(strongest.sum(dtype=np.float64)),
         speed=line.speed,
     )
+
+
+def _ends_s(line: _Line, plane: _Plane) -> tuple[float, float]:
+    """When the first row of a line begins in the query, and when the last one ends."""
+    is_last = line.last + 1 == len(plane.query_s)
+    return float(plane.query_s[line.first]), plane.query_end_s if is_last else float(plane.query_s[line.last + 1])
+
+
+def _nearest_s(times_s: tuple[float, ...], time_s: float, *, within_s: float) -> float:
+    """The nearest of some times where one is near enough; else the time itself."""
+    nearest_s = min(times_s, key=lambda other_s: abs(other_s - time_s), default=time_s)
+    return nearest_s if abs(nearest_s - time_s) <= within_s else time_s
 
 
 def _outdoes(match: Match, other: Match, settings: HoughVoting) -> bool:

@@ -66,8 +66,8 @@ def write_npz(path: Location, descriptors: Sequence[Descriptors]) -> None:
     """Write videos in the order given, timestamps as ``(N, 2)``.
 
     ``edit_scores`` (float64, NaN for none) and ``gate_states`` (strings, see `engine.records.GateState`) are added if
-    any video has them, ``blank`` (bool) if all have it: nothing else but ``warnings`` is lost. Raises ``StoreError``
-    unless there are descriptors, all of one dimension.
+    any video has them, ``blank`` (bool) if all have it: no more than ``warnings`` and ``shot_ends_s`` is lost.
+    Raises ``StoreError`` unless there are descriptors, all of one dimension.
     """
     dimensions = sorted({video.descriptors.shape[1] for video in descriptors})
     if len(dimensions) != 1:

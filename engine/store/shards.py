@@ -28,9 +28,9 @@ StoreDtype = Literal["float32", "float16"]
 """The type in which a store keeps descriptors."""
 
 _ORIGIN = b"vsc-engine origin"
-_OF_VIDEO = ["video_id", "edit_score", "gate", "warnings", "size_bytes", "mtime_ns"]
-_BLANK = pa.field("blank", pa.bool_())
-"""Of each row; older versions did not write it."""
+_OF_VIDEO = ["video_id", "edit_score", "gate", "warnings", "size_bytes", "mtime_ns", "shot_ends_s"]
+_ADDED = {"blank": pa.bool_(), "shot_ends_s": pa.list_(pa.float64())}
+"""Columns that older versions did not write."""
 _AGAIN = "delete it and extract again: only its videos are described anew"
 
 
@@ -116,6 +116,7 @@ def _write(file: BinaryIO, videos: Sequence[StoredVideo], *, origin: str | None,
         "warnings": [list(video.warnings) for video in all_descriptors],
         "size_bytes": [fingerprint.size_bytes for fingerprint in fingerprints],
         "mtime_ns": [fingerprint.mtime_ns for fingerprint in fingerprints],
+        "shot_ends_s": [video.shot_ends_s for video in all_descriptors],
     }
     video_of_row = np.repeat(np.arange(len(videos)), [len(video) for video in all_descriptors])
     columns = {name: pa.array(values, schema.field(name).type).take(video_of_row) for name, values in of_video.items()}
@@ -157,13 +158,16 @@ def _read(file: BinaryIO, *, source: Location, origin: str | None) -> list[Store
         times = np.stack([table["start_s"].to_numpy(), table["end_s"].to_numpy()], axis=1)
         starts = _starts(table, source)
         stops = [*starts[1:], len(table)]
-        is_new = _BLANK.name in table.column_names
-        blank = table[_BLANK.name].combine_chunks() if is_new else pa.nulls(len(table), pa.bool_())
+        for name, kind in _ADDED.items():
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), kind))
+        blank = table["blank"].combine_chunks()
         of_video = table.select(_OF_VIDEO).take(starts).to_pylist()
     videos = []
     for facts, start, stop in zip(of_video, starts, stops, strict=True):
         fingerprint = Fingerprint(facts.pop("size_bytes"), facts.pop("mtime_ns"))
         facts["warnings"] = tuple(facts["warnings"])
+        facts["shot_ends_s"] = None if facts["shot_ends_s"] is None else tuple(facts["shot_ends_s"])
         try:
             video = Descriptors(
                 timestamps=times[start:stop],
@@ -202,8 +206,9 @@ def _num_dims(schema: pa.Schema, source: Location) -> int:
 
 
 def _is_known(schema: pa.Schema, num_dims: int) -> bool:
+    missing = _ADDED.keys() - set(schema.names)
     known = [_schema(num_dims, dtype) for dtype in get_args(StoreDtype)]
-    return schema in known or schema in [item.remove(item.get_field_index(_BLANK.name)) for item in known]
+    return schema in [pa.schema(field for field in item if field.name not in missing) for item in known]
 
 
 def _flags(column: pa.BooleanArray) -> NDArray[np.bool_] | None:
@@ -241,7 +246,7 @@ def _schema(num_dims: int, dtype: StoreDtype) -> pa.Schema:
             pa.field("warnings", pa.list_(pa.string()), nullable=False),
             pa.field("size_bytes", pa.int64(), nullable=False),
             pa.field("mtime_ns", pa.int64(), nullable=False),
-            _BLANK,
+            *(pa.field(name, kind) for name, kind in _ADDED.items()),
         ]
     )
 

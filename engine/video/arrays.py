@@ -33,6 +33,7 @@ class ArrayFrameSource:
     """
 
     warnings: tuple[str, ...] = ()
+    shot_ends_s = None
 
     def __init__(self, frames: Frames, timestamps_s: NDArray[Any] | Sequence[float], *, fps: float) -> None:
         self._frames = _checked_frames(frames)

@@ -264,6 +264,11 @@ class DaliFrameSource:
         of_keyframes = [self._keyframes_line] if self._keyframes_line else []
         return (*self._timeline.warnings, *holes_lines(self._samples), *of_keyframes)
 
+    @property
+    def shot_ends_s(self) -> tuple[float, ...] | None:
+        """See `engine.video.source.FrameSource`; DALI hands out no frames between those that are sampled."""
+        return None if self._host is None else self._host.shot_ends_s
+
     def scene_statistics(self) -> SceneStatistics:
         """Statistics over all frames at full size, summed up on the device without rounding."""
         num_frames = self.num_frames

@@ -20,6 +20,7 @@ from engine.records import FloatArray, Frames, Media, Region, Span, View
 from engine.video.blank import find_blank
 from engine.video.clock import Stamp
 from engine.video.color import rgb_from_planes
+from engine.video.cuts import CutFinder
 from engine.video.interlacing import is_combed, show_field
 from engine.video.media import (
     OpenVideo,
@@ -54,6 +55,8 @@ _PLANAR_FORMATS = {(2, 2): "yuv420p", (2, 1): "yuv422p"}
 
 NUM_SPARES = 3
 """Frames that are kept to replace a blank one."""
+
+_TIME_DECIMALS = 3
 
 ALL_FRAMES = "all frames are sampled"
 
@@ -129,6 +132,7 @@ class PyAvFrameSource:
         self._replaces_blank = replaces_blank
         self._cache: list[Picture] | None = None
         self._losses: tuple[str, ...] = ()
+        self._shot_ends_s: tuple[float, ...] | None = None
         self._reformatter = VideoReformatter()
         self._coded_wh: tuple[int, int] | None = None
         self.has_one_size = True
@@ -164,6 +168,11 @@ class PyAvFrameSource:
         if not self.has_one_size:
             lines.append("pictures of several sizes; all are scaled to the first")
         return tuple(lines)
+
+    @property
+    def shot_ends_s(self) -> tuple[float, ...] | None:
+        """See `engine.video.source.FrameSource`. None among key frames, and where the packets cannot be trusted."""
+        return self._shot_ends_s if self._trusts_index else None
 
     @property
     def source_frames(self) -> NDArray[np.int64]:
@@ -351,9 +360,13 @@ class PyAvFrameSource:
         needed = sorted({pts[0], *num_slots, pts[-1]})
         with self._open() as video:
             awaited, pending, spares = deque(needed), list[Picture](), self._new_spares()
+            cuts, shown_pts = CutFinder() if self._shot_ends_s is None else None, list[int]()
             for frame in _decode_needed(video, frozenset(needed), may_skip=self._timeline.codec in _SKIPPABLE_CODECS):
                 if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
                     raise _IndexMismatchError
+                if cuts is not None:
+                    cuts.add(_first_plane(frame))
+                    shown_pts.append(frame.pts)
                 if frame.pts == awaited[0]:
                     awaited.popleft()
                     # How long a picture is shown is certain when the next one has come: the video may end before.
@@ -364,7 +377,14 @@ class PyAvFrameSource:
                     spares.add(frame)
         if awaited:
             raise _IndexMismatchError
+        if cuts is not None:
+            self._shot_ends_s = self._ends_of_shots(np.array(shown_pts)[cuts.cuts()])
         yield from pending
+
+    def _ends_of_shots(self, cut_pts: NDArray[np.int64]) -> tuple[float, ...]:
+        times_s = self._timeline.times_s[np.searchsorted(self._timeline.pts, cut_pts)]
+        ends_s = np.unique(np.round([*times_s, self._timeline.end_s], _TIME_DECIMALS))
+        return tuple(ends_s[ends_s > 0].tolist())
 
     def _decode_by_count(self) -> Iterator[Picture]:
         runs, spares = self._runs(), self._new_spares()
@@ -502,6 +522,16 @@ def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[
             errors.append(error)
             continue
         yield from frames
+
+
+def _first_plane(frame: VideoFrame) -> Frames:
+    """A plane of 8 bits, uint8 ``(H, W)``, of a frame of any format: luma, as a rule."""
+    plane, num_bits = frame.planes[0], frame.format.components[0].bits
+    samples = plane_samples(plane)
+    if num_bits <= 8:
+        return samples
+    deep = np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, -1)[:, : plane.width]
+    return (deep >> (num_bits - 8)).astype(np.uint8)
 
 
 def _fitted(picture: Picture, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:

@@ -53,7 +53,8 @@ class FrameSource(Protocol):
     """The frames that the sampling rule takes from one video.
 
     Raises ``MediaError`` where the file gives no frame. Frames that decode before an error in a damaged file count;
-    ``warnings`` then says what was lost. ``num_frames`` and ``warnings`` are final after the first full pass.
+    ``warnings`` then says what was lost. ``num_frames``, ``warnings`` and ``shot_ends_s`` are final after the first
+    full pass.
     """
 
     @property
@@ -63,6 +64,10 @@ class FrameSource(Protocol):
     @property
     def warnings(self) -> tuple[str, ...]:
         """One line for each thing that was lost or assumed while reading."""
+
+    @property
+    def shot_ends_s(self) -> tuple[float, ...] | None:
+        """When each shot ends, in rising seconds: at a cut, the last with the video; None where nobody looked."""
 
     def scene_statistics(self) -> SceneStatistics:
         """What scene detection needs, as small host arrays (see `engine.video.statistics`)."""

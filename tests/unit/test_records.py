@@ -32,6 +32,18 @@ def test_bad_descriptors_fail(timestamps: np.ndarray, rows: np.ndarray, message:
         Descriptors("Q1", timestamps, rows)
 
 
+@pytest.mark.parametrize("ends_s", [(), (0.0,), (2.0, 1.0), (1.0, 1.0), (float("nan"),)])
+def test_ends_of_shots_rise(ends_s: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="expected shot_ends_s to rise from above 0"):
+        Descriptors("Q1", times(1), np.ones((1, 4), np.float32), shot_ends_s=ends_s)
+
+
+def test_a_video_is_as_long_as_its_last_shot_or_row_says() -> None:
+    rows = np.ones((1, 4), np.float32)
+    assert Descriptors("Q1", np.array([[0, 9]], np.float32), rows).duration_s == 9
+    assert Descriptors("Q1", np.array([[0, 9]], np.float32), rows, shot_ends_s=(4.0, 9.36)).duration_s == 9.36
+
+
 def test_region_gives_box_and_size() -> None:
     region = Region(1, 2, 11, 22)
     assert region.box == (1, 2, 11, 22)

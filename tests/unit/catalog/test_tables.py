@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from engine.catalog.manifest import MilvusRowsAt
 from engine.catalog.records import CatalogVideo
 from engine.catalog.rows import ALL_REVISIONS
 from engine.catalog.tables import Entry, Tables
+from engine.catalog.tables import described as with_rows
 from engine.errors import StoreError
 from engine.records import Descriptors
 from engine.store.shards import Fingerprint
@@ -28,7 +31,9 @@ def video(video_id: str, num_rows: int = 9, *, seed: int = 0) -> Descriptors:
 def entry(tables: Tables, described: Descriptors, *, warnings: tuple[str, ...] = ()) -> Entry:
     fingerprint = Fingerprint(3, 2**62)
     path = Path("/v") / described.video_id
-    known = CatalogVideo(described.video_id, path, "00", 9.0, len(described), warnings, fingerprint)
+    known = CatalogVideo(
+        described.video_id, path, "00", 9.0, len(described), warnings, fingerprint, described.shot_ends_s
+    )
     return Entry(known, tables.new_revision(), "11")
 
 
@@ -69,6 +74,31 @@ def test_what_is_committed_is_read_again(tables: Tables, tmp_path: Path, rows_at
         np.testing.assert_array_equal(rows[item.revision].timestamps, described.timestamps)
     only = found.read_rows([entries[1].revision])
     assert list(only) == [entries[1].revision]
+
+
+@IN_FOLDER
+def test_a_table_of_videos_of_an_older_version(tables: Tables, tmp_path: Path) -> None:
+    """It lacks the ends of shots: it is read as it is, and has room for them once something is written."""
+    (old,) = commit(tables, video("old"))
+    lancedb.connect(tmp_path).open_table("videos").drop_columns(["shot_ends_s"])
+    found = Tables.open(tmp_path, num_dims=NUM_DIMS)
+    assert found.entries() == {"old": old}
+    assert found.damaged_entries() == set()
+    found.begin_writing()
+    (new,) = commit(found, replace(video("new"), shot_ends_s=(1 / 3, 9.0)))
+    for opened in (found, Tables.open(tmp_path, num_dims=NUM_DIMS)):
+        opened.refresh()
+        assert opened.entries() == {"new": new, "old": old}
+        assert opened.damaged_entries() == set()
+        assert with_rows(new, opened.read_rows()[new.revision]).shot_ends_s == (1 / 3, 9.0)
+
+
+@IN_FOLDER
+def test_ends_of_shots_that_were_changed_are_damage(tables: Tables, tmp_path: Path) -> None:
+    commit(tables, replace(video("a"), shot_ends_s=(1.0, 9.0)), video("b"))
+    lancedb.connect(tmp_path).open_table("videos").update(values={"shot_ends_s": [2.0, 9.0]})
+    tables.refresh()
+    assert tables.damaged_entries() == {"a", "b"}
 
 
 def test_a_new_revision_takes_the_place_of_the_old_one_in_one_commit(tables: Tables) -> None:

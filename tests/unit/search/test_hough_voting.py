@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,60 @@ def test_speeds(speed: float) -> None:
     ends = sorted((start + speed * -0.5, start + speed * (num_rows - 0.5)))
     expected = (4.0, 4.0 + num_rows, ends[0] + 0.5, ends[1] + 0.5)
     assert times(match) == pytest.approx(expected, abs=1.0)
+
+
+def between(share: float, num_rows: int = 12) -> Descriptors:
+    """Footage of the reference from 10 s on, sampled when rows of the reference are not, between other footage."""
+    return query(footage(2, 6), shown_at(SHOWN, 10 + share + np.arange(num_rows)), footage(3, 5))
+
+
+def test_ends_are_those_of_the_shots_of_the_query() -> None:
+    """A row shows the middle of its second: what is cut in at 5.7 s is first seen in the row of 6 s."""
+    video = replace(query(footage(2, 6), SHOWN[10:18], footage(3, 5)), shot_ends_s=(3.2, 5.7, 14.4, 18.9))
+    (match,) = localize(video, REFERENCE)
+    assert times(match) == pytest.approx((5.7, 14.4, 9.7, 18.4), abs=0.05)
+
+
+def test_cuts_that_are_too_far_away_say_nothing_of_an_end() -> None:
+    video = replace(query(footage(2, 6), SHOWN[10:18], footage(3, 5)), shot_ends_s=(5.3, 14.7, 19.0))
+    (match,) = localize(video, REFERENCE)
+    assert times(match)[:2] == (6, 14)
+
+
+def test_whole_videos_end_when_the_files_do() -> None:
+    video, reference = replace(query(SHOWN), shot_ends_s=(40.44,)), replace(REFERENCE, shot_ends_s=(40.36,))
+    assert times(localize(video, reference)[0]) == (0, 40.44, 0, 40.36)
+    shorter = replace(query(SHOWN), shot_ends_s=(39.6,))
+    assert times(localize(shorter, REFERENCE)[0]) == (0, 39.6, 0, 39.6)
+
+
+def test_a_cut_that_both_videos_have_tells_the_offset() -> None:
+    video = replace(between(0.4), shot_ends_s=(9.5, 23.0))
+    reference = replace(REFERENCE, shot_ends_s=(13.85, 40.0))
+    (match,) = localize(video, reference)
+    assert match.ref_start_s - match.query_start_s == pytest.approx(4.35, abs=1e-6)
+
+
+def test_of_cuts_near_one_another_those_that_agree_tell_the_offset() -> None:
+    video = replace(between(0.4), shot_ends_s=(7.5, 9.5, 11.9, 14.5, 23.0))
+    reference = replace(REFERENCE, shot_ends_s=(13.85, 16.0, 18.85, 40.0))
+    (match,) = localize(video, reference)
+    assert match.ref_start_s - match.query_start_s == pytest.approx(4.35, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [-0.4, 0.4])
+def test_without_cuts_rows_beside_the_line_tell_the_offset(share: float) -> None:
+    (match,) = localize(between(share), REFERENCE)
+    assert match.ref_start_s - match.query_start_s == pytest.approx(4 + share, abs=0.11)
+
+
+def test_cuts_at_another_speed() -> None:
+    """The cut of the reference at 13.2 s is shown 5.2 / 0.8 s after the copy begins at 6 s with 8 s."""
+    video = query(footage(2, 6), shown_at(SHOWN, 8 + 0.8 * np.arange(15)), footage(3, 5))
+    cut = replace(video, shot_ends_s=(6 + 5.2 / 0.8, 26.0))
+    (match,) = localize(cut, replace(REFERENCE, shot_ends_s=(13.2, 40.0)))
+    assert match.speed == 0.8
+    assert match.ref_start_s == pytest.approx(8 + 0.2 / 2, abs=0.11)
 
 
 def test_an_excerpt_shown_twice_gives_two_matches() -> None:

@@ -34,7 +34,7 @@ VIDEOS = [
     stored("Q2", 3, edit_score=0.1 + 0.2),
     stored("Q1", 1, edit_score=1e-300, gate="stopped"),
     stored('naïve, "quoted"', 4, warnings=("cut short: 3 s lost", "")),
-    stored("Q3", 3, blank=np.array([False, True, False])),
+    stored("Q3", 3, blank=np.array([False, True, False]), shot_ends_s=(1 / 3, 2.0)),
 ]
 
 
@@ -42,7 +42,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.parquet", VIDEOS)
     for found, expected in zip(read_shard(tmp_path / "a.parquet"), VIDEOS, strict=True):
         assert found.fingerprint == expected.fingerprint
-        for name in ("video_id", "edit_score", "gate", "warnings"):
+        for name in ("video_id", "edit_score", "gate", "warnings", "shot_ends_s"):
             assert getattr(found.descriptors, name) == getattr(expected.descriptors, name)
         np.testing.assert_array_equal(found.descriptors.timestamps, expected.descriptors.timestamps)
         np.testing.assert_array_equal(found.descriptors.blank, expected.descriptors.blank)
@@ -98,13 +98,15 @@ def test_other_programs_can_read_it(tmp_path: Path) -> None:
     assert table.schema.field("descriptor").type.list_size == 5
 
 
-def test_a_shard_from_before_blank_rows_were_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [["blank", "shot_ends_s"], ["shot_ends_s"]])
+def test_a_shard_of_an_older_version(missing: list[str], tmp_path: Path) -> None:
     write_shard(tmp_path / "new.parquet", VIDEOS)
     table = pq.read_table(tmp_path / "new.parquet")
-    pq.write_table(table.drop_columns(["blank"]), tmp_path / "old.parquet", write_page_checksum=True)
+    pq.write_table(table.drop_columns(missing), tmp_path / "old.parquet", write_page_checksum=True)
     assert read_index(tmp_path / "old.parquet") == read_index(tmp_path / "new.parquet")
     for found, expected in zip(read_shard(tmp_path / "old.parquet"), VIDEOS, strict=True):
-        assert found.descriptors.blank is None
+        assert found.descriptors.shot_ends_s is None
+        assert (found.descriptors.blank is None) == ("blank" in missing or expected.descriptors.blank is None)
         np.testing.assert_array_equal(found.descriptors.descriptors, expected.descriptors.descriptors)
 
 
