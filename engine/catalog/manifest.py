@@ -15,7 +15,7 @@ from engine.errors import RemoteError, StoreError
 from engine.files import written_aside
 from engine.storage.location import Location
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST_NAME = "catalog.json"
 MILVUS_STATE = "milvus.json"
 """The file of a catalogue whose rows lie in Milvus; see `engine.catalog.milvus_rows`."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,7 +31,7 @@ from engine.store.shards import Fingerprint
 _VIDEOS, _CHECKSUM = "videos", "entry_sha256"
 _VIDEOS_AT_ONCE = 256
 _SHOT_ENDS = pa.field("shot_ends_s", pa.list_(pa.float64()))
-"""Of the table of videos; older versions did not write it."""
+"""Of the table of videos; tables of older versions do not have it, and stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,6 @@ class Tables:
     def begin_writing(self) -> None:
         """For the one writer, before it changes anything. Raises ``StoreError`` where the rows have another writer."""
         self._rows.begin_writing()
-        if _SHOT_ENDS.name not in self._videos.schema.names:
-            with writable(self._folder):
-                self._videos.add_columns(_SHOT_ENDS)
 
     def new_revision(self) -> int:
         """A number above those of all videos and of the index, whatever the clock says. For the one writer.
@@ -169,8 +166,11 @@ class Tables:
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Write entries, whose rows are there, in place of those with the same ids."""
+        schema = self._videos.schema
+        if _SHOT_ENDS.name not in schema.names:
+            entries = [replace(entry, video=replace(entry.video, shot_ends_s=None)) for entry in entries]
         with writable(self._folder):
-            table = pa.Table.from_pylist([_values(entry) for entry in entries], schema=self._videos.schema)
+            table = pa.Table.from_pylist([_values(entry) for entry in entries], schema=schema)
             self._videos.merge_insert("video_id").when_matched_update_all().when_not_matched_insert_all().execute(table)
 
     def remove(self, revisions: Collection[int]) -> None:

@@ -55,6 +55,27 @@ def test_a_copy_is_told_with_its_seconds(videos: Path, trained_engines: Path, ru
     assert [int(text) for text in said.groups()] == pytest.approx([6, 4, 2, 10], abs=1)
 
 
+def test_times_are_exact_to_a_frame_where_there_are_cuts(
+    trained_engines: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """What is shown is cut in and out between the seconds that are sampled, by `compare` and from a catalogue."""
+    film = slideshow("astronaut", "rocket", "coins", "chelsea", "retina", "camera", num_seconds=3)[FPS // 5 :]
+    start, stop = round(3.6 * FPS), round(13.4 * FPS)
+    between = slideshow("moon", num_seconds=6)[: round(5.4 * FPS)], slideshow("hubble_deep_field", num_seconds=3)
+    upload, folder = tmp_path / "upload.mp4", tmp_path / "catalogue"
+    write_video(tmp_path / "film.mp4", film, fps=FPS)
+    write_video(upload, between[0] + edited(film[start:stop]) + between[1], fps=FPS)
+    expected = [length / FPS for length in (len(between[0]), len(between[0]) + stop - start, start, stop)]
+    answers = [run_cli("compare", upload, tmp_path / "film.mp4", "--engines", trained_engines).stdout]
+    run_cli("catalog", "create", folder, "--engines", trained_engines)
+    run_cli("catalog", "add", folder, tmp_path / "film.mp4")
+    answers.append(run_cli("catalog", "match", folder, upload, "--all").stdout)
+    for answer in answers:
+        match = json.loads(answer.splitlines()[0])["matches"][0]
+        found = [match[key] for key in ("query_start_s", "query_end_s", "ref_start_s", "ref_end_s")]
+        assert found == pytest.approx(expected, abs=1.5 / FPS)
+
+
 def test_a_page_shows_the_segments_that_are_told_of(
     videos: Path, trained_engines: Path, run_cli: RunCli, tmp_path: Path
 ) -> None:

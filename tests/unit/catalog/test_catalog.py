@@ -257,10 +257,10 @@ def test_folders_that_are_no_catalogue(tmp_path: Path, tiny_engines: Path) -> No
 
 def test_a_newer_version_is_refused(catalog: Catalog) -> None:
     path = catalog.folder / "catalog.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 5, "shards": []}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99, "shards": []}))
     with pytest.raises(StoreError) as error:
         Catalog.open(catalog.folder)
-    assert_one_line(error, r"written by a newer version of vsc-engine \(format 5, this one reads 4\)")
+    assert_one_line(error, r"written by a newer version of vsc-engine \(format 99, this one reads 5\)")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format_version": 1, "x": 0}', '{"format_version": "1"}'])

@@ -78,19 +78,28 @@ def test_what_is_committed_is_read_again(tables: Tables, tmp_path: Path, rows_at
 
 @IN_FOLDER
 def test_a_table_of_videos_of_an_older_version(tables: Tables, tmp_path: Path) -> None:
-    """It lacks the ends of shots: it is read as it is, and has room for them once something is written."""
+    """It has no ends of shots, and gets none."""
     (old,) = commit(tables, video("old"))
     lancedb.connect(tmp_path).open_table("videos").drop_columns(["shot_ends_s"])
     found = Tables.open(tmp_path, num_dims=NUM_DIMS)
     assert found.entries() == {"old": old}
     assert found.damaged_entries() == set()
-    found.begin_writing()
-    (new,) = commit(found, replace(video("new"), shot_ends_s=(1 / 3, 9.0)))
+    commit(found, replace(video("new"), shot_ends_s=(1 / 3, 9.0)))
     for opened in (found, Tables.open(tmp_path, num_dims=NUM_DIMS)):
         opened.refresh()
-        assert opened.entries() == {"new": new, "old": old}
+        assert {video_id: it.video.shot_ends_s for video_id, it in opened.entries().items()} == {
+            "new": None,
+            "old": None,
+        }
         assert opened.damaged_entries() == set()
-        assert with_rows(new, opened.read_rows()[new.revision]).shot_ends_s == (1 / 3, 9.0)
+
+
+def test_a_video_keeps_the_ends_of_its_shots(tables: Tables, tmp_path: Path, rows_at: MilvusRowsAt | None) -> None:
+    (known,) = commit(tables, replace(video("a"), shot_ends_s=(1 / 3, 9.0)))
+    found = Tables.open(tmp_path, num_dims=NUM_DIMS, milvus=rows_at)
+    assert found.entries() == {"a": known}
+    assert found.damaged_entries() == set()
+    assert with_rows(known, found.read_rows()[known.revision]).shot_ends_s == (1 / 3, 9.0)
 
 
 @IN_FOLDER
