@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from engine.errors import RemoteError
+from engine.errors import RemoteError, not_written
 from engine.storage.location import Location, RemotePath
 
 _CANNOT_FLUSH = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
@@ -45,16 +45,17 @@ def written_aside(path: Location) -> Iterator[Path]:
     if isinstance(path, RemotePath):
         with tempfile.TemporaryDirectory(prefix="vsc-engine-") as folder:
             aside = Path(folder) / path.name
-            yield aside
+            with writing(aside):
+                yield aside
             path.upload(aside)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
     try:
-        with naming(path):
+        with writing(path, aside):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield aside
             flush_to_disk(aside)
-        aside.replace(path)
+            aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -62,14 +63,18 @@ def written_aside(path: Location) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Say ``path`` in each ``OSError`` of the block that names no file, as that of a full disk does."""
+def writing(path: Path, *others: Path) -> Iterator[None]:
+    """Say that ``path`` cannot be written in each ``OSError`` of the block that names it, one of ``others`` or no file.
+
+    That of a full disk names none.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        place = error.filename2 or error.filename
+        if error.errno is None or place not in (None, *map(str, (path, *others))):
             raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise not_written(error, path) from error
 
 
 def flush_to_disk(path: Path) -> None:

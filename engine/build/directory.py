@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.errors import ConfigError
-from engine.files import exclusive, flush_to_disk
+from engine.files import exclusive, flush_to_disk, writing
 from engine.runtime.manifest import (
     MANIFEST_NAME,
     CompiledEngine,
@@ -77,7 +77,8 @@ class BuildDirectory:
         start_s = time.perf_counter()
         self._aside.mkdir()
         try:
-            make(path=self._aside / paths[0].name)
+            with writing(self._aside / paths[0].name):
+                make(path=self._aside / paths[0].name)
             self._publish(paths)
         finally:
             shutil.rmtree(self._aside)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from engine.catalog.manifest import MANIFEST_NAME, MILVUS_STATE
-from engine.errors import RemoteError, StoreError
+from engine.errors import RemoteError, StoreError, line_of
 from engine.files import flush_to_disk
 from engine.storage.location import Location
 
@@ -39,8 +39,7 @@ def copy_catalog(source: Location, target: Location, *, complete: Callable[[Path
     except RemoteError:
         raise
     except OSError as error:
-        reason = error.strerror or error
-        raise StoreError(f"the catalogue {source} was not copied to {target}: {reason}") from error
+        raise StoreError(f"the catalogue {source} was not copied: {line_of(error)}") from error
 
 
 def _copy_to_folder(source: Location, target: Path, *, complete: Callable[[Path], None] | None) -> None:

@@ -17,6 +17,7 @@ from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
 from engine.console import log_failure
 from engine.errors import ConfigError, MediaError, StoreError
+from engine.files import writing
 from engine.records import Descriptors, Failure, Media
 from engine.storage.location import Location, RemotePath, WebAccess
 from engine.store.store import identity_differences, read_descriptors, read_manifest
@@ -134,7 +135,7 @@ def as_file(upload: bytes | BinaryIO) -> Iterator[tuple[Path, str]]:
     """
     with TemporaryDirectory(prefix="vsc-engine-") as folder:
         path = Path(folder) / "upload"
-        with path.open("wb") as file:
+        with writing(path), path.open("wb") as file:
             if isinstance(upload, bytes | bytearray | memoryview):
                 file.write(upload)
             else:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BackendUnavailable, RemoteError, StoreError
+from engine.errors import DISK_FULL, BackendUnavailable, RemoteError, StoreError
 from engine.storage.location import Location
 
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of nothing that a person could mend, such as empty partitions
@@ -35,6 +35,7 @@ _GOOGLE = ("gs", "gcs")
 _OF_STORES = ("Error performing ", "RetryError(")
 _OF_CREDENTIALS = ("token request", "TokenRequest")
 _CODES = re.compile(r"<Code>(\w+)</Code>|status(?: code)?: (\d{3})")
+_OF_SYSTEM = re.compile(r"\(os error (\d+)\)")
 _MISSING = "404"
 _BROKEN = (RuntimeError, ValueError, OSError, pa.ArrowException)
 
@@ -127,6 +128,9 @@ def one_line(what: str, *, advice: str, refused: str | None = None) -> Iterator[
         if refusal is not None:
             raise RemoteError(f"{refused or what}: {refusal}") from error
         reason = str(error).splitlines()[0].partition(", /")[0].removeprefix("lance error: ")
+        number = _OF_SYSTEM.search(reason)
+        if number is not None and int(number[1]) in DISK_FULL:
+            reason = f"{os.strerror(int(number[1]))}; make room there"
         raise StoreError(f"{what}: {reason}; {advice}") from error
 
 

@@ -29,7 +29,7 @@ from engine.cli.run import run
 from engine.cli.search import search
 from engine.cli.serve import serve
 from engine.console import LogFormat, say, start_logging
-from engine.errors import EngineError
+from engine.errors import EngineError, line_of
 from engine.version import __version__
 
 app = typer.Typer(
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         typer.main.get_command(app).main(args=argv, prog_name="vsc-engine")
     except (EngineError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
-        say(f"vsc-engine: {error}", level=logging.ERROR)
+        told = str(error) if isinstance(error, EngineError) else line_of(error)
+        say(f"vsc-engine: {told}", level=logging.ERROR)
         sys.exit(EXIT_CONFIG)
     except SystemExit as status:
         sys.exit(EXIT_CONFIG if status.code == 2 else status.code)  # 2 is the parser's word for wrong usage

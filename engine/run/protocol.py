@@ -306,7 +306,7 @@ def _with_pca(settings: RunSettings, embeddings: FloatArray) -> tuple[EnginesDir
     pca = None if fitted is None else fitted.pca()
     if fitted is None or pca is None:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(settings.engines.folder, aside, copy_function=_link_or_copy)
+        _link_or_copy(settings.engines.folder, aside)
         pca = fit_pca(embeddings, num_components=_num_components(settings.preset, embeddings))
         manifest = set_pca(aside, pca)
         shutil.rmtree(folder, ignore_errors=True)
@@ -338,8 +338,14 @@ def _num_components(preset: Preset, embeddings: FloatArray) -> int:
     return int(min(wanted, determined))
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A folder as another one, of the same files where the disk can do that. `shutil.copytree` names no reason."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_dir():
+            _link_or_copy(path, target / path.name)
+            continue
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copy2(path, target / path.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -14,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from engine.errors import ConfigError, EngineError, MediaError, RemoteError, StoreError
+from engine.errors import DISK_FULL, ConfigError, EngineError, MediaError, RemoteError, StoreError
 from engine.serve.refusals import Refused
 from engine.serve.service import Service
 
@@ -26,7 +25,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _RETRY_S = 5
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 _PROBES = frozenset(("/healthz", "/readyz", "/metrics", "/v1/status"))
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def tell(app: FastAPI, service: Service) -> None:
@@ -70,7 +68,7 @@ def _told_of(error: Exception) -> tuple[int, str, dict[str, str]]:
         case RequestValidationError():
             first = error.errors()[0]
             return HTTPStatus.BAD_REQUEST, f"{first['loc'][-1]}: {first['msg']}", {}
-        case OSError() if error.errno in _DISK_FULL:
+        case OSError() if error.errno in DISK_FULL:
             return HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the upload on the disk of this service", {}
     return HTTPStatus.INTERNAL_SERVER_ERROR, "something unexpected went wrong; the log of the service says what", {}
 

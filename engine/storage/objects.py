@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BackendUnavailable, ConfigError, RemoteError, RemoteMissingError
+from engine.errors import (
+    DISK_FULL,
+    BackendUnavailable,
+    ConfigError,
+    RemoteError,
+    RemoteMissingError,
+    line_of,
+    not_written,
+)
 from engine.storage.location import ObjectInfo, RemotePath
 
 try:
@@ -123,7 +131,12 @@ def download(path: RemotePath, local: Path) -> None:
     expected = path.stat()
     with _one_line(path):
         file_system, name = _opened(path)
-        file_system.get_file(name, str(local))
+        try:
+            file_system.get_file(name, str(local))
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise RemoteError(f"{path}: was not copied: {line_of(not_written(error, local))}") from error
+            raise
     if local.stat().st_size != expected.size_bytes:
         raise RemoteError(f"{path}: got {local.stat().st_size} bytes of {expected.size_bytes}; try again")
 

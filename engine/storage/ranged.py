@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from engine.errors import RemoteError
+from engine.errors import RemoteError, not_written
 from engine.storage.location import ObjectInfo, RemotePath
 
 MAX_KEPT_BYTES = 4 << 30
@@ -143,7 +143,10 @@ class RangedFile:
         if sum(stop - begin for begin, stop in self._kept) + len(content) > self._max_kept_bytes:
             self._last_start, self._last = start, content
             return
-        os.pwrite(self._file.fileno(), content, start)
+        try:
+            os.pwrite(self._file.fileno(), content, start)
+        except OSError as error:
+            raise not_written(error, tempfile.gettempdir()) from error
         self._kept = merged([*self._kept, (start, end)])
         self._last_start, self._last = start, content[: stop - start]
 

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.files import flush_to_disk, naming
+from engine.files import flush_to_disk, writing
 from engine.store.shards import StoreDtype, StoredVideo, from_bytes, to_bytes
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Journal:
         if self._file is None:
             self._file = self._path.open("xb")
             self._file.write(_MAGIC)
-        with naming(self._path):
+        with writing(self._path):
             self._file.write(_HEADER.pack(len(content), zlib.crc32(content)) + content)
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -64,7 +64,7 @@ class Journal:
         """Close the file; what it holds stays."""
         if self._file is not None:
             file, self._file = self._file, None
-            with naming(self._path):  # what did not fit on a full disk is tried once more
+            with writing(self._path):  # what did not fit on a full disk is tried once more
                 file.close()
 
 

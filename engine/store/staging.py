@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import RemoteMissingError, StoreError
-from engine.files import exclusive, written_aside
+from engine.files import exclusive, writing, written_aside
 from engine.storage.location import Location, RemotePath
 from engine.store.store import MANIFEST_NAME, ShardRecord, StoreManifest, dump_manifest, read_manifest
 
@@ -85,8 +85,10 @@ def _fetch(folder: RemotePath, staging: Path) -> bytes | None:
     copy.mkdir()
     if base is not None:
         for name in read_manifest(folder).shards:
-            (copy / name).write_bytes((folder / name).read_bytes())
-        (copy / MANIFEST_NAME).write_bytes(base)
+            with writing(copy / name):
+                (copy / name).write_bytes((folder / name).read_bytes())
+        with writing(copy / MANIFEST_NAME):
+            (copy / MANIFEST_NAME).write_bytes(base)
     with written_aside(note) as aside:
         aside.write_text(json.dumps(state), encoding="utf-8")
     return base

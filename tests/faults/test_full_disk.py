@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.catalog.catalog import Catalog
-from engine.store.store import read_descriptors
+from engine.records import CandidatePair, Descriptors, Match
+from engine.store.challenge_npz import write_npz
+from engine.store.shards import Fingerprint
+from engine.store.store import StoreWriter, read_descriptors
+from engine.store.tables import TABLE_SUFFIXES, write_candidates, write_matches
+from tests.command_line import run_command
 from tests.conftest import MakeOnce
 from tests.end_to_end.conftest import FPS, footage
 from tests.faults.conftest import rounds
@@ -22,6 +31,8 @@ from tests.services import forked_service
 from tests.videos import write_video
 
 pytestmark = pytest.mark.torch
+
+NO_ROOM = "cannot be written: No space left on device; make room there or choose another place"
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +94,71 @@ def test_a_disk_that_is_full(videos: Path, lite_engines: Path, tmp_path: Path, s
         (disk / "other").unlink()
         subprocess.run(command, check=True, capture_output=True)
         assert len(read_descriptors(Path(command[-3]))) == 3
+
+
+def described(video_id: str, *, num_dims: int = 8) -> Descriptors:
+    times = np.array([[0, 1], [1, 2]], np.float32)
+    return Descriptors(video_id, times, np.eye(2, num_dims, dtype=np.float32))
+
+
+def test_every_writer_names_its_file_and_what_to_do(videos: Path, tmp_path: Path) -> None:
+    write_npz(tmp_path / "d.npz", [described("V0"), described("V1")])
+    with StoreWriter(tmp_path / "store", identity={"role": "query"}) as writer:
+        writer.add(described("V0"), Fingerprint(1, 1))
+        writer.finish()
+    (tmp_path / "truth.csv").write_text("query_id,ref_id\nV0,V0\n")
+    write_candidates(tmp_path / "pairs.csv", [CandidatePair("V0", "V0", 1.0)])
+    write_matches(tmp_path / "matches.csv", [Match("V0", "V0", 0.0, 2.0, 0.0, 2.0, 1.0)])
+    both = ["--queries", tmp_path / "d.npz", "--references", tmp_path / "d.npz"]
+    pairs, footage = ["--candidates", tmp_path / "pairs.csv"], ["--queries", videos, "--references", videos]
+    with small_disk(tmp_path / "disk", size_bytes=1 << 20) as disk:
+        (disk / "other").write_bytes(bytes(1 << 20))
+        commands = [
+            *(("search", *both, "--output", disk / f"pairs{suffix}") for suffix in TABLE_SUFFIXES),
+            ("localize", *both, *pairs, "--output", disk / "matches.csv"),
+            ("localize", *both, *pairs, "--output", tmp_path / "m.csv", "--rescored", disk / "pairs.csv"),
+            ("evaluate", *pairs, "--ground-truth", tmp_path / "truth.csv", "--plot", disk / "curve.png"),
+            ("report", "--matches", tmp_path / "matches.csv", *footage, "--output", disk / "page.html"),
+            ("merge", tmp_path / "store", "--output", disk / "merged"),
+            ("build", "--preset", "lite", "--output", disk / "engines"),
+        ]
+        for command in commands:
+            line = run_command(*command, expect=1).stderr.splitlines()[-1]
+            assert line.startswith(f"vsc-engine: {command[-1]}"), line
+            assert line.endswith(f": {NO_ROOM}")
+            assert [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size] == [disk / "other"]
+
+
+def test_a_catalogue_without_room_keeps_what_it_has(tiny_engines: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", size_bytes=16 << 20) as disk:
+        with Catalog.create(disk / "catalogue", engines=tiny_engines) as catalog:
+            num_dims = catalog.manifest.num_dims
+        write_npz(tmp_path / "d.npz", [described("V0", num_dims=num_dims)])
+        with (disk / "other").open("wb") as file, suppress(OSError):
+            shutil.copyfileobj(open("/dev/zero", "rb"), file)  # noqa: SIM115, PTH123
+        for command in (
+            ("catalog", "add", disk / "catalogue", tmp_path / "d.npz"),
+            (
+                *("catalog", "backup", disk / "catalogue"),
+                disk / "copy",
+            ),
+        ):
+            line = run_command(*command, expect=1).stderr.splitlines()[-1]
+            assert str(disk) in line
+            assert "No space left on device; make room there" in line
+            assert "Errno" not in line
+        (disk / "other").unlink()
+        run_command("catalog", "add", disk / "catalogue", tmp_path / "d.npz")
+        assert json.loads(run_command("catalog", "verify", disk / "catalogue").stdout)["num_videos"] == 1
+
+
+def test_standard_output_without_room(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "engine", "info"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == f"vsc-engine: standard output: {NO_ROOM}"
 
 
 def test_a_service_without_room_refuses_uploads_and_goes_on(videos: Path, tiny_engines: Path, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_with_the_path(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # the same error as of a full disk, but for its number
     try:
-        with pytest.raises(OSError, match=r"too large: '.*journal'"):
+        with pytest.raises(OSError, match=r"cannot be written: File too large.*: '.*journal'"):
             Journal(tmp_path / "journal").append(stored(0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
