@@ -1,6 +1,6 @@
 """The command line, one file a verb: reads arguments, calls the library, prints. stdout is data, stderr is for people.
 
-Exit status: 0 all well, 1 usage or configuration error, 3 done but some videos failed.
+Exit status: 0 all well, 1 usage or configuration error, 3 done but some videos failed, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.cli.info import info
 from engine.cli.localize import localize
 from engine.cli.merge import merge
 from engine.cli.normalize import normalize
-from engine.cli.options import EXIT_CONFIG
+from engine.cli.options import EXIT_CONFIG, EXIT_STOPPED, StoppedError
 from engine.cli.report import report
 from engine.cli.run import run
 from engine.cli.search import search
@@ -52,9 +52,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         told = str(error) if isinstance(error, EngineError) else line_of(error)
         say(f"vsc-engine: {told}", level=logging.ERROR)
         sys.exit(EXIT_CONFIG)
+    except StoppedError as stopped:
+        _say_stopped(stopped.status, "; what was written before is kept, and the same command goes on from there")
+        sys.exit(stopped.status)
     except SystemExit as status:
+        if status.code in EXIT_STOPPED:
+            _say_stopped(status.code)
         sys.exit(EXIT_CONFIG if status.code == 2 else status.code)  # 2 is the parser's word for wrong usage
     sys.exit(0)
+
+
+def _say_stopped(status: int, more: str = "") -> None:
+    say(f"vsc-engine: stopped by {EXIT_STOPPED[status]}{more}", level=logging.ERROR)
 
 
 @app.callback(invoke_without_command=True)

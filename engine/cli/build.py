@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.cli.options import PresetOption, only_local
+from engine.cli.options import PresetOption, goes_on, only_local
 from engine.console import say
 from engine.errors import ConfigError
 
@@ -63,15 +63,16 @@ def build(
         raise ConfigError(
             f"--flavour, --compute-capability, --frontend and --max-batch are for --backend tensorrt, not for {backend}"
         )
-    build_engines(
-        load_preset(preset),
-        output,
-        checkpoints=checkpoints,
-        random_weights=random_weights,
-        backend=backend,
-        tensorrt=TensorRtOptions(**options),
-        precision=precision or "fp32",
-        pca=pca,
-        progress=say,
-    )
+    with goes_on():
+        build_engines(
+            load_preset(preset),
+            output,
+            checkpoints=checkpoints,
+            random_weights=random_weights,
+            backend=backend,
+            tensorrt=TensorRtOptions(**options),
+            precision=precision or "fp32",
+            pca=pca,
+            progress=say,
+        )
     print(output)

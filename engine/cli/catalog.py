@@ -31,6 +31,7 @@ from engine.cli.options import (
     chosen_preset,
     chosen_workers,
     finish,
+    goes_on,
     not_of_the_web,
     open_engines,
     page_to_write,
@@ -131,7 +132,8 @@ def add(
         manifest = opened.described_by().engines.manifest
         chosen = chosen_workers(manifest, num_workers=workers, num_gpus=gpus, cluster=cluster)
         web = web_access(allow_http=allow_http, allow_private=allow_private_addresses)
-        report = opened.add(paths, web=web, workers=chosen, progress=progress)
+        with goes_on():
+            report = opened.add(paths, web=web, workers=chosen, progress=progress)
     say(
         f"{len(report.added)} added, {len(report.replaced)} replaced, {len(report.kept)} kept, "
         f"{len(report.failures)} failed"

@@ -18,6 +18,7 @@ from engine.cli.options import (
     WorkersOption,
     finish,
     folder_to_write,
+    goes_on,
     open_engines,
 )
 from engine.console import progress, say
@@ -79,15 +80,16 @@ def dedup(
     chosen = opened.manifest.preset if preset is None else load_preset(preset)
     if chosen.gate.mode != "off":
         chosen = chosen.with_gate(enabled=False)
-    duplicates = find_duplicates(
-        Engine.open(opened, preset=chosen, decoder=decoder),
-        found.media,
-        output=folder,
-        workers=choose_workers(opened.manifest, num_workers=workers, num_gpus=gpus),
-        options=ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed),
-        use_scenes=scenes,
-        progress=progress,
-    )
+    with goes_on():
+        duplicates = find_duplicates(
+            Engine.open(opened, preset=chosen, decoder=decoder),
+            found.media,
+            output=folder,
+            workers=choose_workers(opened.manifest, num_workers=workers, num_gpus=gpus),
+            options=ExtractionOptions(video_timeout_s=video_timeout, retry_failed=retry_failed),
+            use_scenes=scenes,
+            progress=progress,
+        )
     _write(folder, duplicates.pairs, duplicates.clusters)
     verdicts = [pair.verdict for pair in duplicates.pairs]
     say(

@@ -30,6 +30,7 @@ from engine.cli.options import (
     chosen_preset,
     chosen_workers,
     finish,
+    goes_on,
     not_of_the_web,
     open_engines,
     web_access,
@@ -138,7 +139,7 @@ def extract(
     options = ExtractionOptions(
         video_timeout_s=video_timeout, retry_failed=retry_failed, prune=prune, shard=share, dtype=store_dtype
     )
-    with progress("extract", len(media)) as advance:
+    with goes_on(), progress("extract", len(media)) as advance:
         summary = write(engine, media, role=role, output=target, workers=chosen, options=options, on_done=advance)
     failures = [*found.failures, *summary.failures]
     dropped = f", {summary.num_dropped} dropped" if prune else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help a
 
 EXIT_CONFIG = 1
 EXIT_SOME_FAILED = 3
+EXIT_STOPPED = {128 + number: name for number, name in ((signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"))}
 EXIT_OF_VERDICT = {"copy": 0, "review": 10, "no match": 11}
 VIDEO_TIMEOUT_S = 600.0  # that of `engine.run.extraction`, which is imported only when a verb runs
 
@@ -107,6 +110,27 @@ NormSetOption = Annotated[
 ]
 QueriesOption = Annotated[str, typer.Option(help="Descriptors of the queries: store (folder or URL) or .npz.")]
 ReferencesOption = Annotated[str, typer.Option(help="Descriptors of the references: store (folder or URL) or .npz.")]
+
+
+class StoppedError(Exception):
+    """A command was stopped that goes on when it is given again; ``status`` is that of the process."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@contextmanager
+def goes_on() -> Iterator[None]:
+    """Where the block is stopped by Ctrl-C or SIGTERM, let people know that what was written before is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise StoppedError(128 + signal.SIGINT) from error
+    except SystemExit as error:
+        if error.code != 128 + signal.SIGTERM:
+            raise
+        raise StoppedError(128 + signal.SIGTERM) from error
 
 
 def open_engines(folder: Path | None, *, preset_name: str | None = None) -> EnginesDirectory:

@@ -27,6 +27,7 @@ from engine.cli.options import (
     chosen_preset,
     finish,
     folder_to_write,
+    goes_on,
     open_engines,
     page_to_write,
     web_access,
@@ -108,7 +109,8 @@ def run(
         report=None if report is None else location(report),
         web=web_access(allow_http=allow_http, allow_private=allow_private_addresses),
     )
-    result = run_protocol(settings, progress=progress)
+    with goes_on():
+        result = run_protocol(settings, progress=progress)
     figures: Figures = {"uap": None, "segment_ap": None}
     if truth is not None:
         known = in_ids_of(truth, query_ids=result.query_ids, ref_ids=result.ref_ids)

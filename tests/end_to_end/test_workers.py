@@ -166,8 +166,15 @@ def test_no_worker_outlives_the_run_and_the_run_goes_on(
         )
         workers = children(process.pid)
         process.send_signal(number)
-        process.communicate()
-    assert process.returncode != 0
+        _, stderr = process.communicate()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+        last = (
+            f"vsc-engine: stopped by {name}; what was written before is kept, and the same command goes on from there"
+        )
+        assert stderr.splitlines()[-1] == last
+        assert "Traceback" not in stderr
     assert len(workers) == 2
     wait_until(lambda: not any(map(is_alive, workers)), limit_s=20)
     run_cli(*arguments, "--retry-failed", expect=3)
