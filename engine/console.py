@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -26,6 +27,8 @@ LogFormat = Literal["text", "json"]
 _LINE_INTERVAL_S = 15.0
 _TURNS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _log_format: LogFormat = "text"
 
@@ -57,8 +60,17 @@ def _print(line: str) -> None:
 
 
 def _json_line(time_s: float, level: int, values: dict[str, object]) -> str:
+    values = {key: as_utf8(value) if isinstance(value, str) else value for key, value in values.items()}
     stamp = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
     return json.dumps({"time": stamp, "level": logging.getLevelName(level).lower(), **values}, default=str)
+
+
+def as_utf8(text: str) -> str:
+    """``text`` that UTF-8 can hold: a byte of a name that is not UTF-8 is ``\\xe9``, as in the id of a video.
+
+    So names are written everywhere. Other half surrogates, which no name holds, are as in JSON.
+    """
+    return _SURROGATE.sub(lambda found: _escaped(found[0]), text)
 
 
 def printable(text: str) -> str:
@@ -82,6 +94,8 @@ def _is_obeyed(character: str) -> bool:
 
 
 def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape", errors="surrogatepass").decode("ascii")
 
 

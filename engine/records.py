@@ -127,16 +127,16 @@ class Descriptors:
         times, rows = self.timestamps, self.descriptors
         if rows.ndim != 2 or times.shape != (len(rows), 2) or len(rows) == 0:
             raise ValueError(
-                f"descriptors of {self.video_id!r}: expected timestamps (N, 2) and descriptors (N, D) with N >= 1, "
+                f"descriptors of '{self.video_id}': expected timestamps (N, 2) and descriptors (N, D) with N >= 1, "
                 f"got {times.shape} and {rows.shape}"
             )
         if times.dtype != np.float32 or rows.dtype != np.float32:
-            raise ValueError(f"descriptors of {self.video_id!r}: expected float32, got {times.dtype} and {rows.dtype}")
+            raise ValueError(f"descriptors of '{self.video_id}': expected float32, got {times.dtype} and {rows.dtype}")
         if not (np.isfinite(rows).all() and np.isfinite(times).all()):
-            raise ValueError(f"descriptors of {self.video_id!r}: expected finite values, got NaN or infinity")
+            raise ValueError(f"descriptors of '{self.video_id}': expected finite values, got NaN or infinity")
         if self.blank is not None and (self.blank.shape != (len(rows),) or self.blank.dtype != np.bool_):
             raise ValueError(
-                f"descriptors of {self.video_id!r}: expected blank as bool ({len(rows)},), "
+                f"descriptors of '{self.video_id}': expected blank as bool ({len(rows)},), "
                 f"got {self.blank.dtype} {self.blank.shape}"
             )
         if self.shot_ends_s is not None and not _rises(self.shot_ends_s):
@@ -144,7 +144,7 @@ class Descriptors:
                 f"descriptors of {self.video_id!r}: expected shot_ends_s to rise from above 0, got {self.shot_ends_s}"
             )
         if self.gate not in get_args(GateState):
-            raise ValueError(f"descriptors of {self.video_id!r}: unknown state of the gate {self.gate!r}")
+            raise ValueError(f"descriptors of '{self.video_id}': unknown state of the gate {self.gate!r}")
 
     @property
     def is_stopped(self) -> bool:

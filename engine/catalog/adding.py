@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from engine.catalog.inputs import Inputs
+from engine.catalog.inputs import Inputs, check_utf8
 from engine.catalog.records import AddReport, CatalogVideo
 from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
@@ -99,7 +99,7 @@ class Addition:
         source, sha256 = _absolute(source), rows_sha256(video.timestamps, video.descriptors)
         entry = self._entries.get(video.video_id)
         if video.is_stopped:
-            reason = f"{source} holds {video.video_id!r} as a query that an edit gate stopped, which is no reference"
+            reason = f"{source} holds '{video.video_id}' as a query that an edit gate stopped, which is no reference"
             self._fail(Failure(video.video_id, source, "read", reason))
         elif entry is None or (entry.rows_sha256 != sha256 and self._may_replace(entry, path=source)):
             self._take_new(video, path=source, sha256=sha256, fingerprint=None)
@@ -141,7 +141,7 @@ class Addition:
             return True
         video_id = entry.video.video_id
         reason = (
-            f"the id {video_id!r} is that of {entry.video.path} already, which has other contents; rename {path}, or "
+            f"the id '{video_id}' is that of {entry.video.path} already, which has other contents; rename {path}, or "
             "remove the id first"
         )
         self._fail(Failure(video_id, path, "add", reason))
@@ -203,10 +203,5 @@ def _absolute(path: Location) -> Location:
     if isinstance(path, RemotePath):
         return path
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
-    try:
-        str(absolute).encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"the path {str(absolute)!r} is not UTF-8, which a catalogue cannot keep; rename it"
-        ) from error
+    check_utf8(absolute)
     return absolute

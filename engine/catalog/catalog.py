@@ -20,7 +20,7 @@ import numpy as np
 from engine.build.cache import user_engines
 from engine.catalog.adding import Addition, Describe
 from engine.catalog.backup import LOCK_NAME, copy_catalog
-from engine.catalog.inputs import Inputs, as_file, check_identity, read_inputs
+from engine.catalog.inputs import Inputs, as_file, check_identity, check_utf8, read_inputs
 from engine.catalog.manifest import (
     MANIFEST_NAME,
     MILVUS_STATE,
@@ -119,8 +119,10 @@ class Catalog:
         if milvus is not None and num_shares > 1:
             raise ConfigError("rows in Milvus have no shares, as Milvus spreads them itself; leave --shares out")
         folder = location(folder)
+        check_utf8(folder)
         rows_at = None if milvus is None else _rows_at(milvus, folder)
         opened = _opened(engines) or user_engines("lite")
+        check_utf8(opened.folder.absolute())
         engine = Engine.open(opened, preset=preset)
         if not engine.use_pca:
             raise ConfigError(
@@ -242,7 +244,7 @@ class Catalog:
             unknown = sorted(wanted.difference(entries))
             if unknown:
                 raise StoreError(
-                    f"{self.folder} has no video {unknown[0]!r} ({len(unknown)} of {len(wanted)} unknown); "
+                    f"{self.folder} has no video '{unknown[0]}' ({len(unknown)} of {len(wanted)} unknown); "
                     "`vsc-engine catalog list` shows the ids"
                 )
             if wanted:
@@ -291,6 +293,7 @@ class Catalog:
         read or written; ``ConfigError`` for rows in Milvus that are to go to an object store.
         """
         target = location(folder)
+        check_utf8(target)
         if self.manifest.milvus is not None and not isinstance(target, Path):
             raise ConfigError(
                 f"rows in Milvus are copied to a folder of this machine, not to {target}; back that up once more"

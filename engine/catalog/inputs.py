@@ -15,7 +15,7 @@ from engine.catalog.manifest import MANIFEST_NAME, CatalogManifest
 from engine.catalog.manifest import read_manifest as read_catalog_manifest
 from engine.catalog.shares import Shares
 from engine.catalog.tables import Entry, Tables
-from engine.console import log_failure
+from engine.console import as_utf8, log_failure
 from engine.errors import ConfigError, MediaError, StoreError
 from engine.files import writing
 from engine.records import Descriptors, Failure, Media
@@ -57,7 +57,7 @@ def read_inputs(paths: Sequence[Location], manifest: CatalogManifest, *, web: We
     def claim(video_id: str, path: Location) -> None:
         other = sources.setdefault(video_id, path)
         if other != path:
-            raise ConfigError(f"{other} and {path} both hold the video id {video_id!r}; add one of them")
+            raise ConfigError(f"{other} and {path} both hold the video id '{video_id}'; add one of them")
 
     described, copied = [], []
     for path in stores:
@@ -120,7 +120,7 @@ def _read(path: Location, manifest: CatalogManifest) -> list[Descriptors]:
         num_dims = video.descriptors.shape[1]
         if num_dims != manifest.num_dims:
             raise StoreError(
-                f"{path}: {video.video_id!r} has descriptors of {num_dims} dimensions, the catalogue of "
+                f"{path}: '{video.video_id}' has descriptors of {num_dims} dimensions, the catalogue of "
                 f"{manifest.num_dims}; both must come from the same engines"
             )
     return videos
@@ -161,6 +161,13 @@ def _copy(source: Any, file: BinaryIO) -> None:
 def _name(upload: Any) -> str:
     name = getattr(upload, "name", None)  # of a pipe it is a number
     return (Path(name).stem if isinstance(name, str) else "") or "upload"
+
+
+def check_utf8(path: Location) -> None:
+    """Raise ``ConfigError`` for a path that is not UTF-8, and so cannot be written into a catalogue."""
+    told = as_utf8(str(path))
+    if told != str(path):
+        raise ConfigError(f"the path {told} is not UTF-8, which a catalogue cannot keep; rename it")
 
 
 def check_identity(identity: object, manifest: CatalogManifest, *, what: str) -> None:

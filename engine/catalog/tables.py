@@ -215,7 +215,7 @@ def described(entry: Entry, rows: Rows | None) -> Descriptors:
     """A video with its rows, as the engines gave them. Raises ``StoreError`` where rows are missing."""
     video_id = entry.video.video_id
     if rows is None or len(rows.descriptors) != entry.video.num_rows:
-        raise StoreError(f"rows of {video_id!r} are missing in the catalogue; remove it and add it again")
+        raise StoreError(f"rows of '{video_id}' are missing in the catalogue; remove it and add it again")
     return Descriptors(video_id, rows.timestamps, rows.descriptors, shot_ends_s=entry.video.shot_ends_s)
 
 

@@ -18,7 +18,7 @@ def verify_shares(shares: Shares) -> Verification:
     """Read all rows of the versions that are open. Raises ``StoreError`` where not even the videos can be read."""
     found = [_verify(tables) for tables in shares.tables]
     misplaced = [
-        f"{video_id!r}: it lies on share {place}, not on share {share_of(video_id, num_shares=len(found))}; restore "
+        f"'{video_id}': it lies on share {place}, not on share {share_of(video_id, num_shares=len(found))}; restore "
         "both from a copy"
         for place, tables in enumerate(shares.tables)
         for video_id in tables.entries()
@@ -56,15 +56,15 @@ def _problems(tables: Tables, entries: Sequence[Entry], *, damaged: Collection[s
         found = tables.read_rows([entry.revision for entry in entries])
     except StoreError as error:
         if len(entries) == 1:
-            return [f"{entries[0].video.video_id!r}: {error}"]
+            return [f"'{entries[0].video.video_id}': {error}"]
         return [problem for entry in entries for problem in _problems(tables, [entry], damaged=damaged)]
     problems = []
     for entry in entries:
         video_id, rows = entry.video.video_id, found.get(entry.revision)
         if video_id in damaged:
-            problems.append(f"{video_id!r}: what the table says of it is not what was written; {_AGAIN}")
+            problems.append(f"'{video_id}': what the table says of it is not what was written; {_AGAIN}")
         elif rows is None or len(rows.descriptors) != entry.video.num_rows:
-            problems.append(f"{video_id!r}: rows are missing; {_AGAIN}")
+            problems.append(f"'{video_id}': rows are missing; {_AGAIN}")
         elif rows_sha256(rows.timestamps, rows.descriptors) != entry.rows_sha256:
-            problems.append(f"{video_id!r}: its rows are not those that were added; {_AGAIN}")
+            problems.append(f"'{video_id}': its rows are not those that were added; {_AGAIN}")
     return problems

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from engine.cli.options import PresetOption, goes_on, only_local
-from engine.console import say
+from engine.console import as_utf8, say
 from engine.errors import ConfigError
 
 
@@ -75,4 +75,4 @@ def build(
             pca=pca,
             progress=say,
         )
-    print(output)
+    print(as_utf8(str(output)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -35,6 +34,7 @@ from engine.cli.options import (
     not_of_the_web,
     open_engines,
     page_to_write,
+    print_json,
     web_access,
 )
 from engine.console import progress, say
@@ -159,7 +159,7 @@ def remove(
     from engine.catalog.catalog import Catalog
 
     Catalog.open(folder).remove(video_ids)
-    print(json.dumps({"catalog": str(folder), "removed": len(set(video_ids))}))
+    print_json({"catalog": str(folder), "removed": len(set(video_ids))})
 
 
 @catalog.command(name="list")
@@ -172,7 +172,7 @@ def list_videos(folder: FolderArgument) -> None:
     from engine.catalog.documents import VideoDocument
 
     for video in Catalog.open(folder).list():
-        print(json.dumps(asdict(VideoDocument.of(video))))
+        print_json(asdict(VideoDocument.of(video)))
 
 
 @catalog.command()
@@ -183,7 +183,7 @@ def info(folder: FolderArgument) -> None:
     """
     from engine.catalog.catalog import Catalog
 
-    print(json.dumps(asdict(Catalog.open(folder).info()), default=str))
+    print_json(asdict(Catalog.open(folder).info()))
 
 
 @catalog.command()
@@ -197,7 +197,7 @@ def verify(folder: FolderArgument) -> None:
     found = Catalog.open(folder).verify()
     for problem in found.problems:
         say(problem)
-    print(json.dumps(asdict(found)))
+    print_json(asdict(found))
     if found.problems:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -216,7 +216,7 @@ def backup(
     from engine.catalog.catalog import Catalog
 
     Catalog.open(folder).backup(output)
-    print(json.dumps({"catalog": folder, "backup": output}))
+    print_json({"catalog": folder, "backup": output})
 
 
 @catalog.command()
@@ -279,11 +279,11 @@ def match(
             answers.append(answer)
             say(_line(answer, seconds))
             document = AnswerDocument.of(answer, path=str(item.path), every=every)
-            print(json.dumps({**asdict(document), "seconds": seconds}), flush=True)
+            print_json({**asdict(document), "seconds": seconds})
     if report is not None:
         write_answers_report(location(report), answers, {item.video_id: item.path for item in found.media}, every=every)
     counts = {"catalog": str(folder), "num_uploads": len(found.media) + len(found.failures), "num_failures": num_failed}
-    print(json.dumps({**counts, "verdicts": dict(verdicts)}))
+    print_json({**counts, "verdicts": dict(verdicts)})
     if num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
     if exit_code:
@@ -296,7 +296,7 @@ _NO_VERDICT = "none"
 
 
 def _print_error(query_id: str, path: Location, reason: str) -> None:
-    print(json.dumps({"query_id": query_id, "path": str(path), "error": reason}), flush=True)
+    print_json({"query_id": query_id, "path": str(path), "error": reason})
 
 
 def _line(answer: CatalogAnswer, seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from engine.cli.options import (
     NormSetOption,
     open_engines,
     page_to_write,
+    print_json,
     web_access,
 )
 from engine.console import say
@@ -83,11 +83,11 @@ def compare(
             answer = compare_files(engine, first, second, norm_rows=norm_rows)
         except MediaError as error:
             say(f"failed: {error}")
-            print(json.dumps({"query": {"path": str(first)}, "reference": {"path": str(second)}, "error": str(error)}))
+            print_json({"query": {"path": str(first)}, "reference": {"path": str(second)}, "error": str(error)})
             raise typer.Exit(EXIT_SOME_FAILED) from error
     say(_line(answer, query=first, reference=second))
     seconds = round(time.perf_counter() - start_s, 3)
-    print(json.dumps({**_document(answer, query=first, reference=second, every=every), "seconds": seconds}), flush=True)
+    print_json({**_document(answer, query=first, reference=second, every=every), "seconds": seconds})
     if report is not None:
         _write_report(location(report), answer, query=first, reference=second, every=every)
     if exit_code:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.options import picture_to_write
+from engine.cli.options import picture_to_write, print_json
 from engine.console import say
 from engine.errors import ConfigError
 
@@ -78,7 +77,7 @@ def evaluate(
         figures["operating_points"] = [asdict(point) for point in points]
         for line in _table(points):
             say(line)
-    print(json.dumps(figures))
+    print_json(figures)
 
 
 def _table(points: Sequence[OperatingPoint]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,6 +32,7 @@ from engine.cli.options import (
     goes_on,
     not_of_the_web,
     open_engines,
+    print_json,
     web_access,
 )
 from engine.console import progress, say
@@ -176,4 +176,4 @@ def _print_plan(engine: Engine, media: Sequence[Media], *, num_workers: int | No
         {"name": workers.name(place), "num_videos": share.num_videos, "footage_s": share.footage_s}
         for place, share in enumerate(shares)
     ]
-    print(json.dumps({"num_videos": len(media), "workers": placement, **asdict(memory)}))
+    print_json({"num_videos": len(media), "workers": placement, **asdict(memory)})

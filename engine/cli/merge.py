@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from engine.cli.options import not_of_the_web
+from engine.cli.options import not_of_the_web, print_json
 from engine.console import say
 
 
@@ -46,4 +45,4 @@ def merge(
         "num_failures": len(summary.failures),
         "missing_shards": summary.missing,
     }
-    print(json.dumps(figures))
+    print_json(figures)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.console import say
+from engine.console import as_utf8, say
 from engine.video import DecoderName
 
 if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help and usage errors answer at once
@@ -246,6 +246,21 @@ def search_device(num_gpus: int | None) -> SearchDevice:
     return device
 
 
+def print_json(values: object) -> None:
+    """Print an object, or another value of JSON, as a line of its own; for names see `engine.console.as_utf8`."""
+    print(json.dumps(_as_utf8(values)), flush=True)
+
+
+def _as_utf8(value: object) -> object:
+    from engine.storage.location import RemotePath
+
+    if isinstance(value, Mapping):
+        return {key: _as_utf8(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_utf8(item) for item in value]
+    return as_utf8(str(value)) if isinstance(value, str | Path | RemotePath) else value
+
+
 def finish(
     failures: Sequence[Failure], *, known_failures: Sequence[Failure], failures_csv: Location, result: Mapping[str, Any]
 ) -> None:
@@ -263,6 +278,6 @@ def finish(
             f"{len(known_failures)} files are known to give nothing and were not tried again (--retry-failed does), "
             f"listed in {failures_csv}"
         )
-    print(json.dumps({**result, "num_failures": len(failures), "num_known_failures": len(known_failures)}))
+    print_json({**result, "num_failures": len(failures), "num_known_failures": len(known_failures)})
     if failures:
         raise typer.Exit(EXIT_SOME_FAILED)

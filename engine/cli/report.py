@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from engine.cli.options import AllowHttpOption, AllowPrivateOption, RecursiveOption, page_to_write, web_access
+from engine.cli.options import (
+    AllowHttpOption,
+    AllowPrivateOption,
+    RecursiveOption,
+    page_to_write,
+    print_json,
+    web_access,
+)
 from engine.console import say
 
 
@@ -48,7 +54,7 @@ def report(
     for role, ids, known, folder in zip(("queries", "references"), asked, paths, (queries, references), strict=True):
         missing = sorted(ids.difference(known))
         if missing and len(missing) == len(ids):
-            raise ConfigError(f"none of the {len(ids)} {role} of {matches} is in {folder}, such as {missing[0]!r}")
+            raise ConfigError(f"none of the {len(ids)} {role} of {matches} is in {folder}, such as '{missing[0]}'")
         if missing:
             say(f"{len(missing)} of {len(ids)} {role} are not in {folder}, such as {missing[0]}: no pictures of them")
     rows = [
@@ -56,4 +62,4 @@ def report(
         for source in (query_rows, ref_rows)
     ]
     write_report(location(output), found, *paths, query_rows=rows[0], ref_rows=rows[1], max_pictured=pictures)
-    print(json.dumps({"output": str(output), "num_matches": len(found), "num_pictured": min(pictures, len(found))}))
+    print_json({"output": str(output), "num_matches": len(found), "num_pictured": min(pictures, len(found))})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.catalog import FolderArgument, OwnEnginesOption
-from engine.cli.options import DecoderOption, GpusOption, only_local
+from engine.cli.options import DecoderOption, GpusOption, only_local, print_json
 from engine.console import say
 
 KEYS_VARIABLE = "VSC_ENGINE_API_KEYS"
@@ -73,7 +72,7 @@ def serve(
             limits=Limits(max_upload_bytes=max_upload_mb * 1_000_000, timeout_s=timeout, queue=queue),
         ) as service:
             facts = {"catalog": str(folder), "url": url, "pid": os.getpid()}
-            serve_until_stopped(service, access, bound, on_listening=lambda: print(json.dumps(facts), flush=True))
+            serve_until_stopped(service, access, bound, on_listening=lambda: print_json(facts))
     say("stopped")
 
 

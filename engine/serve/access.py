@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from engine.serve.refusals import Refused
 
@@ -37,6 +37,17 @@ class Access:
             raise Refused(
                 HTTPStatus.UNAUTHORIZED, "no valid API key; send it in the header 'Authorization: Bearer KEY'"
             )
+
+
+def check_address(*parts: bytes) -> None:
+    """Refuse parts of an address that hold bytes, as ``%E9``, that are not UTF-8: they would all be one character."""
+    try:
+        for part in parts:
+            unquote_to_bytes(part).decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST, "the address is not UTF-8; an id has escapes, such as \\xe9, for bytes of a name"
+        ) from error
 
 
 def _check_is_from_here(headers: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.catalog.documents import VideoDocument
 from engine.errors import BackendUnavailable, EngineError
-from engine.serve.access import Access
+from engine.serve.access import Access, check_address
 from engine.serve.metrics import CONTENT_TYPE
 from engine.serve.refusals import Refused
 from engine.serve.service import Addition, MatchAnswer, Service, Status
@@ -80,6 +80,7 @@ async def authorized(
     """Refuse those who may not use the service."""
     access: Access = request.app.state.access
     access.check(None if given is None else given.credentials, request.headers)
+    check_address(request.scope["raw_path"], request.scope["query_string"])
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:

@@ -224,7 +224,7 @@ class Service:
         """One video of the catalogue. Raises ``Refused`` (404)."""
         found = self.snapshot().videos.get(video_id)
         if found is None:
-            raise Refused(HTTPStatus.NOT_FOUND, f"the catalogue has no video {video_id!r}")
+            raise Refused(HTTPStatus.NOT_FOUND, f"the catalogue has no video '{video_id}'")
         return found
 
     def status(self) -> Status:
@@ -333,7 +333,7 @@ class Service:
             if known is not None:
                 raise Refused(
                     HTTPStatus.CONFLICT,
-                    f"the id {video_id!r} is that of {known.path} already, which has other contents; choose another "
+                    f"the id '{video_id}' is that of {known.path} already, which has other contents; choose another "
                     "id, or delete that video first",
                 )
             described = reader.describe(upload.path, role="reference", video_id=video_id)

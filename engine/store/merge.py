@@ -125,7 +125,7 @@ def _check_equal(sources: Mapping[Location, Iterable[StoredVideo]], *, video_ids
             known, other = seen.setdefault(video_id, (digest, path))
             if digest != known:
                 raise StoreError(
-                    f"{other} and {path} hold different contents under the id {video_id!r}; extract the outdated one "
+                    f"{other} and {path} hold different contents under the id '{video_id}'; extract the outdated one "
                     "again, or rename one of the videos"
                 )
 

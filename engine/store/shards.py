@@ -142,7 +142,7 @@ def _as_stored(video: Descriptors, dtype: StoreDtype) -> NDArray[np.floating[Any
     largest = np.abs(video.descriptors).max()
     if largest > limit:
         raise StoreError(
-            f"{video.video_id!r} has descriptors with values up to {largest:.6g}, and {dtype} holds none above "
+            f"'{video.video_id}' has descriptors with values up to {largest:.6g}, and {dtype} holds none above "
             f"{limit:.6g}; keep them as float32"
         )
     return video.descriptors.astype(dtype, copy=False)

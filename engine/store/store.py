@@ -138,7 +138,7 @@ class StoreWriter:
             stack.callback(self._journal.close)
             self._waiting = [video for video in self._journal.videos if video.descriptors.video_id not in self.finished]
             for video in self._waiting:
-                self._check_num_dims(video.descriptors.descriptors.shape[1], source=repr(video.descriptors.video_id))
+                self._check_num_dims(video.descriptors.descriptors.shape[1], source=f"'{video.descriptors.video_id}'")
             self._write_shard()
             self._resources = stack.pop_all()
 
@@ -214,8 +214,8 @@ class StoreWriter:
 
     def _check_new(self, descriptors: Descriptors) -> None:
         if descriptors.video_id in self.finished:
-            raise StoreError(f"{self._folder} holds {descriptors.video_id!r} already; discard it first")
-        self._check_num_dims(descriptors.descriptors.shape[1], source=repr(descriptors.video_id))
+            raise StoreError(f"{self._folder} holds '{descriptors.video_id}' already; discard it first")
+        self._check_num_dims(descriptors.descriptors.shape[1], source=f"'{descriptors.video_id}'")
 
     def _take(self, video: StoredVideo) -> None:
         self._waiting.append(video)
@@ -318,7 +318,7 @@ def check_same_dimensions(queries: Sequence[Descriptors], references: Sequence[D
     for video in chain(queries, references):
         if video.descriptors.shape[1] != num_dims:
             raise StoreError(
-                f"descriptors differ in dimension: {expected.video_id!r} has {num_dims}, {video.video_id!r} has "
+                f"descriptors differ in dimension: '{expected.video_id}' has {num_dims}, '{video.video_id}' has "
                 f"{video.descriptors.shape[1]}; make all of them with the same engines"
             )
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from engine.console import log_failure, printable
+from engine.console import as_utf8, log_failure, printable
 from engine.errors import ConfigError, RemoteError, RemoteMissingError
 from engine.isolation import CallEndedError, IsolatedProcess
 from engine.records import Failure, Media
@@ -294,11 +294,11 @@ class _Search:
         if absolute in self._paths:
             return
         if self._ids_are_paths:
-            video_id = _as_utf8(absolute)
+            video_id = _as_id(absolute)
         other = self.found.setdefault(video_id, path)
         if not _are_one_file(other, path):
             above = "" if other.parent == path.parent else ", or give one folder above both"
-            raise ConfigError(f"{other} and {path} have the same video id, {video_id!r}; rename one of them{above}")
+            raise ConfigError(f"{other} and {path} have the same video id, '{video_id}'; rename one of them{above}")
         self._paths.add(absolute)
 
     def _fail(self, place: PurePath, path: Location, error: OSError) -> None:
@@ -336,13 +336,13 @@ def _are_one_file(path: Location, other: Location) -> bool:
 def _video_id(place: PurePath) -> str:
     """The path of a video below the folder that was given, without its last suffix, as text that UTF-8 can hold."""
     without_suffix = place.with_suffix("") if place.name else place
-    return _as_utf8(without_suffix)
+    return _as_id(without_suffix)
 
 
-def _as_utf8(path: PurePath | Location) -> str:
+def _as_id(path: PurePath | Location) -> str:
     if isinstance(path, RemotePath):
         return str(path)
-    return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
+    return as_utf8(path.as_posix())
 
 
 def _read_list(path: Path) -> bytes:

@@ -166,3 +166,38 @@ def test_numbers_as_ids_are_read_as_the_challenge_does(run_cli: RunCli, tmp_path
         result = run_cli("evaluate", option, tmp_path / table, "--ground-truth", tmp_path / "gt.csv")
         assert json.loads(result.stdout)[figure] == 1.0
         assert result.stderr == ""
+
+
+def test_names_that_are_not_utf8_are_written_in_one_way(trained_engines: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    """The bytes E9 and E8 as the four characters `\\xe9` and `\\xe8`, in ids and paths, wherever they are told of."""
+    folder = tmp_path / os.fsdecode(b"f\xe9")
+    folder.mkdir()
+    for name, seed in ((b"caf\xe9", 1), (b"caf\xe8", 2)):
+        write_video(tmp_path / "plain.mp4", footage(seed, num_seconds=4), fps=FPS)
+        (tmp_path / "plain.mp4").rename(folder / os.fsdecode(name + b".mp4"))
+    (folder / os.fsdecode(b"bad\xff.mp4")).write_bytes(b"no video")
+    output, page = tmp_path / os.fsdecode(b"out\xe9"), tmp_path / os.fsdecode(b"page\xe9.html")
+    said = [
+        run_cli(*command, "--engines", trained_engines, expect=status)
+        for command, status in (
+            (("extract", folder, "--role", "reference", "--output", output / "store"), 3),
+            (("dedup", folder, "--output", output), 3),
+            (("run", "--queries", folder, "--references", folder, "--output", output / "run", "--report", page), 3),
+            (("compare", *(folder / os.fsdecode(name) for name in (b"caf\xe9.mp4", b"bad\xff.mp4"))), 3),
+        )
+    ]
+    said.append(run_cli("--log-format", "json", "evaluate", "--ground-truth", folder / "none", expect=1))
+    tables = [path for path in output.rglob("*") if path.suffix in {".csv", ".json"}]
+    assert len(tables) > 4
+    texts = [page.read_text("utf-8"), *(path.read_text("utf-8") for path in tables if path.suffix == ".csv")]
+    lines = [line for done in said for line in done.stdout.splitlines() if line.startswith("{")]
+    texts += [json.dumps(json.loads(line), ensure_ascii=False) for line in lines]
+    texts += [done.stderr for done in said]
+    whole = "\n".join(texts).replace("\\\\", "\\")
+    assert "\\xe9" in whole
+    assert "udce9" not in whole
+    assert "udcff" not in whole
+    assert not any(0xD800 <= ord(character) <= 0xDFFF for character in whole)
+    assert {item.video_id for item in read_descriptors(output / "store")} == {"caf\\xe9", "caf\\xe8"}
+    with (output / "run" / "candidates.csv").open(encoding="utf-8") as file:
+        assert {row["query_id"] for row in csv.DictReader(file)} == {"caf\\xe9", "caf\\xe8"}

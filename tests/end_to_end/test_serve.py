@@ -200,6 +200,8 @@ REFUSED = {
     ),
     "no body": ("POST", "/v1/match", None, {}, 422, "0 bytes"),
     "an empty id": ("POST", "/v1/videos?id=", b"x", {}, 400, "id: "),
+    "an id that is no text": ("POST", "/v1/videos?id=caf%E9", b"x", {}, 400, "not UTF-8"),
+    "an address that is no text": ("DELETE", "/v1/videos/caf%E9", None, {}, 400, "not UTF-8"),
     "no number": ("GET", "/v1/videos?limit=many", None, {}, 400, "limit: "),
 }  # fmt: skip
 

@@ -352,7 +352,21 @@ def test_a_path_that_is_not_utf8_costs_no_other_video_its_place(catalog: Catalog
     report = catalog.add([footage])
     assert report.added == ("b",)
     (failure,) = report.failures
-    assert (failure.stage, "which a catalogue cannot keep; rename it" in failure.reason) == ("add", True)
+    reason = f"the path {footage}/caf\\xe9.mp4 is not UTF-8, which a catalogue cannot keep; rename it"
+    assert (failure.stage, failure.reason) == ("add", reason)
+
+
+def test_a_place_that_is_not_utf8_is_refused(tiny_engines: Path, catalog: Catalog, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(tiny_engines, folder)
+    for call in (
+        lambda: Catalog.create(folder / "new", engines=tiny_engines),
+        lambda: Catalog.create(tmp_path / "new", engines=folder),
+        lambda: catalog.backup(folder / "copy"),
+    ):
+        with pytest.raises(ConfigError, match=r"caf\\xe9.* is not UTF-8"):
+            call()
+    assert not (tmp_path / "new").exists()
 
 
 def test_verify_names_missing_rows_and_counts_orphans(catalog: Catalog, tmp_path: Path) -> None:

@@ -88,9 +88,7 @@ class TestRoundTrips:
         ]
         write_failures(tmp_path / "f.csv", failures)
         assert (tmp_path / "f.csv").read_text() == (
-            "video_id,path,stage,reason\n"
-            'a,videos/a.mp4,decode,"no frame, at all"\n'
-            "b,videos/caf\\udce9.mp4,open,denied\n"
+            'video_id,path,stage,reason\na,videos/a.mp4,decode,"no frame, at all"\nb,videos/caf\\xe9.mp4,open,denied\n'
         )
 
 
