@@ -90,7 +90,7 @@ def running_store(scheme: str = "s3") -> Iterator[ObjectStore]:
     try:
         _wait_for(port, server)
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in {**_environment(scheme, endpoint), "NO_PROXY": "127.0.0.1"}.items():
+            for name, value in {**store_environment(scheme, endpoint), "NO_PROXY": "127.0.0.1"}.items():
                 patch.setenv(name, value)
             proxy.store = store = ObjectStore(scheme, endpoint, _direct(scheme, direct))
             store.direct.mkdir(BUCKET)
@@ -116,7 +116,7 @@ def _command(scheme: str, port: int, endpoint: str) -> list[str]:
     return [AZURITE, "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", *where]
 
 
-def _environment(scheme: str, endpoint: str) -> dict[str, str]:
+def store_environment(scheme: str, endpoint: str) -> dict[str, str]:
     if scheme == "s3":
         return {
             "AWS_ACCESS_KEY_ID": "testing",

@@ -7,10 +7,14 @@ the role of the machine; for Azure ``AZURE_STORAGE_*``; for Google its applicati
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from engine.errors import (
     DISK_FULL,
@@ -43,6 +47,7 @@ _AZURE = ("az", "abfs", "abfss")
 _PACKAGES |= dict.fromkeys((*_AZURE, "adl"), "adlfs")
 _VERSIONS = ("generation", "ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
 _NOT_AS_EXPECTED = ("PreconditionFailed", "ConditionalRequestConflict", "ConditionNotMet", "412", "409")
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _REASONS = {
     "ExpiredToken": "the credentials have expired; renew them",
     "InvalidAccessKeyId": "the store does not know these credentials; check them",
@@ -52,8 +57,7 @@ _REASONS = {
     "PermanentRedirect": "the bucket is in another region; set AWS_DEFAULT_REGION",
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_DEFAULT_REGION",
     "301": "the bucket is in another region; set AWS_DEFAULT_REGION",
-    "NoSuchBucket": "there is no such bucket",
-    "ContainerNotFound": "there is no such container",
+    **dict.fromkeys(_NO_BUCKET, "there is no such bucket; check its name, or make it"),
     "AuthenticationFailed": "the store does not take these credentials; check them",
     "AuthorizationFailure": "access is denied to these credentials",
     "AuthorizationPermissionMismatch": "access is denied to these credentials",
@@ -64,6 +68,14 @@ _REASONS = {
     "ServerBusy": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
     "429": "the store asked to slow down, also when it was asked again; try later, or with fewer workers",
 }
+_KNOCK_S = 2.0
+_PAUSES_S = (1.0, 1.0)
+_answering: set[str] = set()
+"""Addresses of stores that have answered this process."""
+
+_known_buckets: set[tuple[str, str]] = set()
+"""Schemes and names of buckets that were there."""
+
 _FORBIDDEN = "Forbidden: "
 """How gcsfs begins what it says of status 403, which has no class of its own there."""
 
@@ -243,7 +255,47 @@ def _opened(path: RemotePath) -> tuple[Any, str]:
     except ImportError as error:
         package = _PACKAGES.get(path.scheme, "the package that fsspec names")
         raise BackendUnavailable(f"{path}: {path.scheme}:// needs {package}: {error}") from error
+    _knock(path, _endpoint(path, file_system))
     return file_system, name
+
+
+def _endpoint(path: RemotePath, file_system: Any) -> SplitResult | None:
+    """Where the library of a store finds it; None where it does not say, or reaches it through a proxy."""
+    if path.scheme in ("s3", "s3a"):
+        url = file_system.s3.meta.endpoint_url
+    elif path.scheme in ("gs", "gcs"):
+        url = file_system.base
+    elif path.scheme in _AZURE:
+        url = file_system.service_client.url
+    else:
+        return None
+    found = urlsplit(url)
+    is_direct = found.scheme not in getproxies() or proxy_bypass(found.hostname or "")
+    return found if is_direct else None
+
+
+def _knock(path: RemotePath, endpoint: SplitResult | None) -> None:
+    """Raise ``RemoteError`` where nothing listens at an address that has not answered yet.
+
+    The libraries try such an address again for as long as they do with a store that is busy: minutes.
+    """
+    if endpoint is None or endpoint.netloc in _answering:
+        return
+    address = endpoint.hostname, endpoint.port or {"http": 80}.get(endpoint.scheme, 443)
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            socket.create_connection(address, timeout=_KNOCK_S).close()
+        except OSError as error:
+            if pause_s is None:
+                reason = error.strerror or str(error)
+                raise RemoteError(
+                    f"{path}: nothing answers at {endpoint.scheme}://{endpoint.netloc} ({reason}); check that address, "
+                    "and that the store runs"
+                ) from error
+            time.sleep(pause_s)
+        else:
+            _answering.add(endpoint.netloc)
+            return
 
 
 def _info(path: RemotePath) -> dict[str, Any]:
@@ -278,6 +330,27 @@ def _code(error: BaseException) -> str | None:
     return None if code is None else str(getattr(code, "value", code))
 
 
+def _missing_bucket(path: RemotePath, error: FileNotFoundError) -> str | None:
+    """The bucket, or container, of a missing object if that is missing, too; None where it is there, or none can tell.
+
+    Google and answers to HEAD do not say what is missing, so that each bucket is asked for once.
+    """
+    file_system, name = fsspec.url_to_fs(path.url)
+    bucket: str = name.partition("/")[0]
+    if _code(error) in _NO_BUCKET:
+        return bucket
+    if (path.scheme, bucket) in _known_buckets:
+        return None
+    try:
+        file_system.info(bucket)
+    except FileNotFoundError:
+        return bucket
+    except Exception:  # noqa: BLE001 - each library has classes of its own; not all who may read may ask for a bucket
+        return None
+    _known_buckets.add((path.scheme, bucket))
+    return None
+
+
 @contextmanager
 def _one_line(path: RemotePath, *, verb: str = "read") -> Iterator[None]:
     """Whatever the library of a store raises as a ``RemoteError`` of one line; each has classes of its own."""
@@ -286,8 +359,10 @@ def _one_line(path: RemotePath, *, verb: str = "read") -> Iterator[None]:
     except (RemoteError, ConfigError, BackendUnavailable):
         raise
     except FileNotFoundError as error:
-        missing = _REASONS.get(_code(error) or "", "no such object")
-        raise RemoteMissingError(f"{path}: {missing}") from error
+        bucket = _missing_bucket(path, error)
+        if bucket is not None:  # no error of a missing object: whoever can do without one would take it for empty
+            raise RemoteError(f"{path}: there is no such bucket as {bucket}; check its name, or make it") from error
+        raise RemoteMissingError(f"{path}: no such object") from error
     except Exception as error:
         reason = _REASONS.get(_code(error) or "") or _BY_CLASS.get(type(error).__name__)
         if reason is None and (isinstance(error, PermissionError) or str(error).startswith(_FORBIDDEN)):

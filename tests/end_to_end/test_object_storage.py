@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +22,7 @@ from engine.storage.location import location
 from engine.store.store import read_descriptors
 from tests.catalogs import contents
 from tests.end_to_end.conftest import Catalogue, RunCli
-from tests.object_store import Failure, ObjectStore, running_store
+from tests.object_store import SCHEMES, Failure, ObjectStore, running_store, store_environment
 from tests.videos import moving_frames, write_video
 
 
@@ -276,3 +278,36 @@ def test_what_takes_no_url_says_so_and_makes_nothing(run_cli: RunCli, tmp_path: 
     done = run_cli(*arguments, expect=1, cwd=tmp_path)
     assert "a path of this machine is needed here, not a URL" in done.stderr or "are only read; write to" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_an_address_that_refuses_is_said_at_once(scheme: str, run_cli: RunCli) -> None:
+    """And not what the library of the store says after minutes of trying."""
+    with socket.socket() as refusing:  # it does not listen
+        refusing.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{refusing.getsockname()[1]}"
+        environment = {**os.environ, **store_environment(scheme, endpoint), "NO_PROXY": "127.0.0.1"}
+        places = ("--ground-truth", f"{scheme}://videos/truth.csv", "--matches", "none.csv")
+        (line,) = run_cli("evaluate", *places, expect=1, env=environment).stderr.splitlines()
+    assert f"{scheme}://videos/truth.csv: nothing answers at {endpoint} (Connection refused); check that" in line
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_bucket_that_is_missing_is_named(scheme: str, run_cli: RunCli, tmp_path: Path) -> None:
+    nowhere = f"{scheme}://nowhere"
+    (tmp_path / "truth.csv").write_text("query_id,ref_id\na,b\n", encoding="utf-8")
+    (tmp_path / "pairs.csv").write_text("query_id,ref_id,score\na,b,1\n", encoding="utf-8")
+    pairs, truth = ("--candidates", tmp_path / "pairs.csv"), ("--ground-truth", tmp_path / "truth.csv")
+    with running_store(scheme):
+        for command in (
+            ("catalog", "list", f"{nowhere}/catalogue"),
+            ("extract", f"{nowhere}/videos/", "--role", "query", "--output", tmp_path / "store"),
+            ("search", "--queries", f"{nowhere}/q.npz", "--references", f"{nowhere}/q.npz", "--output", "c.csv"),
+            ("search", "--queries", f"{nowhere}/q", "--references", f"{nowhere}/q", "--output", "c.csv"),
+            ("evaluate", *pairs, "--ground-truth", f"{nowhere}/truth.csv"),
+            ("evaluate", *pairs, *truth, "--plot", f"{nowhere}/curve.png"),
+        ):
+            line = run_cli(*command, expect=1).stderr.splitlines()[-1]
+            assert line.endswith("there is no such bucket as nowhere; check its name, or make it"), line
+        there = run_cli("catalog", "list", f"{scheme}://videos/catalogue", expect=1).stderr
+        assert f"{scheme}://videos/catalogue is not a catalogue: it has no catalog.json" in there

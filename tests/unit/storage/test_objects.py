@@ -151,14 +151,20 @@ def test_what_is_denied_is_one_line_in_every_store(any_store: ObjectStore) -> No
 
 
 def test_what_is_missing_is_a_file_that_is_not_found(any_store: ObjectStore) -> None:
-    for path, said in (
-        (any_store.path("no/x"), "no such object"),
-        (RemotePath(f"{any_store.scheme}://no-such-bucket/x"), "no such"),
-    ):
-        with pytest.raises(RemoteMissingError, match=said):
-            path.read_bytes()
-        with pytest.raises(FileNotFoundError):
-            read(path)
+    path = any_store.path("no/x")
+    with pytest.raises(RemoteMissingError, match="no such object"):
+        path.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        read(path)
+
+
+def test_a_missing_bucket_is_no_missing_file(any_store: ObjectStore, tmp_path: Path) -> None:
+    """Who can do without a file would take it for an empty one."""
+    path = RemotePath(f"{any_store.scheme}://no-such-bucket/x")
+    for use in (path.read_bytes, path.is_file, path.is_dir, lambda: [*path.below()], lambda: path.create(b"x")):
+        with pytest.raises(RemoteError, match="no such bucket as no-such-bucket; check its name") as raised:
+            use()
+        assert not isinstance(raised.value, FileNotFoundError)
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), 10])
