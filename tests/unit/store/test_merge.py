@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import StoreError
@@ -306,3 +307,20 @@ def test_copies_need_no_journal_and_are_taken_once(tmp_path: Path) -> None:
             writer.add_copies([StoredVideo(video("b"), Fingerprint(1, 1))])
         writer.finish()
     assert_holds(tmp_path, "a", "b")
+
+
+def test_damage_that_adding_to_a_store_does_not_see_is_found_and_mended(tmp_path: Path) -> None:
+    """As `docs/files.md` says: whoever adds reads the ids alone, whoever merges reads all."""
+    store = write(tmp_path / "store", "a")
+    shard = store / "shard-00000.parquet"
+    content = bytearray(shard.read_bytes())
+    start = pq.ParquetFile(shard).metadata.row_group(0).column(3).data_page_offset
+    content[start + 40] ^= 1
+    shard.write_bytes(content)
+    write(store, "b")
+    with pytest.raises(StoreError, match=r"shard-00000\.parquet .*delete it and extract again"):
+        merge_stores([store], tmp_path / "copy")
+    shard.unlink()
+    write(store, "a")
+    merge_stores([store], tmp_path / "copy")
+    assert_holds(tmp_path / "copy", "a", "b")
