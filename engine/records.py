@@ -141,7 +141,7 @@ class Descriptors:
             )
         if self.shot_ends_s is not None and not _rises(self.shot_ends_s):
             raise ValueError(
-                f"descriptors of {self.video_id!r}: expected shot_ends_s to rise from above 0, got {self.shot_ends_s}"
+                f"descriptors of '{self.video_id}': expected shot_ends_s to rise from above 0, got {self.shot_ends_s}"
             )
         if self.gate not in get_args(GateState):
             raise ValueError(f"descriptors of '{self.video_id}': unknown state of the gate {self.gate!r}")
