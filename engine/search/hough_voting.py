@@ -33,7 +33,8 @@ _MAX_CELLS = 64_000_000
 _MAX_TIMES = 200_000
 _BINS_PER_INTERVAL = 2
 _LINES_PER_SPEED = 3
-_SAME_SHARE = 0.5
+SAME_SHARE = 0.5
+"""Of the shorter of two intervals: from so much in common on they are the same seconds."""
 _TAKEN = np.float32(8.0)
 """More than any evidence, so that what it was can be told."""
 _MAX_SHIFT = 0.6
@@ -379,13 +380,13 @@ def _nearest_s(times_s: tuple[float, ...], time_s: float, *, within_s: float) ->
 
 def _outdoes(match: Match, other: Match, settings: HoughVoting) -> bool:
     """Whether a match leaves no place for a later one: the same segment, or a much weaker one of its seconds."""
-    query_share = _shared(match.query_start_s, match.query_end_s, other.query_start_s, other.query_end_s)
-    ref_share = _shared(match.ref_start_s, match.ref_end_s, other.ref_start_s, other.ref_end_s)
+    query_share = shared_part(match.query_start_s, match.query_end_s, other.query_start_s, other.query_end_s)
+    ref_share = shared_part(match.ref_start_s, match.ref_end_s, other.ref_start_s, other.ref_end_s)
     if other.score < settings.min_score_ratio * match.score:
-        return max(query_share, ref_share) > _SAME_SHARE
-    return min(query_share, ref_share) > _SAME_SHARE
+        return max(query_share, ref_share) > SAME_SHARE
+    return min(query_share, ref_share) > SAME_SHARE
 
 
-def _shared(start: float, end: float, other_start: float, other_end: float) -> float:
+def shared_part(start: float, end: float, other_start: float, other_end: float) -> float:
     """Which share of the shorter of two intervals is in both."""
     return (min(end, other_end) - max(start, other_start)) / min(end - start, other_end - other_start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,9 @@ from engine.store.store import check_same_dimensions
 MAX_INLIERS = 40
 """So many leave no doubt, and more say nothing more: of unrelated pairs none was seen with a third of them
 (`benchmarks.calibrate`)."""
+
+_MIN_CONVINCING_INLIERS = 10
+"""More than any unrelated pair was seen with."""
 
 _DEFAULT = Localization()
 
@@ -80,8 +84,9 @@ def rescore_seen(
     """Raise scores by a weight times ``num_inliers``, of which `MAX_INLIERS` count; best first.
 
     A match is raised by its own, a pair by the most that one of its matches has. Where nobody looked, and with weights
-    of 0, nothing changes; equal scores keep their order.
+    of 0, nothing changes; equal scores keep their order. Matches that `_without_refuted` leaves out are gone.
     """
+    matches = _without_refuted(matches)
     counted = [min(match.num_inliers or 0, MAX_INLIERS) for match in matches]
     raised = [
         replace(match, score=match.score + match_weight * count) for match, count in zip(matches, counted, strict=True)
@@ -90,6 +95,29 @@ def rescore_seen(
         _raised(candidates, matches, counted, weight=pair_weight),
         sorted(raised, key=lambda match: match.score, reverse=True),
     )
+
+
+def _without_refuted(matches: Sequence[Match]) -> list[Match]:
+    """Leave out matches of which pictures show nothing, where they show that the query is elsewhere in the reference.
+
+    Those are of one pair and the same seconds of the query. Looked at are the best, until one shows nothing; weaker
+    ones are taken to show nothing, either.
+    """
+    by_pair = defaultdict[tuple[str, str], list[Match]](list)
+    for match in sorted(matches, key=lambda match: match.score, reverse=True):
+        by_pair[match.query_id, match.ref_id].append(match)
+    refuted = set[int]()
+    for of_pair in by_pair.values():
+        shown = max(of_pair, key=lambda match: match.num_inliers or 0)
+        shows_nothing = next((place for place, match in enumerate(of_pair) if match.num_inliers == 0), len(of_pair))
+        if (shown.num_inliers or 0) >= _MIN_CONVINCING_INLIERS:
+            refuted |= {id(match) for match in of_pair[shows_nothing:] if _show_the_same(match, shown)}
+    return [match for match in matches if id(match) not in refuted]
+
+
+def _show_the_same(match: Match, other: Match) -> bool:
+    part = hough_voting.shared_part(match.query_start_s, match.query_end_s, other.query_start_s, other.query_end_s)
+    return match is not other and part > hough_voting.SAME_SHARE
 
 
 def _raised(

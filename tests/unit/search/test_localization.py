@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -77,6 +78,25 @@ class TestRescoreSeen:
             ("p", "b", 0.5 + 0.25 * MAX_INLIERS), ("q", "b", 3.5), ("q", "b", 3.25), ("q", "a", 3.0), ("q", "c", 0.5)
         ]  # fmt: skip
         assert [match.num_inliers for match in matches] == [9999, 10, 5, None, 0]
+
+    def test_matches_that_pictures_refute_are_left_out(self) -> None:
+        shown = Match("q", "a", 0, 8, 20, 28, 3.0, num_inliers=30)
+        elsewhere = Match("q", "a", 1, 8, 3, 10, 2.0, num_inliers=0)
+        weaker = Match("q", "a", 0, 7, 40, 47, 1.0)
+        other_seconds = Match("q", "a", 9, 15, 3, 9, 0.9)
+        other_video = Match("q", "b", 0, 8, 20, 28, 2.5, num_inliers=0)
+
+        def kept(*matches: Match) -> list[Match]:
+            return rescore_seen([], matches, pair_weight=0, match_weight=0)[1]
+
+        assert kept(weaker, elsewhere, shown, other_video, other_seconds) == [shown, other_video, other_seconds]
+        assert kept(shown, replace(elsewhere, num_inliers=12), weaker) == [
+            shown, replace(elsewhere, num_inliers=12), weaker
+        ], "the reference repeats itself: nobody looked at the third"  # fmt: skip
+        few = replace(shown, num_inliers=9)
+        assert kept(few, elsewhere, weaker) == [few, elsewhere, weaker], "so few may be chance"
+        first = replace(elsewhere, score=4.0)
+        assert kept(first, shown) == [shown], "what the descriptors thought best, too"
 
     def test_pairs_are_sorted_where_no_match_raises_them(self) -> None:
         pairs, _ = rescore_seen(self.PAIRS[::-1], [], pair_weight=0.02, match_weight=0.25)
