@@ -39,8 +39,10 @@ _TAKEN = np.float32(8.0)
 """More than any evidence, so that what it was can be told."""
 _MAX_SHIFT = 0.6
 """Of an interval: how far off the times of sampled frames may be."""
-_STILL_EVIDENCE = 0.01
-"""Where rows beside a line differ by no more, the footage hardly moves, and they tell little."""
+_MAX_CUT_SHIFT = 0.4
+"""Of an interval: how far off the offset that rows tell may be."""
+_STILL_EVIDENCE, _FEW_ROWS = 0.02, 2
+"""Where rows beside a line differ by no more, the footage hardly moves, and they tell little; so do few rows."""
 _SAME_CUT_S = 0.07
 """Frames that need not be decoded are left out."""
 _TIME_DECIMALS = 3
@@ -104,11 +106,11 @@ def _localize(plane: _Plane, query: Descriptors, reference: Descriptors, setting
         line = _best_line(plane, settings)
         if line is None:
             break
-        offset_s = _exact_offset_s(line, plane, query, reference)
+        exact = line._replace(offset_s=_exact_offset_s(line, plane, query, reference))
         _take_out(line, plane)
         if np.count_nonzero(line.evidence > 0) < min_rows:
             continue
-        match = _match(line._replace(offset_s=offset_s), plane, query, reference, settings)
+        match = _match(_inside(exact, plane, reference), plane, query, reference, settings)
         if match.ref_end_s > match.ref_start_s and not any(_outdoes(other, match, settings) for other in matches):
             matches.append(match)
     return matches
@@ -304,11 +306,12 @@ def _running_sums(evidence: FloatArray) -> tuple[Times, Indices]:
 def _exact_offset_s(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors) -> float:
     """The offset of a line to a fraction of an interval, from cuts that both videos have or from rows beside it."""
     offset_s = _offset_by_rows_s(line, plane)
-    start_s, end_s = _ends_s(line, plane)
+    start_s, end_s = _ends_s(line, plane, query)
     query_s, ref_s = (np.array((video.shot_ends_s or ())[:-1]) for video in (query, reference))
-    query_s = query_s[(start_s < query_s) & (query_s < end_s)]
+    # Where the copy is cut in and out the reference goes on.
+    query_s = query_s[(start_s + _SAME_CUT_S < query_s) & (query_s < end_s - _SAME_CUT_S)]
     shifts_s = (ref_s[:, None] - line.speed * query_s - offset_s).ravel()
-    shifts_s = shifts_s[np.abs(shifts_s) <= _MAX_SHIFT * plane.interval_s]
+    shifts_s = shifts_s[np.abs(shifts_s) <= _MAX_CUT_SHIFT * plane.interval_s]
     if len(shifts_s) == 0:
         return offset_s
     num_same = (np.abs(shifts_s[:, None] - shifts_s) < _SAME_CUT_S).sum(axis=1)
@@ -328,7 +331,11 @@ def _offset_by_rows_s(line: _Line, plane: _Plane) -> float:
     weights = np.where(is_inside, np.maximum(evidence, 0), 0).sum(axis=0) / np.maximum(is_inside.sum(axis=0), 1)
     weights = (weights - weights.min())[1:-1]
     on_line_s = float(np.median(plane.ref_s[line.columns] - plane.query_s[times]))
-    return on_line_s + plane.interval_s * float(shifts[1:-1] @ weights / (weights.sum() + _STILL_EVIDENCE))
+    if not weights.any():
+        return line.offset_s
+    center_s = on_line_s + plane.interval_s * float(shifts[1:-1] @ weights / weights.sum())
+    confidence = weights.sum() / (weights.sum() + _STILL_EVIDENCE) * len(times) / (len(times) + _FEW_ROWS)
+    return float(line.offset_s + confidence * (center_s - line.offset_s))
 
 
 def _take_out(line: _Line, plane: _Plane) -> None:
@@ -340,14 +347,23 @@ def _take_out(line: _Line, plane: _Plane) -> None:
         plane.evidence[times, columns] = np.where(evidence < -_TAKEN / 2, evidence, evidence - _TAKEN)
 
 
+def _inside(line: _Line, plane: _Plane, reference: Descriptors) -> _Line:
+    """The line without rows at its ends that lie, at the exact offset, wholly outside the reference."""
+    ref_s = line.speed * plane.query_s[line.first : line.last + 1] + line.offset_s
+    inside = np.flatnonzero((ref_s > plane.ref_s[0] - plane.interval_s) & (ref_s < reference.duration_s))
+    if len(inside) == 0:
+        return line
+    part = slice(int(inside[0]), int(inside[-1]) + 1)
+    return line._replace(
+        first=line.first + part.start,
+        last=line.first + part.stop - 1,
+        columns=line.columns[part],
+        evidence=line.evidence[part],
+    )
+
+
 def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> Match:
-    start_s, end_s = _ends_s(line, plane)
-    of_shots_s = [
-        _nearest_s((0.0, *(query.shot_ends_s or ())), time_s, within_s=_MAX_SHIFT * plane.interval_s)
-        for time_s in (start_s, end_s)
-    ]
-    if of_shots_s[0] < of_shots_s[1]:
-        start_s, end_s = of_shots_s
+    start_s, end_s = _ends_s(line, plane, query)
     # Frames are shown in the middle of their interval, in both videos.
     middle_s = (1 - line.speed) * plane.interval_s / 2
     ref_start_s, ref_end_s = sorted(
@@ -366,10 +382,13 @@ def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptor
     )
 
 
-def _ends_s(line: _Line, plane: _Plane) -> tuple[float, float]:
-    """When the first row of a line begins in the query, and when the last one ends."""
+def _ends_s(line: _Line, plane: _Plane, query: Descriptors) -> tuple[float, float]:
+    """When the shot of the query begins that the first row of a line belongs to, and when that of the last one ends."""
     is_last = line.last + 1 == len(plane.query_s)
-    return float(plane.query_s[line.first]), plane.query_end_s if is_last else float(plane.query_s[line.last + 1])
+    of_rows_s = float(plane.query_s[line.first]), plane.query_end_s if is_last else float(plane.query_s[line.last + 1])
+    known_s, within_s = (0.0, *(query.shot_ends_s or ())), _MAX_SHIFT * plane.interval_s
+    start_s, end_s = (_nearest_s(known_s, time_s, within_s=within_s) for time_s in of_rows_s)
+    return (start_s, end_s) if start_s < end_s else of_rows_s
 
 
 def _nearest_s(times_s: tuple[float, ...], time_s: float, *, within_s: float) -> float:

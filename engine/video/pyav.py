@@ -527,10 +527,10 @@ def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[
 def _first_plane(frame: VideoFrame) -> Frames:
     """A plane of 8 bits, uint8 ``(H, W)``, of a frame of any format: luma, as a rule."""
     plane, num_bits = frame.planes[0], frame.format.components[0].bits
-    samples = plane_samples(plane)
     if num_bits <= 8:
-        return samples
-    deep = np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, -1)[:, : plane.width]
+        return plane_samples(plane)
+    dtype = ">u2" if frame.format.is_big_endian else "<u2"
+    deep = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, : plane.width]
     return (deep >> (num_bits - 8)).astype(np.uint8)
 
 

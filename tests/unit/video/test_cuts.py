@@ -85,12 +85,13 @@ def test_the_ends_of_shots_of_a_file(codec: str, options: dict[str, str], tmp_pa
     assert source.shot_ends_s == known
 
 
-def test_pictures_of_ten_bits(tmp_path: Path) -> None:
-    path = tmp_path / "a.mkv"
+@pytest.mark.parametrize(("codec", "order"), [("ffv1", "le"), ("rawvideo", "be")])
+def test_pictures_of_ten_bits(codec: str, order: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.nut"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=FPS)
+        stream = container.add_stream(codec, rate=FPS)
         stream.height, stream.width = PICTURES[0].shape[:2]
-        stream.pix_fmt = "yuv420p10le"
+        stream.pix_fmt = f"yuv420p10{order}"
         for picture in PICTURES:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
