@@ -310,12 +310,19 @@ def _exact_offset_s(line: _Line, plane: _Plane, query: Descriptors, reference: D
     query_s, ref_s = (np.array((video.shot_ends_s or ())[:-1]) for video in (query, reference))
     # Where the copy is cut in and out the reference goes on.
     query_s = query_s[(start_s + _SAME_CUT_S < query_s) & (query_s < end_s - _SAME_CUT_S)]
-    shifts_s = (ref_s[:, None] - line.speed * query_s - offset_s).ravel()
-    shifts_s = shifts_s[np.abs(shifts_s) <= _MAX_CUT_SHIFT * plane.interval_s]
+    shifts_s = _differences(ref_s, line.speed * query_s + offset_s, limit=_MAX_CUT_SHIFT * plane.interval_s)
     if len(shifts_s) == 0:
         return offset_s
-    num_same = (np.abs(shifts_s[:, None] - shifts_s) < _SAME_CUT_S).sum(axis=1)
+    num_same = np.diff(np.searchsorted(shifts_s, [shifts_s - _SAME_CUT_S, shifts_s + _SAME_CUT_S]), axis=0)[0]
     return offset_s + float(shifts_s[np.lexsort((np.abs(shifts_s), -num_same))[0]])
+
+
+def _differences(sorted_values: Times, values: Times, *, limit: float) -> Times:
+    """All differences of two values that are at most ``limit``, sorted; those of many are few."""
+    first, end = (np.searchsorted(sorted_values, values + shift) for shift in (-limit, limit))
+    counts = end - first
+    places = np.repeat(first, counts) + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(sorted_values[places] - np.repeat(values, counts))
 
 
 def _offset_by_rows_s(line: _Line, plane: _Plane) -> float:

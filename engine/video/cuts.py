@@ -6,15 +6,14 @@ and how the times of two videos that share cuts lie to one another (`engine.sear
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.records import Frames
-
 _GRID_ROWS, _GRID_COLUMNS = 18, 32
-_MIN_DIFFERENCE = 4.0
-"""Grey levels, in the mean of the grid."""
-_MIN_CHANGE = 0.5
+_MIN_DIFFERENCE, _MIN_CHANGE = 4.0, 0.5
+"""Grey levels, in the mean of the grid: of a cut, and of pictures that are not the same."""
 _MIN_RATIO = 4.0
 """Times the mean difference around."""
 _AROUND = 8
@@ -28,11 +27,12 @@ class CutFinder:
         self._before: NDArray[np.int16] | None = None
         self._differences: list[float] = []
 
-    def add(self, luma: Frames) -> None:
-        """The next picture: one plane of it, uint8 ``(H, W)``."""
-        height, width = luma.shape
+    def add(self, plane: NDArray[np.unsignedinteger[Any]], *, num_bits: int = 8) -> None:
+        """The next picture: one plane of it, ``(H, W)``, of so many bits; luma, as a rule."""
+        height, width = plane.shape
         down, across = max(1, height // _GRID_ROWS), max(1, width // _GRID_COLUMNS)
-        grid = luma[down // 2 :: down, across // 2 :: across][:_GRID_ROWS, :_GRID_COLUMNS].astype(np.int16)
+        points = plane[down // 2 :: down, across // 2 :: across][:_GRID_ROWS, :_GRID_COLUMNS]
+        grid = (points >> (num_bits - 8)).astype(np.int16) if num_bits > 8 else points.astype(np.int16)
         before, self._before = self._before, grid
         if before is not None:
             is_comparable = before.shape == grid.shape

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain, islice
 from math import ceil, sqrt
+from typing import Any
 
 import numpy as np
 from av.error import FFmpegError
@@ -365,7 +366,7 @@ class PyAvFrameSource:
                 if frame.pts is None or frame.is_corrupt or not awaited or frame.pts > awaited[0]:
                     raise _IndexMismatchError
                 if cuts is not None:
-                    cuts.add(_first_plane(frame))
+                    cuts.add(_first_plane(frame), num_bits=frame.format.components[0].bits)
                     shown_pts.append(frame.pts)
                 if frame.pts == awaited[0]:
                     awaited.popleft()
@@ -524,14 +525,13 @@ def _decode_everything(video: OpenVideo, errors: list[FFmpegError]) -> Iterator[
         yield from frames
 
 
-def _first_plane(frame: VideoFrame) -> Frames:
-    """A plane of 8 bits, uint8 ``(H, W)``, of a frame of any format: luma, as a rule."""
-    plane, num_bits = frame.planes[0], frame.format.components[0].bits
-    if num_bits <= 8:
+def _first_plane(frame: VideoFrame) -> NDArray[np.unsignedinteger[Any]]:
+    """The samples of luma, as a rule, ``(H, W)``; valid as long as the frame."""
+    plane = frame.planes[0]
+    if frame.format.components[0].bits <= 8:
         return plane_samples(plane)
     dtype = ">u2" if frame.format.is_big_endian else "<u2"
-    deep = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, : plane.width]
-    return (deep >> (num_bits - 8)).astype(np.uint8)
+    return np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, : plane.width]
 
 
 def _fitted(picture: Picture, specs: Sequence[InputSpec], *, region: Region | None) -> list[Frames]:

@@ -112,6 +112,15 @@ def test_without_cuts_rows_beside_the_line_tell_the_offset(share: float) -> None
     assert match.ref_start_s - match.query_start_s == pytest.approx(4 + share, abs=0.16)
 
 
+def test_the_pairs_of_cuts_that_are_near_one_another() -> None:
+    generator = np.random.default_rng(0)
+    for num_values in (0, 1, 7, 60):
+        values, others = (np.sort(generator.uniform(0, 20, size)) for size in (num_values, 40))
+        every = (others[:, None] - values).ravel()
+        expected = np.sort(every[np.abs(every) <= 0.4])
+        np.testing.assert_allclose(hough_voting._differences(others, values, limit=0.4), expected)
+
+
 def test_cuts_at_another_speed() -> None:
     """The cut of the reference at 13.2 s is shown 5.2 / 0.8 s after the copy begins at 6 s with 8 s."""
     video = query(footage(2, 6), shown_at(SHOWN, 8 + 0.8 * np.arange(15)), footage(3, 5))
