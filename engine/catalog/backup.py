@@ -39,7 +39,7 @@ def copy_catalog(source: Location, target: Location, *, complete: Callable[[Path
     except RemoteError:
         raise
     except OSError as error:
-        raise StoreError(f"the catalogue {source} was not copied: {line_of(error)}") from error
+        raise StoreError(f"the catalogue {source} was not copied to {target}: {line_of(error)}") from error
 
 
 def _copy_to_folder(source: Location, target: Path, *, complete: Callable[[Path], None] | None) -> None:

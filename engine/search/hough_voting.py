@@ -38,9 +38,9 @@ SAME_SHARE = 0.5
 _TAKEN = np.float32(8.0)
 """More than any evidence, so that what it was can be told."""
 _MAX_SHIFT = 0.6
-"""Of an interval: how far off the times of sampled frames may be."""
-_MAX_CUT_SHIFT = 0.4
-"""Of an interval: how far off the offset that rows tell may be."""
+"""Of an interval: how far off the times of sampled frames, and offsets that rows tell, may be."""
+_MAX_LONE_SHIFT = 0.4
+"""The same where one cut alone says so."""
 _STILL_EVIDENCE, _FEW_ROWS = 0.02, 2
 """Where rows beside a line differ by no more, the footage hardly moves, and they tell little; so do few rows."""
 _SAME_CUT_S = 0.07
@@ -310,11 +310,12 @@ def _exact_offset_s(line: _Line, plane: _Plane, query: Descriptors, reference: D
     query_s, ref_s = (np.array((video.shot_ends_s or ())[:-1]) for video in (query, reference))
     # Where the copy is cut in and out the reference goes on.
     query_s = query_s[(start_s + _SAME_CUT_S < query_s) & (query_s < end_s - _SAME_CUT_S)]
-    shifts_s = _differences(ref_s, line.speed * query_s + offset_s, limit=_MAX_CUT_SHIFT * plane.interval_s)
-    if len(shifts_s) == 0:
-        return offset_s
+    shifts_s = _differences(ref_s, line.speed * query_s + offset_s, limit=_MAX_SHIFT * plane.interval_s)
     num_same = np.diff(np.searchsorted(shifts_s, [shifts_s - _SAME_CUT_S, shifts_s + _SAME_CUT_S]), axis=0)[0]
-    return offset_s + float(shifts_s[np.lexsort((np.abs(shifts_s), -num_same))[0]])
+    # Two cuts may lie to one another as others do by chance.
+    is_told = (num_same > 1) | (np.abs(shifts_s) <= _MAX_LONE_SHIFT * plane.interval_s)
+    shifts_s, num_same = shifts_s[is_told], num_same[is_told]
+    return offset_s + float(shifts_s[np.lexsort((np.abs(shifts_s), -num_same))[0]]) if len(shifts_s) else offset_s
 
 
 def _differences(sorted_values: Times, values: Times, *, limit: float) -> Times:

@@ -22,7 +22,7 @@ from engine.storage.location import location
 from engine.store.store import read_descriptors
 from tests.catalogs import contents
 from tests.end_to_end.conftest import Catalogue, RunCli
-from tests.object_store import SCHEMES, Failure, ObjectStore, running_store, store_environment
+from tests.object_store import Failure, ObjectStore, running_store, store_environment
 from tests.videos import moving_frames, write_video
 
 
@@ -292,22 +292,20 @@ def test_an_address_that_refuses_is_said_at_once(scheme: str, run_cli: RunCli) -
     assert f"{scheme}://videos/truth.csv: nothing answers at {endpoint} (Connection refused); check that" in line
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_bucket_that_is_missing_is_named(scheme: str, run_cli: RunCli, tmp_path: Path) -> None:
-    nowhere = f"{scheme}://nowhere"
+def test_a_bucket_that_is_missing_is_named(cloud: ObjectStore, run_cli: RunCli, tmp_path: Path) -> None:
+    nowhere = f"{cloud.scheme}://nowhere"
     (tmp_path / "truth.csv").write_text("query_id,ref_id\na,b\n", encoding="utf-8")
     (tmp_path / "pairs.csv").write_text("query_id,ref_id,score\na,b,1\n", encoding="utf-8")
     pairs, truth = ("--candidates", tmp_path / "pairs.csv"), ("--ground-truth", tmp_path / "truth.csv")
-    with running_store(scheme):
-        for command in (
-            ("catalog", "list", f"{nowhere}/catalogue"),
-            ("extract", f"{nowhere}/videos/", "--role", "query", "--output", tmp_path / "store"),
-            ("search", "--queries", f"{nowhere}/q.npz", "--references", f"{nowhere}/q.npz", "--output", "c.csv"),
-            ("search", "--queries", f"{nowhere}/q", "--references", f"{nowhere}/q", "--output", "c.csv"),
-            ("evaluate", *pairs, "--ground-truth", f"{nowhere}/truth.csv"),
-            ("evaluate", *pairs, *truth, "--plot", f"{nowhere}/curve.png"),
-        ):
-            line = run_cli(*command, expect=1).stderr.splitlines()[-1]
-            assert line.endswith("there is no such bucket as nowhere; check its name, or make it"), line
-        there = run_cli("catalog", "list", f"{scheme}://videos/catalogue", expect=1).stderr
-        assert f"{scheme}://videos/catalogue is not a catalogue: it has no catalog.json" in there
+    for command in (
+        ("catalog", "list", f"{nowhere}/catalogue"),
+        ("extract", f"{nowhere}/videos/", "--role", "query", "--output", tmp_path / "store"),
+        ("search", "--queries", f"{nowhere}/q.npz", "--references", f"{nowhere}/q.npz", "--output", "c.csv"),
+        ("search", "--queries", f"{nowhere}/q", "--references", f"{nowhere}/q", "--output", "c.csv"),
+        ("evaluate", *pairs, "--ground-truth", f"{nowhere}/truth.csv"),
+        ("evaluate", *pairs, *truth, "--plot", f"{nowhere}/curve.png"),
+    ):
+        line = run_cli(*command, expect=1).stderr.splitlines()[-1]
+        assert line.endswith("there is no such bucket as nowhere; check its name, or make it"), line
+    there = run_cli("catalog", "list", cloud.path("catalogue").url, expect=1).stderr
+    assert f"{cloud.path('catalogue')} is not a catalogue: it has no catalog.json" in there

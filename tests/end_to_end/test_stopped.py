@@ -18,7 +18,10 @@ def test_ctrl_c_is_told_of_in_one_line(tmp_path: Path, log_format: str) -> None:
     os.mkfifo(truth)
     command = [sys.executable, "-m", "engine", "--log-format", log_format, "evaluate", "--matches", "none.csv"]
     command += ["--ground-truth", str(truth)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, truth.open("w"):  # opened by both
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process, truth.open("w"):  # opened by both
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

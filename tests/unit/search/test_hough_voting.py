@@ -91,6 +91,15 @@ def test_where_a_copy_is_cut_in_and_out_the_reference_has_no_cut() -> None:
     assert times(match) == pytest.approx((5.7, 14.4, 9.7, 18.4), abs=0.05)
 
 
+def test_one_cut_alone_has_to_agree_better_with_rows_than_two() -> None:
+    by_rows = localize(between(0.4), REFERENCE)[0].ref_start_s - 6
+    cuts = (9.5, 13.5, 23.0)
+    lone = localize(replace(between(0.4), shot_ends_s=cuts[::2]), replace(REFERENCE, shot_ends_s=(14.26, 40.0)))[0]
+    assert lone.ref_start_s - lone.query_start_s == pytest.approx(by_rows, abs=0.01)
+    two = localize(replace(between(0.4), shot_ends_s=cuts), replace(REFERENCE, shot_ends_s=(14.26, 18.26, 40.0)))[0]
+    assert two.ref_start_s - two.query_start_s == pytest.approx(4.76, abs=0.01)
+
+
 @pytest.mark.parametrize("share", [-0.45, -0.25, 0.25, 0.45])
 def test_as_much_of_the_query_is_told_as_of_the_reference(share: float) -> None:
     """Of a reference that is shown as a whole, at any offset between its rows."""
