@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.console import as_utf8, say
+from engine.console import say
 from engine.video import DecoderName
 
 if TYPE_CHECKING:  # a verb imports what it needs when it runs, so that --help and usage errors answer at once
@@ -252,13 +252,13 @@ def print_json(values: object) -> None:
 
 
 def _as_utf8(value: object) -> object:
-    from engine.storage.location import RemotePath
+    from engine.storage.location import as_text
 
     if isinstance(value, Mapping):
         return {key: _as_utf8(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_as_utf8(item) for item in value]
-    return as_utf8(str(value)) if isinstance(value, str | Path | RemotePath) else value
+    return as_text(value)
 
 
 def finish(

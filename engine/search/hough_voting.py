@@ -62,6 +62,15 @@ class _Line(NamedTuple):
     evidence: FloatArray
     weighted_sum: float
 
+    def part(self, start: int, stop: int) -> _Line:
+        """Its rows from ``start`` to before ``stop``, counted from its first one."""
+        return self._replace(
+            first=self.first + start,
+            last=self.first + stop - 1,
+            columns=self.columns[start:stop],
+            evidence=self.evidence[start:stop],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class _Plane:
@@ -260,12 +269,7 @@ def _strongest_part(line: _Line, query_s: Times, max_gap_s: float) -> _Line:
         return line
     parts = [slice(int(part[0]), int(part[-1]) + 1) for part in np.split(is_evident, ends)]
     part = max(parts, key=lambda part: float(line.evidence[part].sum()))
-    return line._replace(
-        first=line.first + part.start,
-        last=line.first + part.stop - 1,
-        columns=line.columns[part],
-        evidence=line.evidence[part],
-    )
+    return line.part(part.start, part.stop)
 
 
 def _nearest(sorted_values: Times, values: Times) -> Indices:
@@ -361,13 +365,7 @@ def _inside(line: _Line, plane: _Plane, reference: Descriptors) -> _Line:
     inside = np.flatnonzero((ref_s > plane.ref_s[0] - plane.interval_s) & (ref_s < reference.duration_s))
     if len(inside) == 0:
         return line
-    part = slice(int(inside[0]), int(inside[-1]) + 1)
-    return line._replace(
-        first=line.first + part.start,
-        last=line.first + part.stop - 1,
-        columns=line.columns[part],
-        evidence=line.evidence[part],
-    )
+    return line.part(int(inside[0]), int(inside[-1]) + 1)
 
 
 def _match(line: _Line, plane: _Plane, query: Descriptors, reference: Descriptors, settings: HoughVoting) -> Match:

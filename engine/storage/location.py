@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit
 
+from engine.console import as_utf8
 from engine.errors import ConfigError, RemoteMissingError
 
 if TYPE_CHECKING:
@@ -203,6 +204,11 @@ class _AsLocation:
 
 Location = Annotated[Path | RemotePath, _AsLocation()]
 """A path of this machine, or a URL."""
+
+
+def as_text(value: object) -> object:
+    """A path, and text, as a document holds it: a name need not be UTF-8, and is told of even so; all else as it is."""
+    return as_utf8(str(value)) if isinstance(value, str | Path | RemotePath) else value
 
 
 def location(place: str | Path | RemotePath, *, web: WebAccess | None = None) -> Location:

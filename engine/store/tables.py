@@ -14,11 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from engine.console import as_utf8
 from engine.errors import ConfigError, StoreError
 from engine.files import written_aside
 from engine.records import CandidatePair, Failure, Match
-from engine.storage.location import Location, RemotePath
+from engine.storage.location import Location, as_text
 from engine.store.arrow import read_parquet, write_parquet
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -261,7 +260,7 @@ def write_rows(path: Location, columns: Mapping[str, type], rows: Iterable[Seque
     Raises ``ConfigError`` for a suffix that is not one of `TABLE_SUFFIXES`.
     """
     check_table_suffix(path)
-    rows = ([_as_stored(value) for value in row] for row in rows)
+    rows = ([as_text(value) for value in row] for row in rows)
     with written_aside(path) as aside:
         if path.suffix == ".parquet":
             write_parquet(aside, columns, rows)
@@ -282,11 +281,6 @@ def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[Sequence[objec
             values = [_text(value) for value in row]
             writer = quoted if any("\r" in str(value) for value in values) else plain
             writer.writerow(values)
-
-
-def _as_stored(value: object) -> object:
-    """Text as UTF-8 can hold it: a file name need not be UTF-8, and a report of failures is written even so."""
-    return as_utf8(str(value)) if isinstance(value, str | Path | RemotePath) else value
 
 
 def _text(value: object) -> object:

@@ -32,7 +32,7 @@ class CutFinder:
         height, width = plane.shape
         down, across = max(1, height // _GRID_ROWS), max(1, width // _GRID_COLUMNS)
         points = plane[down // 2 :: down, across // 2 :: across][:_GRID_ROWS, :_GRID_COLUMNS]
-        grid = (points >> (num_bits - 8)).astype(np.int16) if num_bits > 8 else points.astype(np.int16)
+        grid = (points >> max(0, num_bits - 8)).astype(np.int16)
         before, self._before = self._before, grid
         if before is not None:
             is_comparable = before.shape == grid.shape
